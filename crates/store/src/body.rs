@@ -1,0 +1,249 @@
+//! Rows of bodies: which bytes of a file are on this machine, and which version they are from.
+
+use onedrivefs_core::{CTag, ETag, Ino, ItemId, QuickXorHash, Timestamp};
+use rangemap::RangeSet;
+use rusqlite::{OptionalExtension as _, Row, ToSql};
+
+use crate::{Reader, StoreError, Tx};
+
+/// Where the bytes of a body are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the content cache: the service has them too.
+    Cache,
+    /// In the spool: they are not on the service yet.
+    Spool,
+}
+
+/// One body.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BodyRow {
+    /// Its number, which names the file on disk. Assigned by [`Tx::insert_body`].
+    pub id: u64,
+    /// The inode it belongs to.
+    pub ino: Ino,
+    /// Where its bytes are.
+    pub place: Place,
+    /// Size in bytes.
+    pub size: u64,
+    /// Which bytes are present; `None` when all are.
+    pub ranges: Option<RangeSet<u64>>,
+    /// The item that missing bytes come from.
+    pub base_item: Option<ItemId>,
+    /// The version that missing bytes come from.
+    pub base_etag: Option<ETag>,
+    /// The content version that missing bytes come from.
+    pub base_ctag: Option<CTag>,
+    /// Hash of that version.
+    pub base_hash: Option<QuickXorHash>,
+    /// Size of that version.
+    pub base_size: u64,
+    /// Whether it was written to since the last journalled save.
+    pub dirty: bool,
+    /// Number of journalled saves.
+    pub generation: u64,
+    /// Hash of the body at that generation, once computed.
+    pub hash: Option<QuickXorHash>,
+    /// When it was last used; decides what is evicted first.
+    pub used_at: Timestamp,
+    /// The saved body that this one takes the place of at its first save: a program emptied the
+    /// file and has not closed it yet.
+    pub previous: Option<u64>,
+}
+
+const COLUMNS: &str = "id, ino, place, size, complete, ranges, base_item, base_etag, base_ctag, \
+     base_hash, base_size, dirty, generation, hash, used_at, previous";
+
+/// Packs ranges as pairs of little-endian offsets.
+#[must_use]
+pub fn encode_ranges(ranges: &RangeSet<u64>) -> Vec<u8> {
+    ranges
+        .iter()
+        .flat_map(|r| [r.start.to_le_bytes(), r.end.to_le_bytes()])
+        .flatten()
+        .collect()
+}
+
+/// Unpacks ranges; anything malformed is left out, so that it is downloaded again.
+#[must_use]
+pub fn decode_ranges(bytes: &[u8]) -> RangeSet<u64> {
+    let number = |b: &[u8]| b.try_into().ok().map(u64::from_le_bytes);
+    bytes
+        .chunks_exact(16)
+        .filter_map(|pair| Some(number(&pair[..8])?..number(&pair[8..])?))
+        .filter(|range| range.start < range.end)
+        .collect()
+}
+
+fn decode(row: &Row<'_>) -> rusqlite::Result<BodyRow> {
+    let complete: bool = row.get(4)?;
+    let ranges: Option<Vec<u8>> = row.get(5)?;
+    let hash = |text: Option<String>| text.and_then(|h| QuickXorHash::parse(&h));
+    Ok(BodyRow {
+        id: row.get(0)?,
+        ino: Ino(row.get(1)?),
+        place: if row.get::<_, i64>(2)? == 1 {
+            Place::Spool
+        } else {
+            Place::Cache
+        },
+        size: row.get(3)?,
+        ranges: (!complete).then(|| decode_ranges(&ranges.unwrap_or_default())),
+        base_item: row.get::<_, Option<String>>(6)?.map(ItemId::new),
+        base_etag: row.get::<_, Option<String>>(7)?.map(ETag::new),
+        base_ctag: row.get::<_, Option<String>>(8)?.map(CTag::new),
+        base_hash: hash(row.get(9)?),
+        base_size: row.get(10)?,
+        dirty: row.get(11)?,
+        generation: row.get(12)?,
+        hash: hash(row.get(13)?),
+        used_at: Timestamp::from_nanos(row.get(14)?),
+        previous: row.get(15)?,
+    })
+}
+
+impl Reader<'_> {
+    fn bodies(
+        &self,
+        condition: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Vec<BodyRow>, StoreError> {
+        let mut statement = self
+            .conn
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM bodies WHERE {condition}"))?;
+        let rows = statement.query_map(params, decode)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The row of a body.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn body(&self, id: u64) -> Result<Option<BodyRow>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM bodies WHERE id = ?1");
+        Ok(self
+            .conn
+            .prepare_cached(&sql)?
+            .query_row((id,), decode)
+            .optional()?)
+    }
+
+    /// Bodies written to since their last journalled save.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn dirty_bodies(&self) -> Result<Vec<BodyRow>, StoreError> {
+        self.bodies("dirty = 1", ())
+    }
+
+    /// Bodies of the content cache, least recently used first.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn cached_bodies(&self) -> Result<Vec<BodyRow>, StoreError> {
+        self.bodies("place = 0 ORDER BY used_at", ())
+    }
+
+    /// Bodies that no item refers to.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn unowned_bodies(&self) -> Result<Vec<BodyRow>, StoreError> {
+        self.bodies(
+            "id NOT IN (SELECT body FROM items WHERE body IS NOT NULL)
+             AND id NOT IN (SELECT previous FROM bodies WHERE previous IS NOT NULL)",
+            (),
+        )
+    }
+}
+
+impl Tx<'_> {
+    /// Inserts a body and returns its number.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn insert_body(&self, body: &BodyRow) -> Result<u64, StoreError> {
+        self.store_body(body, None)?;
+        Ok(u64::try_from(self.conn.last_insert_rowid()).unwrap_or(0))
+    }
+
+    /// Replaces the row of a body.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn update_body(&self, body: &BodyRow) -> Result<(), StoreError> {
+        self.store_body(body, Some(body.id))
+    }
+
+    /// Notes which bytes of a body are present.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn set_presence(&self, id: u64, ranges: Option<&RangeSet<u64>>) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached("UPDATE bodies SET complete = ?2, ranges = ?3 WHERE id = ?1")?
+            .execute((id, ranges.is_none(), ranges.map(encode_ranges)))?;
+        Ok(())
+    }
+
+    /// Notes that a body was used, which postpones its eviction.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn touch_body(&self, id: u64, now: Timestamp) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached("UPDATE bodies SET used_at = ?2 WHERE id = ?1")?
+            .execute((id, now.as_nanos()))?;
+        Ok(())
+    }
+
+    /// Removes the row of a body, with that of its previous one. The caller removes the files after
+    /// the commit.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn delete_body(&self, id: u64) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached(
+                "DELETE FROM bodies
+                 WHERE id IN (?1, (SELECT previous FROM bodies WHERE id = ?1))",
+            )?
+            .execute((id,))?;
+        Ok(())
+    }
+
+    fn store_body(&self, body: &BodyRow, existing: Option<u64>) -> Result<(), StoreError> {
+        let params: &[&dyn ToSql] = &[
+            &existing,
+            &body.ino.0,
+            &i64::from(body.place == Place::Spool),
+            &body.size,
+            &body.ranges.is_none(),
+            &body.ranges.as_ref().map(encode_ranges),
+            &body.base_item.as_ref().map(ItemId::as_str),
+            &body.base_etag.as_ref().map(ETag::as_str),
+            &body.base_ctag.as_ref().map(CTag::as_str),
+            &body.base_hash.map(|h| h.to_string()),
+            &body.base_size,
+            &body.dirty,
+            &body.generation,
+            &body.hash.map(|h| h.to_string()),
+            &body.used_at.as_nanos(),
+            &body.previous,
+        ];
+        let sql = match existing {
+            Some(_) => {
+                "UPDATE bodies SET ino = ?2, place = ?3, size = ?4, complete = ?5, ranges = ?6,
+                   base_item = ?7, base_etag = ?8, base_ctag = ?9, base_hash = ?10, base_size = ?11,
+                   dirty = ?12, generation = ?13, hash = ?14, used_at = ?15, previous = ?16
+                 WHERE id = ?1"
+            }
+            None => {
+                "INSERT INTO bodies VALUES
+                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+            }
+        };
+        self.conn.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! Connections and transactions.
+//!
+//! Commits are durable against `kill -9` at once (WAL, the kernel holds the pages) and against
+//! power loss after [`Store::sync`], which `fsync(2)` asks for.
+
+use std::cell::RefCell;
+use std::fs::OpenOptions;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lru::LruCache;
+use onedrivefs_core::Ino;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::{Item, StoreError, schema};
+
+/// Hot inodes kept decoded in memory. At about 500 bytes each this is 8 MB when full.
+const HOT_INODES: NonZeroUsize = NonZeroUsize::new(16 * 1024).unwrap();
+
+/// Prepared statements kept per connection; more than the number of distinct statements here.
+const STATEMENTS: usize = 128;
+
+/// How long a connection waits for another process that looks into the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Address space over which SQLite may map the database, in bytes.
+const MMAP_BYTES: i64 = 1 << 30;
+
+/// The metadata database. Shared by all threads.
+pub struct Store {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    hot: Mutex<Hot>,
+}
+
+/// The cache of hot inodes with the counter that keeps stale rows out of it.
+struct Hot {
+    items: LruCache<Ino, Arc<Item>>,
+    /// Raised by every commit: a row read before a commit must not enter the cache after it.
+    commits: u64,
+}
+
+/// Read access to one consistent state.
+pub struct Reader<'c> {
+    pub(crate) conn: &'c Connection,
+}
+
+/// A write transaction. Everything a [`Reader`] can do, and changes.
+pub struct Tx<'c> {
+    reader: Reader<'c>,
+    pub(crate) touched: RefCell<Vec<Ino>>,
+}
+
+impl<'c> Deref for Tx<'c> {
+    type Target = Reader<'c>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.reader
+    }
+}
+
+impl Store {
+    /// Opens the database, creating or upgrading it.
+    ///
+    /// # Errors
+    /// `TooNew` for a database of a later version; SQLite's errors otherwise.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // SQLite gives the files it makes beside the database the mode of the database. A file
+        // that cannot be made is reported by SQLite in its own words.
+        drop(
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(path),
+        );
+        let mut conn = Connection::open(path)?;
+        configure(&conn)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "synchronous", "NORMAL")?;
+        schema::migrate(&mut conn, path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(conn),
+            readers: Mutex::new(Vec::new()),
+            hot: Mutex::new(Hot {
+                items: LruCache::new(HOT_INODES),
+                commits: 0,
+            }),
+        })
+    }
+
+    /// Runs `f` on a consistent view of the database.
+    ///
+    /// # Errors
+    /// What `f` returns, and SQLite's errors.
+    pub fn read<T, E: From<StoreError>>(
+        &self,
+        f: impl FnOnce(&Reader<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let pooled = self.readers.lock().pop();
+        let conn = match pooled {
+            Some(conn) => conn,
+            None => self.open_reader()?,
+        };
+        let result = {
+            let tx = conn.unchecked_transaction().map_err(StoreError::from)?;
+            f(&Reader { conn: &tx })
+        };
+        self.readers.lock().push(conn);
+        result
+    }
+
+    /// Runs `f` in a write transaction and commits it when `f` succeeds; otherwise nothing of it
+    /// remains. Must not be nested and must not wait for the network.
+    ///
+    /// # Errors
+    /// What `f` returns, and SQLite's errors.
+    pub fn write<T, E: From<StoreError>>(
+        &self,
+        f: impl FnOnce(&Tx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut conn = self.writer.lock();
+        let tx = conn
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(StoreError::from)?;
+        let (result, touched) = {
+            let scope = Tx {
+                reader: Reader { conn: &tx },
+                touched: RefCell::default(),
+            };
+            let result = f(&scope)?;
+            (result, scope.touched.into_inner())
+        };
+        tx.commit().map_err(StoreError::from)?;
+        let mut hot = self.hot.lock();
+        hot.commits += 1;
+        for ino in touched {
+            hot.items.pop(&ino);
+        }
+        Ok(result)
+    }
+
+    /// Makes every commit so far survive a power cut.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let conn = self.writer.lock();
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        // Only a commit that writes syncs the log, and with it every commit before.
+        let synced = conn.execute(
+            "INSERT INTO meta VALUES ('synced', '1')
+             ON CONFLICT (key) DO UPDATE SET value = value + 1",
+            (),
+        );
+        conn.pragma_update(None, "synchronous", "NORMAL")?;
+        synced?;
+        Ok(())
+    }
+
+    /// Moves the log into the database file; for a clean stop.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let conn = self.writer.lock();
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
+        Ok(())
+    }
+
+    /// The row of an inode, from memory when it is hot.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn item(&self, ino: Ino) -> Result<Option<Arc<Item>>, StoreError> {
+        let commits = {
+            let mut hot = self.hot.lock();
+            if let Some(item) = hot.items.get(&ino) {
+                return Ok(Some(Arc::clone(item)));
+            }
+            hot.commits
+        };
+        let found = self.read(|r| r.item(ino))?.map(Arc::new);
+        if let Some(item) = &found {
+            let mut hot = self.hot.lock();
+            if hot.commits == commits {
+                hot.items.put(ino, Arc::clone(item));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Opens one more read-only connection.
+    fn open_reader(&self) -> Result<Connection, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&self.path, flags)?;
+        configure(&conn)?;
+        Ok(conn)
+    }
+}
+
+/// Settings that every connection needs.
+fn configure(conn: &Connection) -> Result<(), StoreError> {
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.pragma_update(None, "mmap_size", MMAP_BYTES)?;
+    Ok(())
+}
+
+impl Reader<'_> {
+    /// A value of the key-value table.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+        let mut rows = statement.query((key,))?;
+        Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+    }
+}
+
+impl Tx<'_> {
+    /// Sets or removes a value of the key-value table.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn set_meta(&self, key: &str, value: Option<&str>) -> Result<(), StoreError> {
+        match value {
+            Some(value) => self
+                .conn
+                .prepare_cached(
+                    "INSERT INTO meta VALUES (?1, ?2)
+                     ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                )?
+                .execute((key, value))?,
+            None => self
+                .conn
+                .prepare_cached("DELETE FROM meta WHERE key = ?1")?
+                .execute((key,))?,
+        };
+        Ok(())
+    }
+}

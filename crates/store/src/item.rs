@@ -1,0 +1,478 @@
+//! Rows of items: one per inode, with what holds here and what the service said last.
+
+use onedrivefs_core::{CTag, ETag, Ino, ItemId, NameKey, QuickXorHash, Timestamp};
+use rusqlite::{OptionalExtension as _, Row, ToSql};
+
+use crate::{Reader, StoreError, Tx};
+
+/// What an inode is to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// What makes an item of the service special.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing.
+    Ordinary,
+    /// A notebook or the like: shown as an empty directory.
+    Package,
+    /// A link to an item of another drive.
+    Shortcut,
+    /// Content that the service refuses to hand out.
+    Malware,
+}
+
+/// What the service said last about an item: the base of every three-way decision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remote {
+    /// Identity on the service.
+    pub id: ItemId,
+    /// Folder there; `None` for the root of the drive.
+    pub parent: Option<Ino>,
+    /// Name there, decoded.
+    pub name: String,
+    /// Tag of metadata and content.
+    pub etag: Option<ETag>,
+    /// Tag of the content.
+    pub ctag: Option<CTag>,
+    /// Hash of the content.
+    pub hash: Option<QuickXorHash>,
+    /// Size of the content in bytes.
+    pub size: u64,
+    /// Modification time there.
+    pub mtime: Timestamp,
+}
+
+/// One inode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Its number.
+    pub ino: Ino,
+    /// What it is to the kernel.
+    pub kind: Kind,
+    /// What makes it special.
+    pub role: Role,
+    /// The directory it is in; `None` for the root and for unlinked items.
+    pub parent: Option<Ino>,
+    /// Its name here.
+    pub name: String,
+    /// What the service said last; `None` while it has not reached the service.
+    pub remote: Option<Remote>,
+    /// Size in bytes as programs see it (of the last closed state).
+    pub size: u64,
+    /// Modification time, to the nanosecond.
+    pub mtime: Timestamp,
+    /// Time of the last change of the inode.
+    pub ctime: Timestamp,
+    /// Creation time.
+    pub btime: Timestamp,
+    /// Access time.
+    pub atime: Timestamp,
+    /// Permission bits, when a program set them.
+    pub mode: Option<u32>,
+    /// The body on this machine, whole or in part.
+    pub body: Option<u64>,
+    /// Whether all children are in the database.
+    pub children_known: bool,
+    /// Whether it never leaves this machine.
+    pub local_only: bool,
+    /// Target of a symbolic link, once known.
+    pub target: Option<Vec<u8>>,
+    /// Where people see it in a browser.
+    pub web_url: Option<String>,
+    /// The enumeration in which the row was last confirmed.
+    pub epoch: i64,
+}
+
+impl Item {
+    /// A new item that only exists here. `ino` is assigned by [`Tx::insert_item`].
+    #[must_use]
+    pub fn new(kind: Kind, parent: Ino, name: &str, now: Timestamp) -> Self {
+        Self {
+            ino: Ino(0),
+            kind,
+            role: Role::Ordinary,
+            parent: Some(parent),
+            name: name.to_owned(),
+            remote: None,
+            size: 0,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            atime: now,
+            mode: None,
+            body: None,
+            // Nobody but this machine knows what a new directory holds.
+            children_known: kind == Kind::Directory,
+            local_only: false,
+            target: None,
+            web_url: None,
+            epoch: 0,
+        }
+    }
+
+    /// Tells whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind == Kind::Directory
+    }
+
+    /// The id on the service, if it has one.
+    #[must_use]
+    pub fn item_id(&self) -> Option<&ItemId> {
+        self.remote.as_ref().map(|remote| &remote.id)
+    }
+}
+
+const COLUMNS: &str = "ino, kind, role, parent, name, item_id, r_parent, r_name, etag, ctag, hash, \
+     r_size, r_mtime, size, mtime, ctime, btime, atime, mode, body, children_known, local_only, \
+     target, web_url, epoch";
+
+fn kind_of(code: i64) -> rusqlite::Result<Kind> {
+    match code {
+        0 => Ok(Kind::Directory),
+        1 => Ok(Kind::File),
+        2 => Ok(Kind::Symlink),
+        _ => Err(rusqlite::Error::IntegralValueOutOfRange(1, code)),
+    }
+}
+
+fn role_of(code: i64) -> rusqlite::Result<Role> {
+    match code {
+        0 => Ok(Role::Ordinary),
+        1 => Ok(Role::Package),
+        2 => Ok(Role::Shortcut),
+        3 => Ok(Role::Malware),
+        _ => Err(rusqlite::Error::IntegralValueOutOfRange(2, code)),
+    }
+}
+
+fn decode(row: &Row<'_>) -> rusqlite::Result<Item> {
+    let id: Option<String> = row.get(5)?;
+    let remote = match id {
+        None => None,
+        Some(id) => Some(Remote {
+            id: ItemId::new(id),
+            parent: row.get::<_, Option<u64>>(6)?.map(Ino),
+            name: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+            etag: row.get::<_, Option<String>>(8)?.map(ETag::new),
+            ctag: row.get::<_, Option<String>>(9)?.map(CTag::new),
+            hash: row
+                .get::<_, Option<String>>(10)?
+                .and_then(|h| QuickXorHash::parse(&h)),
+            size: row.get::<_, Option<u64>>(11)?.unwrap_or(0),
+            mtime: Timestamp::from_nanos(row.get::<_, Option<i64>>(12)?.unwrap_or(0)),
+        }),
+    };
+    Ok(Item {
+        ino: Ino(row.get(0)?),
+        kind: kind_of(row.get(1)?)?,
+        role: role_of(row.get(2)?)?,
+        parent: row.get::<_, Option<u64>>(3)?.map(Ino),
+        name: row.get(4)?,
+        remote,
+        size: row.get(13)?,
+        mtime: Timestamp::from_nanos(row.get(14)?),
+        ctime: Timestamp::from_nanos(row.get(15)?),
+        btime: Timestamp::from_nanos(row.get(16)?),
+        atime: Timestamp::from_nanos(row.get(17)?),
+        mode: row.get(18)?,
+        body: row.get(19)?,
+        children_known: row.get(20)?,
+        local_only: row.get(21)?,
+        target: row.get(22)?,
+        web_url: row.get(23)?,
+        epoch: row.get(24)?,
+    })
+}
+
+impl Reader<'_> {
+    fn items(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Item>, StoreError> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map(params, decode)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn one_item(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Option<Item>, StoreError> {
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row(params, decode)
+            .optional()?)
+    }
+
+    /// The row of an inode.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn item(&self, ino: Ino) -> Result<Option<Item>, StoreError> {
+        self.one_item(
+            &format!("SELECT {COLUMNS} FROM items WHERE ino = ?1"),
+            (ino.0,),
+        )
+    }
+
+    /// The item with this id on the service.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn item_by_id(&self, id: &ItemId) -> Result<Option<Item>, StoreError> {
+        self.one_item(
+            &format!("SELECT {COLUMNS} FROM items WHERE item_key = ?1"),
+            (id.key(),),
+        )
+    }
+
+    /// The entry of a directory, compared the way the service compares names.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn child(&self, parent: Ino, name: &str) -> Result<Option<Item>, StoreError> {
+        self.one_item(
+            &format!("SELECT {COLUMNS} FROM items WHERE parent = ?1 AND name_key = ?2"),
+            (parent.0, NameKey::of(name).as_str()),
+        )
+    }
+
+    /// The items that hold this name on the service, as far as is known here.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn remote_children_named(&self, parent: Ino, name: &str) -> Result<Vec<Item>, StoreError> {
+        self.items(
+            &format!("SELECT {COLUMNS} FROM items WHERE r_parent = ?1 AND r_key = ?2"),
+            (parent.0, NameKey::of(name).as_str()),
+        )
+    }
+
+    /// The entries of a directory, in no particular order.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn children(&self, parent: Ino) -> Result<Vec<Item>, StoreError> {
+        self.items(
+            &format!("SELECT {COLUMNS} FROM items WHERE parent = ?1"),
+            (parent.0,),
+        )
+    }
+
+    /// What the folder holds on the service, as far as is known here.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn remote_children(&self, parent: Ino) -> Result<Vec<Item>, StoreError> {
+        self.items(
+            &format!("SELECT {COLUMNS} FROM items WHERE r_parent = ?1"),
+            (parent.0,),
+        )
+    }
+
+    /// Tells whether a directory has an entry.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn has_children(&self, parent: Ino) -> Result<bool, StoreError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT 1 FROM items WHERE parent = ?1 LIMIT 1")?;
+        Ok(statement.exists((parent.0,))?)
+    }
+
+    /// Items on the service that the enumeration `epoch` has not confirmed, the root aside.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn unconfirmed(&self, epoch: i64) -> Result<Vec<Item>, StoreError> {
+        self.items(
+            &format!(
+                "SELECT {COLUMNS} FROM items WHERE item_id IS NOT NULL AND epoch < ?1 AND ino != 1"
+            ),
+            (epoch,),
+        )
+    }
+
+    /// Items that no directory holds any more and that nothing remains to be sent for.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn orphans(&self) -> Result<Vec<Item>, StoreError> {
+        self.items(
+            &format!(
+                "SELECT {COLUMNS} FROM items WHERE parent IS NULL AND ino != 1
+                 AND ino NOT IN (SELECT ino FROM journal)"
+            ),
+            (),
+        )
+    }
+
+    /// Number of items in the mount.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn count_items(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM items WHERE parent IS NOT NULL";
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row((), |row| row.get(0))?)
+    }
+
+    /// The path of an inode from the root of the mount, without a leading slash; empty for the
+    /// root. Unlinked items have the path they were last known under on the service, if any.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn path(&self, ino: Ino) -> Result<String, StoreError> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        // A path deeper than this would be a cycle, which no transaction makes.
+        for _ in 0..4096 {
+            let Some(item) = self.item(at)? else { break };
+            let remote = item
+                .remote
+                .as_ref()
+                .and_then(|r| r.parent.map(|p| (p, r.name.clone())));
+            let Some((parent, name)) = item.parent.map(|p| (p, item.name)).or(remote) else {
+                break;
+            };
+            names.push(name);
+            at = parent;
+        }
+        names.reverse();
+        Ok(names.join("/"))
+    }
+}
+
+impl Tx<'_> {
+    /// Inserts a new item and returns its inode number.
+    ///
+    /// # Errors
+    /// A constraint violation when the name or id is taken; SQLite's errors.
+    pub fn insert_item(&self, item: &Item) -> Result<Ino, StoreError> {
+        self.store_item(item, None)?;
+        Ok(Ino(
+            u64::try_from(self.conn.last_insert_rowid()).unwrap_or(0)
+        ))
+    }
+
+    /// Replaces the row of an existing item.
+    ///
+    /// # Errors
+    /// A constraint violation when the name or id is taken; SQLite's errors.
+    pub fn update_item(&self, item: &Item) -> Result<(), StoreError> {
+        self.touched.borrow_mut().push(item.ino);
+        self.store_item(item, Some(item.ino))
+    }
+
+    /// Removes the row of an item with its extended attributes.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn delete_item(&self, ino: Ino) -> Result<(), StoreError> {
+        self.touched.borrow_mut().push(ino);
+        self.conn
+            .prepare_cached("DELETE FROM items WHERE ino = ?1")?
+            .execute((ino.0,))?;
+        self.conn
+            .prepare_cached("DELETE FROM xattrs WHERE ino = ?1")?
+            .execute((ino.0,))?;
+        Ok(())
+    }
+
+    /// Declares that every directory's children are in the database.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn all_children_known(&self) -> Result<(), StoreError> {
+        let sql = "SELECT ino FROM items WHERE kind = 0 AND children_known = 0";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let unknown: Vec<u64> = statement
+            .query_map((), |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        self.touched
+            .borrow_mut()
+            .extend(unknown.into_iter().map(Ino));
+        self.conn
+            .prepare_cached(
+                "UPDATE items SET children_known = 1 WHERE kind = 0 AND children_known = 0",
+            )?
+            .execute(())?;
+        Ok(())
+    }
+
+    fn store_item(&self, item: &Item, existing: Option<Ino>) -> Result<(), StoreError> {
+        let sql = match existing {
+            Some(_) => {
+                "UPDATE items SET kind = ?2, role = ?3, parent = ?4, name = ?5, name_key = ?6,
+                   item_id = ?7, item_key = ?8, r_parent = ?9, r_name = ?10, r_key = ?11, etag = ?12,
+                   ctag = ?13, hash = ?14, r_size = ?15, r_mtime = ?16, size = ?17, mtime = ?18,
+                   ctime = ?19, btime = ?20, atime = ?21, mode = ?22, body = ?23,
+                   children_known = ?24, local_only = ?25, target = ?26, web_url = ?27, epoch = ?28
+                 WHERE ino = ?1"
+            }
+            None => {
+                "INSERT INTO items (ino, kind, role, parent, name, name_key, item_id, item_key,
+                   r_parent, r_name, r_key, etag, ctag, hash, r_size, r_mtime, size, mtime, ctime,
+                   btime, atime, mode, body, children_known, local_only, target, web_url, epoch)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                   ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)"
+            }
+        };
+        let remote = item.remote.as_ref();
+        let kind = match item.kind {
+            Kind::Directory => 0_i64,
+            Kind::File => 1,
+            Kind::Symlink => 2,
+        };
+        let role = match item.role {
+            Role::Ordinary => 0_i64,
+            Role::Package => 1,
+            Role::Shortcut => 2,
+            Role::Malware => 3,
+        };
+        let name_key = NameKey::of(&item.name);
+        let params: &[&dyn ToSql] = &[
+            &existing.map(|ino| ino.0),
+            &kind,
+            &role,
+            &item.parent.map(|p| p.0),
+            &item.name,
+            &name_key.as_str(),
+            &remote.map(|r| r.id.as_str()),
+            &remote.map(|r| r.id.key()),
+            &remote.and_then(|r| r.parent).map(|p| p.0),
+            &remote.map(|r| r.name.as_str()),
+            &remote.map(|r| NameKey::of(&r.name).as_str().to_owned()),
+            &remote.and_then(|r| r.etag.as_ref()).map(ETag::as_str),
+            &remote.and_then(|r| r.ctag.as_ref()).map(CTag::as_str),
+            &remote.and_then(|r| r.hash).map(|h| h.to_string()),
+            &remote.map(|r| r.size),
+            &remote.map(|r| r.mtime.as_nanos()),
+            &item.size,
+            &item.mtime.as_nanos(),
+            &item.ctime.as_nanos(),
+            &item.btime.as_nanos(),
+            &item.atime.as_nanos(),
+            &item.mode,
+            &item.body,
+            &item.children_known,
+            &item.local_only,
+            &item.target,
+            &item.web_url,
+            &item.epoch,
+        ];
+        self.conn.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! What onedrivefs knows, kept in SQLite: items, bodies, the journal and the delta cursor.
+//!
+//! This crate holds the only SQL of the project. It offers rows and transactions, and decides
+//! nothing: what a change means is the business of the layers above. Reads run on a pool of
+//! read-only connections; writes are closures that run one at a time on the single write
+//! connection, so that a change and its journal row are always one transaction.
+
+mod body;
+mod db;
+mod error;
+mod item;
+mod journal;
+mod schema;
+mod stage;
+mod unanswered;
+mod xattr;
+
+pub use body::{BodyRow, Place, decode_ranges, encode_ranges};
+pub use db::{Reader, Store, Tx};
+pub use error::StoreError;
+pub use item::{Item, Kind, Remote, Role};
+pub use journal::{JournalRow, Ops, Session};
+pub use stage::ConflictRow;
+pub use unanswered::Unanswered;

@@ -1,0 +1,154 @@
+//! The schema and its migrations, numbered by `user_version`.
+
+use std::path::Path;
+
+use onedrivefs_core::{Ino, Timestamp};
+use rusqlite::Connection;
+
+use crate::StoreError;
+
+/// Each entry brings the schema from its index to the next version. Entries are never edited.
+const MIGRATIONS: &[&str] = &[V1, V2];
+
+const V2: &str = "
+CREATE TABLE unanswered (
+  ino INTEGER NOT NULL,
+  item_id TEXT,
+  item_key TEXT,
+  parent INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  name_key TEXT NOT NULL,
+  size INTEGER,
+  hash TEXT
+) STRICT;
+CREATE UNIQUE INDEX unanswered_once ON unanswered
+  (ino, coalesce(item_key, ''), parent, name_key, coalesce(size, -1), coalesce(hash, ''));
+CREATE INDEX unanswered_by_item ON unanswered (item_key) WHERE item_key IS NOT NULL;
+CREATE INDEX unanswered_by_name ON unanswered (parent, name_key) WHERE item_key IS NULL;
+";
+
+const V1: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+
+CREATE TABLE items (
+  ino INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind INTEGER NOT NULL,
+  role INTEGER NOT NULL,
+  parent INTEGER,
+  name TEXT NOT NULL,
+  name_key TEXT NOT NULL,
+  item_id TEXT,
+  item_key TEXT UNIQUE,
+  r_parent INTEGER,
+  r_name TEXT,
+  r_key TEXT,
+  etag TEXT,
+  ctag TEXT,
+  hash TEXT,
+  r_size INTEGER,
+  r_mtime INTEGER,
+  size INTEGER NOT NULL,
+  mtime INTEGER NOT NULL,
+  ctime INTEGER NOT NULL,
+  btime INTEGER NOT NULL,
+  atime INTEGER NOT NULL,
+  mode INTEGER,
+  body INTEGER,
+  children_known INTEGER NOT NULL,
+  local_only INTEGER NOT NULL,
+  target BLOB,
+  web_url TEXT,
+  epoch INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX items_by_name ON items (parent, name_key) WHERE parent IS NOT NULL;
+CREATE INDEX items_by_remote_name ON items (r_parent, r_key) WHERE r_parent IS NOT NULL;
+
+CREATE TABLE bodies (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  ino INTEGER NOT NULL,
+  place INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  complete INTEGER NOT NULL,
+  ranges BLOB,
+  base_item TEXT,
+  base_etag TEXT,
+  base_ctag TEXT,
+  base_hash TEXT,
+  base_size INTEGER NOT NULL,
+  dirty INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  hash TEXT,
+  used_at INTEGER NOT NULL,
+  previous INTEGER
+) STRICT;
+CREATE INDEX bodies_by_use ON bodies (place, used_at);
+CREATE INDEX bodies_dirty ON bodies (id) WHERE dirty = 1;
+
+CREATE TABLE journal (
+  ino INTEGER PRIMARY KEY,
+  seq INTEGER NOT NULL UNIQUE,
+  ops INTEGER NOT NULL,
+  change INTEGER NOT NULL,
+  since INTEGER NOT NULL,
+  touched INTEGER NOT NULL,
+  not_before INTEGER NOT NULL,
+  attempts INTEGER NOT NULL,
+  parked INTEGER NOT NULL,
+  error TEXT,
+  session_url TEXT,
+  session_offset INTEGER,
+  session_body INTEGER,
+  session_generation INTEGER,
+  session_size INTEGER
+) STRICT;
+
+CREATE TABLE stage (item_key TEXT PRIMARY KEY, position INTEGER NOT NULL, item TEXT NOT NULL) STRICT;
+CREATE TABLE deferred (item_key TEXT PRIMARY KEY, item TEXT NOT NULL) STRICT;
+CREATE TABLE conflicts (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL, copy TEXT NOT NULL, at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE xattrs (
+  ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (ino, name)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Brings a database to the newest schema, creating it when it is empty.
+///
+/// # Errors
+/// `TooNew` when a later version of the program wrote it; SQLite's errors otherwise.
+pub fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(StoreError::TooNew {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    for (version, sql) in (0_i64..)
+        .zip(MIGRATIONS)
+        .filter(|(version, _)| *version >= found)
+    {
+        let tx = conn.transaction()?;
+        tx.execute_batch(sql)?;
+        if version == 0 {
+            insert_root(&tx)?;
+        }
+        tx.pragma_update(None, "user_version", version + 1)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// Inserts the root directory, whose inode number the kernel fixes.
+fn insert_root(conn: &Connection) -> Result<(), StoreError> {
+    let now = Timestamp::now().as_nanos();
+    conn.execute(
+        "INSERT INTO items (ino, kind, role, name, name_key, size, mtime, ctime, btime, atime,
+                            children_known, local_only, epoch)
+         VALUES (?1, 0, 0, '', '', 0, ?2, ?2, ?2, ?2, 0, 0, 0)",
+        (Ino::ROOT.0, now),
+    )?;
+    Ok(())
+}

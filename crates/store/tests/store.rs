@@ -1,0 +1,263 @@
+//! The store through its public interface.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use onedrivefs_core::{DriveId, ETag, Ino, ItemId, SecretString, Timestamp};
+use onedrivefs_store::{
+    BodyRow, Item, Kind, Ops, Place, Remote, Session, Store, StoreError, decode_ranges,
+    encode_ranges,
+};
+use rusqlite::Connection;
+
+fn open(dir: &tempfile::TempDir) -> Store {
+    Store::open(&dir.path().join("meta.db")).unwrap()
+}
+
+fn file(name: &str) -> Item {
+    Item::new(Kind::File, Ino::ROOT, name, Timestamp::from_nanos(1))
+}
+
+fn insert(store: &Store, item: &Item) -> Ino {
+    store.write(|tx| tx.insert_item(item)).unwrap()
+}
+
+fn remote(id: &str, parent: Ino, name: &str) -> Remote {
+    Remote {
+        id: ItemId::new(id),
+        parent: Some(parent),
+        name: name.into(),
+        etag: Some(ETag::new("\"e\"")),
+        ctag: None,
+        hash: None,
+        size: 7,
+        mtime: Timestamp::from_nanos(9),
+    }
+}
+
+#[test]
+fn inode_numbers_are_never_reused_also_not_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let first = insert(&store, &file("a"));
+    store.write(|tx| tx.delete_item(first)).unwrap();
+    drop(store);
+    let store = open(&dir);
+    assert!(insert(&store, &file("a")) > first);
+}
+
+#[test]
+fn rows_come_back_as_they_were_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let mut item = file("Thesis.odt");
+    item.remote = Some(remote("AB12CD34EF56789!s1", Ino::ROOT, "Thesis.odt"));
+    item.mode = Some(0o640);
+    item.target = Some(b"x".to_vec());
+    item.ino = insert(&store, &item);
+    assert_eq!(
+        store.read(|r| r.item(item.ino)).unwrap().as_ref(),
+        Some(&item)
+    );
+    // A personal id is found under every spelling of its drive.
+    let other = ItemId::new("0ab12cd34ef56789!s1");
+    assert_eq!(store.read(|r| r.item_by_id(&other)).unwrap(), Some(item));
+    assert_eq!(
+        DriveId::new("AB12CD34EF56789"),
+        DriveId::new("0ab12cd34ef56789")
+    );
+}
+
+#[test]
+fn names_are_found_as_the_service_compares_them_and_taken_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let ino = insert(&store, &file("E\u{301}te\u{301} 2026"));
+    for spelling in ["E\u{301}te\u{301} 2026", "ÉTÉ 2026", "été 2026"] {
+        let found = store.read(|r| r.child(Ino::ROOT, spelling)).unwrap();
+        assert_eq!(found.map(|item| item.ino), Some(ino), "{spelling}");
+    }
+    let taken = store.write(|tx| tx.insert_item(&file("été 2026")));
+    assert!(matches!(taken, Err(error) if error.is_constraint()));
+}
+
+#[test]
+fn a_failed_transaction_leaves_nothing_and_the_hot_cache_is_never_stale() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(&dir));
+    let mut item = file("a");
+    item.ino = insert(&store, &item);
+    assert_eq!(store.item(item.ino).unwrap().unwrap().size, 0);
+    let failed = store.write(|tx| {
+        let mut changed = item.clone();
+        changed.size = 5;
+        tx.update_item(&changed)?;
+        Err::<(), _>(StoreError::Malformed { what: "test" })
+    });
+    assert!(failed.is_err());
+    assert_eq!(store.item(item.ino).unwrap().unwrap().size, 0);
+    std::thread::scope(|scope| {
+        let reader = Arc::clone(&store);
+        scope.spawn(move || {
+            let mut last = 0;
+            while last < 200 {
+                let size = reader.item(Ino(2)).unwrap().unwrap().size;
+                assert!(size >= last, "a row went back in time");
+                last = size;
+            }
+        });
+        for size in 1..=200 {
+            let mut changed = item.clone();
+            changed.size = size;
+            store.write(|tx| tx.update_item(&changed)).unwrap();
+            assert_eq!(store.item(item.ino).unwrap().unwrap().size, size);
+        }
+    });
+}
+
+#[test]
+fn the_journal_keeps_its_order_and_its_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let now = Timestamp::from_nanos(1);
+    let inos: Vec<Ino> = ["a", "b", "c"]
+        .iter()
+        .map(|name| insert(&store, &file(name)))
+        .collect();
+    store
+        .write(|tx| {
+            for &ino in &inos {
+                let mut row = tx.new_journal(ino, now)?;
+                row.ops = Ops::CREATE.with(Ops::CONTENT);
+                tx.put_journal(&row)?;
+            }
+            let mut row = tx.journal(inos[0])?.unwrap();
+            row.session = Some(Session {
+                url: SecretString::from("https://up.example/1"),
+                offset: 327_680,
+                body: 4,
+                generation: 2,
+                size: 700_000,
+            });
+            tx.put_journal(&row)?;
+            let mut parked = tx.journal(inos[1])?.unwrap();
+            parked.parked = true;
+            tx.put_journal(&parked)
+        })
+        .unwrap();
+    drop(store);
+    let store = open(&dir);
+    let rows = store.read(|r| r.journal_after(0, 10)).unwrap();
+    assert_eq!(
+        rows.iter().map(|row| row.ino).collect::<Vec<_>>(),
+        [inos[0], inos[2]]
+    );
+    assert_eq!(rows[0].session.as_ref().unwrap().offset, 327_680);
+    assert_eq!(store.read(|r| r.parked()).unwrap().len(), 1);
+    assert_eq!(store.read(|r| r.pending()).unwrap().0, 3);
+    // An empty set is no row, and a position is not given out twice.
+    store
+        .write(|tx| {
+            let mut row = tx.journal(inos[2])?.unwrap();
+            let seq = row.seq;
+            row.ops = Ops::NONE;
+            tx.put_journal(&row)?;
+            assert!(tx.new_journal(inos[2], now)?.seq > seq);
+            Ok::<(), StoreError>(())
+        })
+        .unwrap();
+    assert!(store.read(|r| r.journal(inos[2])).unwrap().is_none());
+}
+
+#[test]
+fn ranges_survive_packing_and_damage() {
+    let ranges = [0..5_u64, 10..20].into_iter().collect();
+    assert_eq!(decode_ranges(&encode_ranges(&ranges)), ranges);
+    assert!(decode_ranges(&[1, 2, 3]).is_empty());
+    assert!(
+        decode_ranges(&[[9_u64.to_le_bytes(), 3_u64.to_le_bytes()].concat(), vec![1]].concat())
+            .is_empty()
+    );
+}
+
+#[test]
+fn bodies_of_a_killed_daemon_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let row = BodyRow {
+        id: 0,
+        ino: insert(&store, &file("a")),
+        place: Place::Spool,
+        size: 10,
+        ranges: Some(std::iter::once(2..4_u64).collect()),
+        base_item: Some(ItemId::new("1")),
+        base_etag: None,
+        base_ctag: None,
+        base_hash: None,
+        base_size: 10,
+        dirty: true,
+        generation: 3,
+        hash: None,
+        used_at: Timestamp::from_nanos(1),
+        previous: None,
+    };
+    let id = store.write(|tx| tx.insert_body(&row)).unwrap();
+    drop(store);
+    let found = open(&dir).read(|r| r.dirty_bodies()).unwrap();
+    assert_eq!(found, [BodyRow { id, ..row }]);
+}
+
+#[test]
+fn a_database_of_a_later_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(&dir));
+    let path = dir.path().join("meta.db");
+    Connection::open(&path)
+        .unwrap()
+        .pragma_update(None, "user_version", 999)
+        .unwrap();
+    let refused = Store::open(&path);
+    assert!(matches!(
+        refused,
+        Err(StoreError::TooNew { found: 999, .. })
+    ));
+}
+
+/// The plan of a query, as SQLite explains it.
+fn plan(path: &Path, query: &str) -> String {
+    let conn = Connection::open(path).unwrap();
+    let mut statement = conn
+        .prepare(&format!("EXPLAIN QUERY PLAN {query}"))
+        .unwrap();
+    let rows = statement
+        .query_map((), |row| row.get::<_, String>(3))
+        .unwrap();
+    rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn hot_queries_use_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(&dir));
+    for query in [
+        "SELECT * FROM items WHERE parent = 1 AND name_key = 'a'",
+        "SELECT * FROM items WHERE parent = 1",
+        "SELECT * FROM items WHERE r_parent = 1 AND r_key = 'a'",
+        "SELECT * FROM items WHERE r_parent = 1",
+        "SELECT * FROM items WHERE item_key = 'x'",
+        "SELECT * FROM journal WHERE seq > 5 AND parked = 0 ORDER BY seq LIMIT 10",
+        "SELECT * FROM bodies WHERE dirty = 1",
+        "SELECT * FROM bodies WHERE place = 0 ORDER BY used_at",
+    ] {
+        let plan = plan(&dir.path().join("meta.db"), query);
+        assert!(
+            plan.contains("SEARCH") || plan.contains("USING INDEX"),
+            "{query}: {plan}"
+        );
+    }
+}
