@@ -1,0 +1,248 @@
+//! The content cache and the spool as a whole.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rangemap::RangeSet;
+use tracing::{debug, warn};
+
+use crate::layout::{Layout, open_if_there, remove_if_there};
+use crate::relocate::{Moves, relocate};
+use crate::{Body, BodyId, ContentError, Place, Presence, ranges};
+
+/// Bytes in the unit that `stat` counts allocated space in.
+const STAT_BLOCK_BYTES: u64 = 512;
+/// No body has this id; its name serves the probe at start.
+const PROBE: BodyId = BodyId(u64::MAX);
+
+/// The two folders of bodies of one drive. Cheap to clone.
+#[derive(Clone)]
+pub struct Content {
+    layout: Arc<Layout>,
+    moves: Moves,
+}
+
+/// A body that was found on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredBody {
+    /// Its identity.
+    pub id: BodyId,
+    /// Space it takes, in bytes.
+    pub bytes_allocated: u64,
+}
+
+impl Content {
+    /// Opens both folders, creates what is absent of them, and finds out whether bodies can be
+    /// renamed from one to the other.
+    ///
+    /// # Errors
+    /// When a folder cannot be created or written.
+    pub fn open(spool_dir: &Path, cache_dir: &Path) -> Result<Self, ContentError> {
+        let layout = Layout::open(spool_dir, cache_dir)?;
+        let moves = probe(&layout)?;
+        debug!(?moves, "opened the spool and the content cache");
+        Ok(Self {
+            layout: Arc::new(layout),
+            moves,
+        })
+    }
+
+    /// Copies even where a rename would do.
+    #[cfg(test)]
+    pub(crate) fn copying(mut self) -> Self {
+        self.moves = Moves::Copy;
+        self
+    }
+
+    /// Creates an empty body, which is complete.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn create(&self, place: Place, id: BodyId) -> Result<Arc<Body>, ContentError> {
+        self.create_sized(place, id, 0)
+    }
+
+    /// Creates a body in the cache of which nothing is present.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn create_sparse(&self, id: BodyId, size: u64) -> Result<Arc<Body>, ContentError> {
+        self.create_sized(Place::Cache, id, size)
+    }
+
+    fn create_sized(&self, place: Place, id: BodyId, size: u64) -> Result<Arc<Body>, ContentError> {
+        let path = self.layout.path(place, id);
+        let create = || {
+            let file = self.layout.create_file(place, &path)?;
+            file.set_len(size)?;
+            Ok(file)
+        };
+        let file = create().map_err(|error| ContentError::new("creating", &path, error))?;
+        let layout = Arc::clone(&self.layout);
+        Ok(Arc::new(Body::new(
+            layout,
+            id,
+            file,
+            place,
+            size,
+            RangeSet::new(),
+        )))
+    }
+
+    /// Opens a body that was created earlier. It is looked for in `place`, then in the other
+    /// folder, because a daemon may have been killed between moving it and recording that;
+    /// [`Body::place`] says where it is.
+    ///
+    /// A cached body must be `size` long or longer, in which case it is cut. A spool file is the
+    /// only copy, so its own length counts, and bytes past `size` are local ones and present.
+    ///
+    /// `None` when the file is gone, or is a cached one that lost bytes.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be opened.
+    pub fn load(
+        &self,
+        place: Place,
+        id: BodyId,
+        size: Option<u64>,
+        present: Presence,
+    ) -> Result<Option<Arc<Body>>, ContentError> {
+        for place in [place, place.other()] {
+            let path = self.layout.path(place, id);
+            let loaded = self
+                .load_from(place, id, size, &present)
+                .map_err(|error| ContentError::new("opening", &path, error))?;
+            if let Some(body) = loaded {
+                return Ok(Some(Arc::new(body)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn load_from(
+        &self,
+        place: Place,
+        id: BodyId,
+        size: Option<u64>,
+        present: &Presence,
+    ) -> io::Result<Option<Body>> {
+        let Some(file) = open_if_there(&self.layout.path(place, id))? else {
+            return Ok(None);
+        };
+        let file_len = file.metadata()?.len();
+        let recorded = size.unwrap_or(file_len);
+        let len = match place {
+            Place::Spool => file_len,
+            Place::Cache => recorded,
+        };
+        if len > file_len {
+            debug!(%id, len, file_len, "found a cached body too short");
+            return Ok(None);
+        }
+        if len < recorded {
+            warn!(%id, recorded, file_len, "found a spool body shorter than recorded");
+        }
+        if len < file_len {
+            file.set_len(len)?;
+        }
+        let mut set = match present {
+            Presence::Complete => std::iter::once(0..recorded)
+                .filter(|r| !r.is_empty())
+                .collect(),
+            Presence::Ranges(set) => set.clone(),
+        };
+        ranges::insert(&mut set, recorded..len);
+        let set = ranges::clipped(&set, &(0..len));
+        let layout = Arc::clone(&self.layout);
+        Ok(Some(Body::new(layout, id, file, place, len, set)))
+    }
+
+    /// Moves a body into the spool, because it is about to differ from the service's. Handles of
+    /// it go on working. A body whose cache file was deleted is recovered from the open file.
+    ///
+    /// The new entry is on stable storage after [`Content::sync_dir`] of the spool.
+    ///
+    /// # Errors
+    /// When it cannot be moved; it stays where it was.
+    pub fn promote(&self, body: &Body) -> Result<(), ContentError> {
+        relocate(&body.shared, Place::Spool, self.moves)
+    }
+
+    /// Moves a body into the cache, because the service has its bytes now.
+    ///
+    /// # Errors
+    /// When it cannot be moved; it stays where it was.
+    pub fn demote(&self, body: &Body) -> Result<(), ContentError> {
+        relocate(&body.shared, Place::Cache, self.moves)
+    }
+
+    /// Removes a body's file; handles of it go on working. It may be absent.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be removed.
+    pub fn remove(&self, place: Place, id: BodyId) -> Result<(), ContentError> {
+        let path = self.layout.path(place, id);
+        let removed =
+            remove_if_there(&path).map_err(|error| ContentError::new("removing", &path, error))?;
+        if removed {
+            self.layout.mark_unsynced(place, &path);
+        }
+        Ok(())
+    }
+
+    /// All bodies of a folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn list(&self, place: Place) -> Result<Vec<StoredBody>, ContentError> {
+        let mut bodies = Vec::new();
+        self.layout.for_each(place, |id, metadata| {
+            bodies.push(StoredBody {
+                id,
+                bytes_allocated: metadata.blocks().saturating_mul(STAT_BLOCK_BYTES),
+            });
+        })?;
+        Ok(bodies)
+    }
+
+    /// Space left in the file system of a folder, in bytes.
+    ///
+    /// # Errors
+    /// When the file system does not tell.
+    pub fn free_bytes(&self, place: Place) -> Result<u64, ContentError> {
+        self.layout.free_bytes(place)
+    }
+
+    /// Puts the entries of a folder, but not the bodies' bytes, on stable storage.
+    ///
+    /// # Errors
+    /// When the system cannot; the next call tries again.
+    pub fn sync_dir(&self, place: Place) -> Result<(), ContentError> {
+        self.layout.sync(place)
+    }
+}
+
+/// Tries a rename between the folders.
+fn probe(layout: &Layout) -> Result<Moves, ContentError> {
+    let from = layout.temp_path(Place::Spool, PROBE);
+    let to = layout.temp_path(Place::Cache, PROBE);
+    let attempt = || {
+        layout.create_file(Place::Spool, &from)?;
+        let renamed = fs::rename(&from, &to);
+        remove_if_there(&from)?;
+        remove_if_there(&to)?;
+        renamed
+    };
+    match attempt() {
+        Ok(()) => Ok(Moves::Rename),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok(Moves::Copy),
+        Err(error) => Err(ContentError::new(
+            "probing",
+            layout.dir(Place::Cache),
+            error,
+        )),
+    }
+}
