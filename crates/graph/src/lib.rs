@@ -1,0 +1,40 @@
+//! Talks to Microsoft Graph and its identity platform, and to nothing else of the program.
+//!
+//! The service is liberal in what it sends: fields go missing, numbers arrive as strings, errors
+//! as HTML, links with foreign hosts. This crate turns all of that into the nouns of
+//! `onedrivefs_core` and one error type whose [`GraphError::disposition`] says what to do next.
+//!
+//! One path leads to the network: it waits out an account-wide hold, adds the bearer token only
+//! for the configured Graph origin, bounds what it reads and classifies what went wrong. It
+//! repeats reads by itself; a mutation is never blindly repeated, because only its caller can find
+//! out whether the first attempt was applied.
+
+pub mod auth;
+mod client;
+mod config;
+mod download;
+mod drives;
+mod error;
+mod http_client;
+mod items;
+mod lenient;
+mod manage;
+mod models;
+mod mutate;
+mod probe;
+mod route;
+mod send;
+mod throttle;
+mod upload;
+mod wire;
+
+pub use client::GraphClient;
+pub use config::{AuthConfig, Cloud, Endpoints, HttpOptions, SignIn, default_scopes};
+pub use download::{DownloadSource, RangeBody};
+pub use error::{Disposition, GraphError, RequestKind, ResyncKind, ServiceError, TransportKind};
+pub use models::{
+    Conditions, CopyMonitor, CopyStatus, DeltaFrom, DeltaNext, DeltaPage, DriveInfo,
+    FragmentOutcome, ItemPage, ItemPatch, LinkKind, LinkScope, Me, OnConflict, PushEndpoint,
+    SharingLink, SiteInfo, UploadProps, UploadSession, UploadStatus, UploadTarget, Version,
+};
+pub use probe::{Probe, probe};

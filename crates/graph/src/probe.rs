@@ -1,0 +1,75 @@
+//! Whether a host answers at all, for people who look for what is wrong with a set-up.
+
+use std::time::Duration;
+
+use onedrivefs_core::Timestamp;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::config::HttpOptions;
+use crate::error::GraphError;
+use crate::http_client::{HttpClients, Traffic, host_of, transport_error};
+
+/// Template under which a probe shows in logs and errors.
+const ROUTE: &str = "a look whether it answers";
+
+/// What an answer tells, whatever it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// HTTP status.
+    pub status: u16,
+    /// The clock of the service.
+    pub date: Option<Timestamp>,
+    /// Time until the answer began.
+    pub took: Duration,
+}
+
+/// Sends one request without credentials. Any answer is a success.
+///
+/// # Errors
+/// The options are unusable, or there was no answer.
+pub async fn probe(url: &Url, options: &HttpOptions) -> Result<Probe, GraphError> {
+    let clients = HttpClients::new(options)?;
+    let started = Instant::now();
+    let request = clients.for_url(url, Traffic::Api).get(url.clone()).send();
+    let response = tokio::time::timeout(options.answer_timeout, request)
+        .await
+        .map_err(|_elapsed| GraphError::Stalled {
+            host: host_of(url),
+            route: ROUTE,
+            after: options.answer_timeout,
+        })?
+        .map_err(|error| transport_error(error, url, ROUTE))?;
+    let date = response.headers().get(http::header::DATE);
+    Ok(Probe {
+        status: response.status().as_u16(),
+        date: date.and_then(|date| parse_http_date(date.to_str().ok()?)),
+        took: started.elapsed(),
+    })
+}
+
+/// Parses the `Date` header (RFC 9110, section 5.6.7).
+fn parse_http_date(text: &str) -> Option<Timestamp> {
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    let nanos = i64::try_from(date.as_nanosecond()).ok()?;
+    Some(Timestamp::from_nanos(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_http_are_understood() {
+        let date = parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(date.seconds(), 784_111_777);
+        assert!(parse_http_date("yesterday").is_none());
+    }
+
+    #[tokio::test]
+    async fn nobody_at_home_is_an_error_without_a_hang() {
+        let url = Url::parse("http://127.0.0.1:1/").unwrap();
+        let error = probe(&url, &HttpOptions::default()).await.unwrap_err();
+        assert_eq!(error.disposition(), crate::Disposition::Offline);
+    }
+}
