@@ -1,0 +1,48 @@
+//! Taking the service's side because a person said so.
+
+use onedrivefs_core::Ino;
+use onedrivefs_store::{Ops, StoreError};
+
+use super::{Applier, shown_name};
+use crate::change::KernelChange;
+
+impl Applier<'_> {
+    /// Forgets what waits for an item and what of it only exists here.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub fn give_up(&mut self, ino: Ino) -> Result<(), StoreError> {
+        let Some(mut item) = self.tx.item(ino)? else {
+            return Ok(());
+        };
+        let waiting = self.waiting(ino)?;
+        self.set_waiting(ino, Ops::NONE)?;
+        let Some(remote) = item.remote.clone() else {
+            // The service never had it: nothing takes its place.
+            self.drop_body(&mut item)?;
+            self.tx.delete_item(ino)?;
+            if let Some(parent) = item.parent {
+                self.changes.push(KernelChange::Entry {
+                    parent,
+                    name: item.name,
+                });
+            }
+            return Ok(());
+        };
+        if waiting.has(Ops::CONTENT) {
+            self.drop_body(&mut item)?;
+            item.size = remote.size;
+            item.mtime = remote.mtime;
+            self.changes.push(KernelChange::Content { ino });
+        }
+        if let Some(parent) = item.parent {
+            self.changes.push(KernelChange::Entry {
+                parent,
+                name: item.name.clone(),
+            });
+        }
+        let shown = shown_name(&remote.name, item.kind).to_owned();
+        let parent = remote.parent.unwrap_or(Ino::ROOT);
+        self.restore(&mut item, &shown, parent)
+    }
+}

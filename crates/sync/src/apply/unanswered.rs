@@ -1,0 +1,104 @@
+//! Items of the service that are what our own unanswered requests made.
+
+use onedrivefs_core::RemoteItem;
+use onedrivefs_store::{Item, Kind, Ops, Reader, Remote, StoreError, Unanswered};
+
+use super::upsert::Place;
+use super::{Applied, Applier, remote_of};
+use crate::journal;
+
+impl Applier<'_> {
+    /// An item that is unknown here, but is what an unanswered request made: it becomes the item of
+    /// the inode that the request was sent for, under whatever name that has by now.
+    pub(super) fn claim_unanswered(
+        &mut self,
+        kind: Kind,
+        place: &Place,
+        there: &RemoteItem,
+    ) -> Result<Option<Applied>, StoreError> {
+        let size = there.size.filter(|_| kind != Kind::Directory);
+        for sent in self.tx.unanswered_at(place.parent, &place.remote_name)? {
+            if sent.size.is_some() == (kind == Kind::Directory) || !sent.made(size, there.hash) {
+                continue;
+            }
+            let Some(item) = self.tx.item(sent.ino)?.filter(|i| i.remote.is_none()) else {
+                continue;
+            };
+            if item.is_dir() != (kind == Kind::Directory) {
+                continue;
+            }
+            if (self.facts.in_flight)(item.ino) {
+                self.tx.defer(there)?;
+                return Ok(Some(Applied::Deferred));
+            }
+            self.claim(item, place, there)?;
+            return Ok(Some(Applied::Done));
+        }
+        Ok(None)
+    }
+
+    fn claim(
+        &mut self,
+        mut item: Item,
+        place: &Place,
+        there: &RemoteItem,
+    ) -> Result<(), StoreError> {
+        item.remote = Some(remote_of(
+            there,
+            Some(place.parent),
+            place.remote_name.clone(),
+            &item,
+        ));
+        item.epoch = self.facts.epoch;
+        self.tx.update_item(&item)?;
+        self.tx.forget_unanswered(item.ino)?;
+        let waiting = self.waiting(item.ino)?;
+        if waiting.has(Ops::DELETE) {
+            return Ok(());
+        }
+        let mut left = waiting.without(Ops::CREATE);
+        if item.is_dir() {
+            left = left.without(Ops::CONTENT);
+        } else {
+            // Whether it is the last content that was saved shows when that is sent.
+            left = left.with(Ops::CONTENT).with(Ops::TIMES);
+        }
+        left = if journal::is_home(&item) {
+            left.without(Ops::MOVE)
+        } else {
+            left.with(Ops::MOVE)
+        };
+        tracing::debug!(ino = %item.ino, "What an unanswered request had made was found.");
+        self.set_waiting(item.ino, left)?;
+        self.disown_session(item.ino)
+    }
+
+    /// Tells whether the content an item has on the service is what an unanswered request of this
+    /// machine made of it.
+    pub(super) fn is_our_content(&self, there: &RemoteItem) -> Result<bool, StoreError> {
+        is_made_here(self.tx, there)
+    }
+
+    /// The base of a body that builds on content which an unanswered request made: the bytes that
+    /// are missing here are the same in both.
+    pub(super) fn rebase_body(&self, item: &Item, remote: &Remote) -> Result<(), StoreError> {
+        let Some(mut row) = item.body.map(|id| self.tx.body(id)).transpose()?.flatten() else {
+            return Ok(());
+        };
+        if row.base_item.as_ref() == Some(&remote.id) && row.ranges.is_some() {
+            row.base_etag.clone_from(&remote.etag);
+            row.base_ctag.clone_from(&remote.ctag);
+            row.base_hash = remote.hash;
+            row.base_size = remote.size;
+            self.tx.update_body(&row)?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether the content of an item is what an unanswered request of this machine made of it.
+pub(crate) fn is_made_here(r: &Reader<'_>, there: &RemoteItem) -> Result<bool, StoreError> {
+    let sent = r.unanswered_for(&there.id)?;
+    let made = |sent: &Unanswered| sent.made(there.size, there.hash);
+    Ok(there.size.is_some() && sent.iter().any(made))
+}

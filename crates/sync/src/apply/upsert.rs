@@ -1,0 +1,553 @@
+//! An item that exists on the service: new, moved, changed, or all of it.
+
+use onedrivefs_core::{Ino, RemoteItem};
+use onedrivefs_store::{Item, Kind, Ops, Remote, Role, StoreError};
+
+use super::{ASIDE, Applied, Applier, decoded_name, kind_of, reclaim, remote_of, shown_name};
+use crate::change::KernelChange;
+use crate::journal;
+use crate::merge::{ContentVerdict, PlaceVerdict, content_changed, decide_content, decide_place};
+
+/// Deepest chain of folders that is followed; the service allows far less.
+const DEPTH_MAX: u32 = 4096;
+
+/// Where the service has an item.
+pub(super) struct Place {
+    pub(super) parent: Ino,
+    /// Decoded name, with the suffix of a link.
+    pub(super) remote_name: String,
+    /// Name in the mount.
+    pub(super) shown: String,
+}
+
+impl Applier<'_> {
+    /// Applies an item that exists there.
+    pub(super) fn upsert(
+        &mut self,
+        known: Option<Item>,
+        there: &RemoteItem,
+    ) -> Result<Applied, StoreError> {
+        let Some((kind, role)) = kind_of(there) else {
+            tracing::debug!(item = %there.id, "An item of unknown kind was left out.");
+            return Ok(Applied::Done);
+        };
+        let Some(remote_name) = decoded_name(there) else {
+            tracing::warn!(item = %there.id, "An item without a usable name was left out.");
+            return Ok(Applied::Done);
+        };
+        let parent = match &there.parent {
+            Some(id) => self
+                .tx
+                .item_by_id(id)?
+                .filter(Item::is_dir)
+                .map(|item| item.ino),
+            None => known.as_ref().and_then(|item| item.remote.as_ref()?.parent),
+        };
+        let Some(parent) = parent else {
+            return Ok(Applied::Orphan);
+        };
+        let kind = known.as_ref().map_or(kind, |item| item.kind);
+        let shown = shown_name(&remote_name, kind).to_owned();
+        let place = Place {
+            parent,
+            remote_name,
+            shown,
+        };
+        if self.is_place_in_motion(known.as_ref(), &place)? {
+            self.tx.defer(there)?;
+            return Ok(Applied::Deferred);
+        }
+        match known {
+            Some(item) => self.update(item, role, place, there),
+            None => self.create(kind, role, place, there),
+        }
+    }
+
+    /// Tells whether the name is held by an item that goes elsewhere in the same round, but cannot
+    /// be touched because a request for it is on its way.
+    fn is_place_in_motion(&self, known: Option<&Item>, place: &Place) -> Result<bool, StoreError> {
+        let Some(occupant) = self.tx.child(place.parent, &place.shown)? else {
+            return Ok(false);
+        };
+        let is_other = known.is_none_or(|item| item.ino != occupant.ino);
+        match occupant.item_id() {
+            Some(id) if is_other && (self.facts.in_flight)(occupant.ino) => {
+                Ok(self.tx.staged_item(id)?.is_some())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// An item that is known here.
+    fn update(
+        &mut self,
+        mut item: Item,
+        role: Role,
+        place: Place,
+        there: &RemoteItem,
+    ) -> Result<Applied, StoreError> {
+        let Some(base) = item.remote.clone() else {
+            return Ok(Applied::Done);
+        };
+        if self.facts.prefer_confirmed && item.epoch >= self.facts.epoch {
+            if base.etag.is_some() && base.etag == there.etag {
+                return Ok(Applied::Done);
+            }
+            // Which of the two is older cannot be told: the service is asked again.
+            self.tx.defer(there)?;
+            return Ok(Applied::Deferred);
+        }
+        let waiting = self.waiting(item.ino)?;
+        let changed = item.kind != Kind::Directory && content_changed(&base, there);
+        if waiting.has(Ops::DELETE) {
+            return self
+                .update_unlinked(item, changed, place, there)
+                .map(|()| Applied::Done);
+        }
+        let moved = base.parent != Some(place.parent) || base.name != place.remote_name;
+        let remote = remote_of(there, Some(place.parent), place.remote_name.clone(), &item);
+        let before = item.clone();
+        item.role = role;
+        item.epoch = self.facts.epoch;
+        item.web_url = there.web_url.clone().or(item.web_url);
+        if place
+            .remote_name
+            .starts_with(&journal::swap_prefix(item.ino))
+        {
+            // Nobody but this machine has given it that name, on its way to the one it has here.
+            if moved {
+                self.set_waiting(item.ino, waiting.with(Ops::MOVE))?;
+            }
+        } else if decide_place(moved) == PlaceVerdict::TakeTheirs {
+            self.move_item(&mut item, &place)?;
+        }
+        let written = self.being_written(&item)?;
+        let same = if changed {
+            self.same_bytes(&item, there)?
+        } else {
+            None
+        };
+        let mut verdict = decide_content(waiting, written, changed, same);
+        if verdict == ContentVerdict::KeepBoth && self.is_our_content(there)? {
+            // What is there is an earlier save of ours; the one that waits builds on it.
+            self.rebase_body(&item, &remote)?;
+            verdict = ContentVerdict::KeepOurs;
+        }
+        match verdict {
+            ContentVerdict::KeepOurs => self.keep_content(&mut item, &base, remote, waiting)?,
+            ContentVerdict::TakeTheirs => {
+                self.drop_body(&mut item)?;
+                item.size = remote.size;
+                item.mtime = remote.mtime;
+                item.target = None;
+                item.remote = Some(remote);
+                self.changes.push(KernelChange::Content { ino: item.ino });
+            }
+            ContentVerdict::Adopt => {
+                self.take_time(&mut item, &remote);
+                item.remote = Some(remote);
+                let settled = settled_by_equal_content(&item).with(Ops::TIMES);
+                self.set_waiting(item.ino, waiting.without(settled))?;
+                self.disown_session(item.ino)?;
+            }
+            ContentVerdict::KeepBoth => {
+                return self
+                    .keep_both(item, role, place, there)
+                    .map(|()| Applied::Done);
+            }
+        }
+        if item != before {
+            self.tx.update_item(&item)?;
+        }
+        Ok(Applied::Done)
+    }
+
+    /// The content there is what it was: tags and times may be new.
+    fn keep_content(
+        &mut self,
+        item: &mut Item,
+        base: &Remote,
+        remote: Remote,
+        waiting: Ops,
+    ) -> Result<(), StoreError> {
+        let ours = Ops::CONTENT.with(Ops::TIMES);
+        if remote.mtime != base.mtime && waiting.without(ours) == waiting {
+            item.mtime = remote.mtime;
+            self.changes
+                .push(KernelChange::Attributes { ino: item.ino });
+        }
+        // Bytes that are still missing come from the version with the new tag as well.
+        if let Some(mut row) = item.body.map(|id| self.tx.body(id)).transpose()?.flatten()
+            && row.base_etag == base.etag
+            && (row.base_etag != remote.etag || row.base_ctag != remote.ctag)
+        {
+            row.base_etag.clone_from(&remote.etag);
+            row.base_ctag.clone_from(&remote.ctag);
+            self.tx.update_body(&row)?;
+        }
+        item.remote = Some(remote);
+        Ok(())
+    }
+
+    /// An item that was unlinked here: if its content changed there, theirs comes back.
+    fn update_unlinked(
+        &mut self,
+        mut item: Item,
+        changed: bool,
+        place: Place,
+        there: &RemoteItem,
+    ) -> Result<(), StoreError> {
+        let remote = remote_of(there, Some(place.parent), place.remote_name.clone(), &item);
+        if changed && !self.is_our_content(there)? {
+            self.drop_body(&mut item)?;
+            item.size = remote.size;
+            item.mtime = remote.mtime;
+            item.remote = Some(remote);
+            self.restore(&mut item, &place.shown, place.parent)?;
+            return Ok(());
+        }
+        item.remote = Some(remote);
+        self.tx.update_item(&item)
+    }
+
+    /// Brings an item that was unlinked here back under a name.
+    pub(super) fn restore(
+        &mut self,
+        item: &mut Item,
+        shown: &str,
+        parent: Ino,
+    ) -> Result<(), StoreError> {
+        let name = self.free_place(item.ino, parent, shown)?;
+        item.parent = Some(parent);
+        item.name = name;
+        self.tx.update_item(item)?;
+        self.set_waiting(item.ino, Ops::NONE)?;
+        self.changes.push(KernelChange::Entry {
+            parent,
+            name: item.name.clone(),
+        });
+        self.changes.push(KernelChange::Attributes { ino: parent });
+        tracing::info!(ino = %item.ino, "An item deleted here was changed on the service and came back.");
+        Ok(())
+    }
+
+    /// Brings an item back that was unlinked here, because the service has news of it.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub fn bring_back(&mut self, ino: Ino, there: &RemoteItem) -> Result<(), StoreError> {
+        let Some(mut item) = self.tx.item(ino)? else {
+            return Ok(());
+        };
+        let parent = there
+            .parent
+            .as_ref()
+            .map(|id| self.tx.item_by_id(id))
+            .transpose()?
+            .flatten();
+        let parent = parent
+            .filter(Item::is_dir)
+            .map_or(Ino::ROOT, |parent| parent.ino);
+        let remote_name = decoded_name(there).unwrap_or_else(|| item.name.clone());
+        let shown = shown_name(&remote_name, item.kind).to_owned();
+        if !item.is_dir() {
+            self.drop_body(&mut item)?;
+            item.size = there.size.unwrap_or(0);
+            item.mtime = there.modified.unwrap_or(item.mtime);
+        }
+        item.remote = Some(remote_of(there, Some(parent), remote_name, &item));
+        self.restore(&mut item, &shown, parent)
+    }
+
+    /// Both sides have content of their own: the service's keeps the name.
+    fn keep_both(
+        &mut self,
+        mut ours: Item,
+        role: Role,
+        place: Place,
+        there: &RemoteItem,
+    ) -> Result<(), StoreError> {
+        let waiting = self.waiting(ours.ino)?;
+        ours.remote = None;
+        self.make_conflict_copy(
+            &mut ours,
+            waiting
+                .without(Ops::MOVE)
+                .with(Ops::CREATE)
+                .with(Ops::CONTENT),
+        )?;
+        let kind = ours.kind;
+        self.insert(kind, role, &place, there)
+    }
+
+    /// An item that is new here.
+    fn create(
+        &mut self,
+        kind: Kind,
+        role: Role,
+        place: Place,
+        there: &RemoteItem,
+    ) -> Result<Applied, StoreError> {
+        if let Some(applied) = self.claim_unanswered(kind, &place, there)? {
+            return Ok(applied);
+        }
+        let Some(mut occupant) = self.tx.child(place.parent, &place.shown)? else {
+            return self
+                .insert(kind, role, &place, there)
+                .map(|()| Applied::Done);
+        };
+        if occupant.remote.is_none() && (self.facts.in_flight)(occupant.ino) {
+            // Most likely the request that is on its way made this very item.
+            self.tx.defer(there)?;
+            return Ok(Applied::Deferred);
+        }
+        if occupant.remote.is_none() && !occupant.local_only {
+            let both_folders = kind == Kind::Directory && occupant.is_dir();
+            let same_file = kind == occupant.kind
+                && kind != Kind::Directory
+                && !self.being_written(&occupant)?
+                && self.same_bytes(&occupant, there)? == Some(true);
+            if both_folders || same_file {
+                return self.adopt(occupant, &place, there).map(|()| Applied::Done);
+            }
+            let waiting = self.waiting(occupant.ino)?;
+            self.make_conflict_copy(&mut occupant, waiting)?;
+        }
+        self.insert(kind, role, &place, there)
+            .map(|()| Applied::Done)
+    }
+
+    /// The service has what was created here: they are one item from now on.
+    fn adopt(
+        &mut self,
+        mut item: Item,
+        place: &Place,
+        there: &RemoteItem,
+    ) -> Result<(), StoreError> {
+        let remote = remote_of(there, Some(place.parent), place.remote_name.clone(), &item);
+        item.epoch = self.facts.epoch;
+        let mut left = Ops::NONE;
+        if item.is_dir() {
+            // Theirs may hold more than ours.
+            item.children_known = self.facts.children_come_along;
+        } else if item.size == 0 && !remote.mtime.same_second(item.mtime) {
+            // Most likely ours: nothing carries the times of an empty file along.
+            left = Ops::TIMES;
+        } else {
+            self.take_time(&mut item, &remote);
+        }
+        item.remote = Some(remote);
+        self.tx.update_item(&item)?;
+        let waiting = self.waiting(item.ino)?;
+        let settled = Ops::CREATE.with(settled_by_equal_content(&item));
+        if !journal::is_home(&item) {
+            left = left.with(Ops::MOVE);
+        }
+        self.set_waiting(item.ino, waiting.without(settled).with(left))?;
+        self.disown_session(item.ino)
+    }
+
+    /// Content that is the same on both sides has the service's time from now on. The precise one
+    /// of this machine stays where the service's is the same, rounded.
+    fn take_time(&mut self, item: &mut Item, remote: &Remote) {
+        if !remote.mtime.same_second(item.mtime) {
+            item.mtime = remote.mtime;
+            self.changes
+                .push(KernelChange::Attributes { ino: item.ino });
+        }
+    }
+
+    /// Inserts a row for an item that nothing here stands for.
+    fn insert(
+        &mut self,
+        kind: Kind,
+        role: Role,
+        place: &Place,
+        there: &RemoteItem,
+    ) -> Result<(), StoreError> {
+        let name = self.free_place(Ino(0), place.parent, &place.shown)?;
+        let mut item = Item::new(kind, place.parent, &name, self.facts.now);
+        item.role = role;
+        item.mtime = there.modified.unwrap_or(self.facts.now);
+        item.ctime = item.mtime;
+        item.atime = item.mtime;
+        item.btime = there.created.unwrap_or(item.mtime);
+        item.size = if kind == Kind::Directory {
+            0
+        } else {
+            there.size.unwrap_or(0)
+        };
+        item.children_known =
+            kind == Kind::Directory && (self.facts.children_come_along || role != Role::Ordinary);
+        item.web_url.clone_from(&there.web_url);
+        item.epoch = self.facts.epoch;
+        item.remote = Some(remote_of(
+            there,
+            Some(place.parent),
+            place.remote_name.clone(),
+            &item,
+        ));
+        self.tx.insert_item(&item)?;
+        self.changes.push(KernelChange::Entry {
+            parent: place.parent,
+            name,
+        });
+        self.changes
+            .push(KernelChange::Attributes { ino: place.parent });
+        Ok(())
+    }
+
+    /// Moves an item to where the service has it; a rename that waits here is dropped.
+    fn move_item(&mut self, item: &mut Item, place: &Place) -> Result<(), StoreError> {
+        self.break_ring(item.ino, place.parent)?;
+        let waiting = self.waiting(item.ino)?;
+        let name = self.free_place(item.ino, place.parent, &place.shown)?;
+        let left = item.parent.map(|parent| (parent, item.name.clone()));
+        if let Some(parent) = item.parent {
+            self.changes.push(KernelChange::Entry {
+                parent,
+                name: item.name.clone(),
+            });
+            self.changes.push(KernelChange::Attributes { ino: parent });
+        }
+        item.parent = Some(place.parent);
+        item.name = name;
+        self.changes.push(KernelChange::Entry {
+            parent: place.parent,
+            name: item.name.clone(),
+        });
+        self.changes
+            .push(KernelChange::Attributes { ino: place.parent });
+        if waiting.has(Ops::MOVE) {
+            self.set_waiting(item.ino, waiting.without(Ops::MOVE))?;
+        }
+        // The name must be free for what follows in the same round.
+        self.tx.update_item(item)?;
+        if let Some((parent, name)) = left {
+            self.changes.extend(reclaim(self.tx, parent, &name)?);
+        }
+        Ok(())
+    }
+
+    /// The service moved a folder into one that was moved into the first one here, and is about to
+    /// be: neither would be in reach any more. The move that was made here is taken back.
+    fn break_ring(&mut self, ino: Ino, into: Ino) -> Result<(), StoreError> {
+        let mut moved_here = None;
+        let mut at = into;
+        for _ in 0..DEPTH_MAX {
+            if at == ino {
+                break;
+            }
+            let Some(item) = self.tx.item(at)? else {
+                return Ok(());
+            };
+            let Some(parent) = item.parent else {
+                return Ok(());
+            };
+            let elsewhere = |base: &Remote| base.parent.is_some_and(|it| it != parent);
+            if moved_here.is_none()
+                && item.remote.as_ref().is_some_and(elsewhere)
+                && self.waiting(at)?.has(Ops::MOVE)
+            {
+                moved_here = Some(item);
+            }
+            at = parent;
+        }
+        let Some((mut item, base)) = moved_here
+            .filter(|_| at == ino)
+            .and_then(|item| item.remote.clone().map(|base| (item, base)))
+        else {
+            return Ok(());
+        };
+        let Some(parent) = base.parent else {
+            return Ok(());
+        };
+        let place = Place {
+            parent,
+            shown: shown_name(&base.name, item.kind).to_owned(),
+            remote_name: base.name,
+        };
+        self.move_item(&mut item, &place)
+    }
+
+    /// Makes a name free for an item of the service and returns the name to use.
+    fn free_place(&mut self, ino: Ino, parent: Ino, name: &str) -> Result<String, StoreError> {
+        let Some(mut occupant) = self.tx.child(parent, name)?.filter(|item| item.ino != ino) else {
+            return Ok(name.to_owned());
+        };
+        let Some(remote) = occupant.remote.clone() else {
+            let waiting = self.waiting(occupant.ino)?;
+            self.make_conflict_copy(&mut occupant, waiting)?;
+            return Ok(name.to_owned());
+        };
+        if let Some(staged) = self.tx.staged_item(&remote.id)?
+            && self.goes_elsewhere(&remote, &staged)?
+        {
+            // The same round says where the occupant goes: it steps aside, by way of a name that
+            // nobody uses, since the two may be swapping names. One that goes for good is not
+            // removed yet, for what is in it may still be moved out of it by the same round.
+            let unsent = self.waiting(occupant.ino)?.has(Ops::CONTENT);
+            if staged.deleted && (unsent || self.being_written(&occupant)?) {
+                let waiting = self.waiting(occupant.ino)?;
+                self.make_conflict_copy(&mut occupant, waiting)?;
+                return Ok(name.to_owned());
+            }
+            self.changes.push(KernelChange::Entry {
+                parent,
+                name: occupant.name.clone(),
+            });
+            occupant.name = format!("{name}{ASIDE}{}", occupant.ino);
+            self.tx.update_item(&occupant)?;
+            // Its base has to differ from what is staged, so that the move is not skipped.
+            self.displaced(&mut occupant)?;
+            return Ok(name.to_owned());
+        }
+        if journal::is_home(&occupant) {
+            // The service has two items under what is one name here. Both are shown.
+            let mut n = 2;
+            loop {
+                let candidate = format!("{name} ({n})");
+                if self.tx.child(parent, &candidate)?.is_none() {
+                    return Ok(candidate);
+                }
+                n += 1;
+            }
+        }
+        // It was renamed here to a name that somebody else took there: theirs wins the name.
+        let waiting = self.waiting(occupant.ino)?;
+        self.make_conflict_copy(&mut occupant, waiting.with(Ops::MOVE))?;
+        Ok(name.to_owned())
+    }
+
+    /// Tells whether the round at hand moves an item away from where it was. One that is only
+    /// mentioned, such as an echo of our own upload, stays where it was renamed to here.
+    fn goes_elsewhere(&self, base: &Remote, staged: &RemoteItem) -> Result<bool, StoreError> {
+        if staged.deleted || decoded_name(staged).is_some_and(|name| name != base.name) {
+            return Ok(true);
+        }
+        let Some(folder) = &staged.parent else {
+            return Ok(false);
+        };
+        let folder = self.tx.item_by_id(folder)?;
+        Ok(folder.map(|folder| folder.ino) != base.parent)
+    }
+
+    /// Marks an item that was put aside so that its staged state moves it into place.
+    fn displaced(&mut self, item: &mut Item) -> Result<(), StoreError> {
+        if let Some(remote) = &mut item.remote {
+            remote.name.push(ASIDE);
+        }
+        item.epoch = 0;
+        self.tx.update_item(item)
+    }
+}
+
+/// What does not wait any more once the service has the same content. A body still has to leave
+/// the spool, which its sender does without sending anything.
+fn settled_by_equal_content(item: &Item) -> Ops {
+    if item.body.is_some() {
+        Ops::NONE
+    } else {
+        Ops::CONTENT
+    }
+}

@@ -1,0 +1,207 @@
+//! The bodies in use: one [`Body`] object per body, however many handles and transfers share it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use onedrivefs_content::{Body, BodyId, Content, ContentError, Place, Presence};
+use onedrivefs_core::{CTag, ETag, Ino, Timestamp};
+use onedrivefs_store::{BodyRow, Item, Store, StoreError, Tx};
+use parking_lot::Mutex;
+use thiserror::Error;
+
+/// An error of a body or of its row.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file failed.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// Bytes that exist nowhere else are gone from the spool.
+    #[error("the unsent body {0} is missing from the spool")]
+    Missing(BodyId),
+}
+
+/// Converts the database's word for a place into that of the files.
+#[must_use]
+pub const fn place_on_disk(place: onedrivefs_store::Place) -> Place {
+    match place {
+        onedrivefs_store::Place::Cache => Place::Cache,
+        onedrivefs_store::Place::Spool => Place::Spool,
+    }
+}
+
+/// Finds and makes bodies.
+pub struct Bodies {
+    content: Content,
+    live: Mutex<HashMap<BodyId, Weak<Body>>>,
+}
+
+impl Bodies {
+    /// Wraps the files on disk.
+    #[must_use]
+    pub fn new(content: Content) -> Self {
+        Self {
+            content,
+            live: Mutex::default(),
+        }
+    }
+
+    /// The files on disk.
+    #[must_use]
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The body in use, if any handle or transfer holds it.
+    #[must_use]
+    pub fn live(&self, id: u64) -> Option<Arc<Body>> {
+        self.live.lock().get(&BodyId(id)).and_then(Weak::upgrade)
+    }
+
+    /// Registers a body that was just made.
+    fn adopt(&self, body: &Arc<Body>) {
+        let mut live = self.live.lock();
+        // Bodies come and go with every open; sweeping now and then keeps the map small.
+        if live.len() > 64 && live.len().is_power_of_two() {
+            live.retain(|_, body| body.strong_count() > 0);
+        }
+        live.insert(body.id(), Arc::downgrade(body));
+    }
+
+    /// Opens the body of a row. `None` when its file is gone from the content cache: the caller
+    /// forgets the row and downloads again.
+    ///
+    /// # Errors
+    /// `Missing` when the file of an unsent body is gone; errors of the disk.
+    pub fn open(&self, row: &BodyRow) -> Result<Option<Arc<Body>>, BodyError> {
+        let id = BodyId(row.id);
+        let mut live = self.live.lock();
+        if let Some(body) = live.get(&id).and_then(Weak::upgrade) {
+            return Ok(Some(body));
+        }
+        let presence = row
+            .ranges
+            .clone()
+            .map_or(Presence::Complete, Presence::Ranges);
+        // What lies past the last recorded size of a body in the spool was written here, even if
+        // the daemon was killed before it could note that.
+        let known = !row.dirty || row.place == onedrivefs_store::Place::Spool;
+        let size = known.then_some(row.size);
+        let place = place_on_disk(row.place);
+        let mut found = self.content.load(place, id, size, presence.clone())?;
+        if found.is_none() {
+            // Killed between moving the file and the commit: it is in the other place.
+            found = self.content.load(place.other(), id, size, presence)?;
+        }
+        match &found {
+            Some(body) => {
+                live.insert(id, Arc::downgrade(body));
+            }
+            None if row.place == onedrivefs_store::Place::Spool => {
+                return Err(BodyError::Missing(id));
+            }
+            None => {}
+        }
+        Ok(found)
+    }
+
+    /// Makes an empty body in the spool, marked as being written. `previous` is the saved body that
+    /// it takes the place of once it is saved itself.
+    ///
+    /// # Errors
+    /// Errors of the disk and the database.
+    pub fn create_empty(
+        &self,
+        tx: &Tx<'_>,
+        ino: Ino,
+        previous: Option<u64>,
+        now: Timestamp,
+    ) -> Result<(BodyRow, Arc<Body>), BodyError> {
+        let mut row = new_row(ino, now);
+        row.previous = previous;
+        row.place = onedrivefs_store::Place::Spool;
+        row.dirty = true;
+        row.id = tx.insert_body(&row)?;
+        let body = self.content.create(Place::Spool, BodyId(row.id))?;
+        self.adopt(&body);
+        Ok((row, body))
+    }
+
+    /// Makes a body in the content cache for the service's version of an item; nothing of it is
+    /// here yet.
+    ///
+    /// # Errors
+    /// Errors of the disk and the database.
+    pub fn create_sparse(
+        &self,
+        tx: &Tx<'_>,
+        item: &Item,
+        now: Timestamp,
+    ) -> Result<(BodyRow, Arc<Body>), BodyError> {
+        let mut row = new_row(item.ino, now);
+        if let Some(remote) = &item.remote {
+            // Not the service's figure: downloads are known to be longer or shorter than that.
+            row.size = item.size;
+            row.base_item = Some(remote.id.clone());
+            row.base_etag.clone_from(&remote.etag);
+            row.base_ctag.clone_from(&remote.ctag);
+            row.base_hash = remote.hash;
+            row.base_size = item.size;
+        }
+        row.ranges = (row.size > 0).then(Default::default);
+        row.id = tx.insert_body(&row)?;
+        let body = self.content.create_sparse(BodyId(row.id), row.size)?;
+        self.adopt(&body);
+        Ok((row, body))
+    }
+
+    /// Removes the files of bodies whose rows are gone. Handles that are still open keep theirs.
+    pub fn remove_files(&self, bodies: &[BodyRow]) {
+        for id in bodies
+            .iter()
+            .flat_map(|row| [Some(row.id), row.previous])
+            .flatten()
+        {
+            for place in [Place::Cache, Place::Spool] {
+                if let Err(error) = self.content.remove(place, BodyId(id)) {
+                    tracing::warn!(body = id, %error, "A body that is no longer needed could not be removed.");
+                }
+            }
+        }
+    }
+
+    /// Writes down which bytes of a body are here, after they are safely on disk.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub fn save_presence(store: &Store, id: BodyId, presence: &Presence) -> Result<(), StoreError> {
+        store.write(|tx| match presence {
+            Presence::Complete => tx.set_presence(id.0, None),
+            Presence::Ranges(ranges) => tx.set_presence(id.0, Some(ranges)),
+        })
+    }
+}
+
+/// A row of an empty, complete and clean body.
+fn new_row(ino: Ino, now: Timestamp) -> BodyRow {
+    BodyRow {
+        id: 0,
+        ino,
+        place: onedrivefs_store::Place::Cache,
+        size: 0,
+        ranges: None,
+        base_item: None,
+        base_etag: None::<ETag>,
+        base_ctag: None::<CTag>,
+        base_hash: None,
+        base_size: 0,
+        dirty: false,
+        generation: 0,
+        hash: None,
+        used_at: now,
+        previous: None,
+    }
+}

@@ -1,0 +1,96 @@
+//! What an engine is told when it is opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onedrivefs_core::local_only::LocalOnly;
+use onedrivefs_core::{DriveId, DriveKind};
+
+/// The drive an engine serves.
+#[derive(Clone, Debug)]
+pub struct DriveIdentity {
+    /// Its id.
+    pub id: DriveId,
+    /// Its kind, hence its rules.
+    pub kind: DriveKind,
+    /// The name people see.
+    pub name: String,
+}
+
+/// Settings of an engine. [`EngineConfig::new`] has the defaults.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Holds the database and the spool of this drive.
+    pub state_dir: PathBuf,
+    /// Holds the content cache of this drive.
+    pub cache_dir: PathBuf,
+    /// The drive.
+    pub drive: DriveIdentity,
+    /// Pause between two looks for changes of others.
+    pub poll_interval: Duration,
+    /// Most bytes the content cache may take; the least recently used bodies go first.
+    pub cache_limit_bytes: u64,
+    /// Bytes that stay free on the disk of the content cache.
+    pub free_disk_floor_bytes: u64,
+    /// Whether `close` waits until the service has the body.
+    pub upload_on_close_wait: bool,
+    /// Names that are never uploaded.
+    pub local_only: LocalOnly,
+    /// Whether names that the service refuses give an error instead of being encoded.
+    pub reject_names: bool,
+    /// The name of this machine in the names of conflict copies.
+    pub host_name: String,
+    /// How long a listing of a folder that is not known yet may take.
+    pub metadata_deadline: Duration,
+    /// How long a read waits for its first byte.
+    pub first_byte_deadline: Duration,
+    /// How long a change rests before it is sent, so that a save by rename is seen whole.
+    pub settle: Duration,
+    /// Changes that are sent at the same time.
+    pub upload_parallelism: usize,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
+}
+
+impl EngineConfig {
+    /// The defaults for a drive.
+    #[must_use]
+    pub fn new(state_dir: PathBuf, cache_dir: PathBuf, drive: DriveIdentity) -> Self {
+        Self {
+            state_dir,
+            cache_dir,
+            drive,
+            poll_interval: Duration::from_secs(30),
+            cache_limit_bytes: 10 << 30,
+            free_disk_floor_bytes: 1 << 30,
+            upload_on_close_wait: false,
+            local_only: LocalOnly::default(),
+            reject_names: false,
+            host_name: host_name(),
+            metadata_deadline: Duration::from_secs(2),
+            first_byte_deadline: Duration::from_secs(15),
+            settle: Duration::from_secs(1),
+            upload_parallelism: 8,
+            read_only: false,
+        }
+    }
+}
+
+/// The name of this machine, without its domain and fit for a file name.
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    let short: String = name
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
+        .take(40)
+        .collect();
+    if short.is_empty() {
+        "this computer".to_owned()
+    } else {
+        short
+    }
+}

@@ -1,0 +1,500 @@
+//! One drive, kept in step with the service: owns the state and supervises the tasks.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::time::{Duration, Instant};
+
+use onedrivefs_content::{Body, Content};
+use onedrivefs_core::{Ino, NameKey, Quota, Timestamp};
+use onedrivefs_graph::GraphClient;
+use onedrivefs_store::{BodyRow, Item, Store, StoreError};
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apply::{Applier, Facts};
+use crate::bodies::{Bodies, BodyError};
+use crate::change::KernelChange;
+use crate::config::EngineConfig;
+use crate::error::EngineError;
+use crate::hydrate::{HydrateConfig, Hydrator};
+use crate::net_state::{Net, NetState};
+use crate::presence::PresenceToStore;
+use crate::recent::Recent;
+use crate::{recover, transfers::Transfers};
+
+/// How long tasks get to end by themselves when the engine stops.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Key of the metadata table under which the number of the current enumeration is kept.
+pub(crate) const META_EPOCH: &str = "epoch";
+/// Key under which the delta link is kept.
+pub(crate) const META_DELTA_LINK: &str = "delta_link";
+/// Key under which the last seen quota is kept, as `total used`.
+const META_QUOTA: &str = "quota";
+
+/// Who is told what the kernel must forget.
+pub type KernelListener = Box<dyn Fn(Vec<KernelChange>) + Send + Sync>;
+
+/// The listener, as the engine shares it with what finds things out for itself.
+pub(crate) type SharedListener = Arc<RwLock<Option<KernelListener>>>;
+
+/// A drive that is being served.
+pub struct Engine {
+    /// Settings.
+    pub config: EngineConfig,
+    /// Metadata and journal.
+    pub store: Arc<Store>,
+    /// Bodies on disk.
+    pub bodies: Arc<Bodies>,
+    /// The service.
+    pub graph: GraphClient,
+    /// Downloads.
+    pub hydrator: Hydrator,
+    /// Reachability.
+    pub net: Arc<NetState>,
+    pub(crate) handle: Handle,
+    /// Requests on their way, by inode.
+    pub(crate) in_flight: Mutex<HashMap<Ino, CancellationToken>>,
+    /// What requests on their way make: the folder's id and the name, by inode.
+    pub(crate) creating: Mutex<HashMap<Ino, (String, NameKey)>>,
+    /// Whether the service answers "changed" to deletions with any tag.
+    pub(crate) delete_tags_refused: AtomicBool,
+    /// Requests that ended lately.
+    pub(crate) recent: Recent,
+    /// When the oldest page of the round at hand was asked for.
+    pub(crate) round_began: Mutex<Instant>,
+    /// The bytes that waited to be sent, and when they were summed up.
+    pub(crate) pending_bytes: Mutex<Option<(Instant, u64)>>,
+    /// Held while items that were set aside are looked at again.
+    pub(crate) deferred_turn: tokio::sync::Mutex<()>,
+    /// Open write handles, by inode.
+    pub(crate) writers: Mutex<HashMap<Ino, u32>>,
+    /// Unlinked inodes that are still being read and are not wholly here.
+    pub(crate) holds: Mutex<HashSet<Ino>>,
+    pub(crate) transfers: Transfers,
+    pub(crate) wake_uploader: Notify,
+    pub(crate) wake_freshness: Notify,
+    /// Notified whenever the journal got shorter or a round of changes was applied.
+    pub(crate) progress: Notify,
+    /// Serialises rounds of changes and listings; held across requests, never by a kernel thread.
+    pub(crate) rounds: tokio::sync::Mutex<()>,
+    pub(crate) last_delta: AtomicI64,
+    pub(crate) enumerating: AtomicBool,
+    /// Whether the drive has no change feed.
+    pub(crate) walks: AtomicBool,
+    pub(crate) listings: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
+    quota: Mutex<Option<Quota>>,
+    listener: SharedListener,
+    pub(crate) cancel: CancellationToken,
+    tasks: TaskTracker,
+    _lock: File,
+}
+
+impl Engine {
+    /// Opens the state of a drive and repairs what a killed daemon left. Sends no request.
+    ///
+    /// # Errors
+    /// `AlreadyRunning` when another daemon serves the drive; `State` when the directory cannot
+    /// be used; errors of the database.
+    pub fn open(
+        config: EngineConfig,
+        graph: GraphClient,
+        handle: Handle,
+    ) -> Result<Arc<Self>, EngineError> {
+        make_private_dir(&config.state_dir)?;
+        let lock = lock_state(&config.state_dir)?;
+        recover::keep_spool_of_lost_database(&config.state_dir)?;
+        let store = Arc::new(Store::open(&config.state_dir.join("meta.db"))?);
+        let content = Content::open(
+            &config.state_dir.join("spool"),
+            &config.cache_dir.join("content"),
+        )?;
+        let bodies = Arc::new(Bodies::new(content));
+        recover::run(&store, &bodies)?;
+        let net = Arc::new(NetState::new());
+        let listener = SharedListener::default();
+        let presence = PresenceToStore::new(Arc::clone(&store), Arc::clone(&listener));
+        let presence = Arc::new(presence);
+        let hydrate = HydrateConfig {
+            first_byte_deadline: config.first_byte_deadline,
+            ..HydrateConfig::default()
+        };
+        let hydrator = Hydrator::new(graph.clone(), handle.clone(), hydrate, presence);
+        let quota = store
+            .read(|r| r.meta(META_QUOTA))?
+            .as_deref()
+            .and_then(parse_quota);
+        Ok(Arc::new(Self {
+            config,
+            store,
+            bodies,
+            graph,
+            hydrator,
+            net,
+            handle,
+            in_flight: Mutex::default(),
+            creating: Mutex::default(),
+            delete_tags_refused: AtomicBool::new(false),
+            recent: Recent::default(),
+            round_began: Mutex::new(Instant::now()),
+            pending_bytes: Mutex::default(),
+            deferred_turn: tokio::sync::Mutex::default(),
+            writers: Mutex::default(),
+            holds: Mutex::default(),
+            transfers: Transfers::default(),
+            wake_uploader: Notify::new(),
+            wake_freshness: Notify::new(),
+            progress: Notify::new(),
+            rounds: tokio::sync::Mutex::default(),
+            last_delta: AtomicI64::new(0),
+            enumerating: AtomicBool::new(false),
+            walks: AtomicBool::new(false),
+            listings: Mutex::default(),
+            quota: Mutex::new(quota),
+            listener,
+            cancel: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            _lock: lock,
+        }))
+    }
+
+    /// Starts the tasks that send and receive changes. Must be called once, inside the runtime.
+    pub fn start(self: &Arc<Self>) {
+        let engine = Arc::clone(self);
+        self.spawn(async move { engine.run_uploader().await });
+        let engine = Arc::clone(self);
+        self.spawn(async move { engine.run_freshness().await });
+        let engine = Arc::clone(self);
+        self.spawn(async move { engine.run_eviction().await });
+        let engine = Arc::clone(self);
+        self.spawn(async move { engine.run_offline_switch().await });
+    }
+
+    /// Tells downloads when there is no network, so that nobody waits for them.
+    async fn run_offline_switch(self: Arc<Self>) {
+        let mut net = self.net.watch();
+        loop {
+            self.hydrator
+                .set_offline(*net.borrow_and_update() == Net::Offline);
+            if net.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Runs a task that ends when the engine stops.
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.tasks.spawn_on(
+            async move {
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    () = task => {}
+                }
+            },
+            &self.handle,
+        );
+    }
+
+    /// Stops all tasks. What they were doing is taken up again by the next daemon.
+    pub async fn shutdown(&self) {
+        self.hydrator
+            .fail_all(&crate::hydrate::HydrateError::ShuttingDown);
+        self.hydrator.save_all().await;
+        self.cancel.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_DEADLINE, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("Some tasks did not end in time.");
+        }
+        if let Err(error) = self.store.checkpoint() {
+            tracing::warn!(%error, "The database log could not be folded into the database.");
+        }
+    }
+
+    /// Says who is told what the kernel must forget.
+    pub fn set_kernel_listener(&self, listener: KernelListener) {
+        *self.listener.write() = Some(listener);
+    }
+
+    /// Tells the kernel what it must forget. Must not be called inside a transaction.
+    pub fn tell_kernel(&self, changes: Vec<KernelChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        if let Some(listener) = self.listener.read().as_ref() {
+            listener(changes);
+        }
+    }
+
+    /// Makes the uploader look at the journal now.
+    pub fn wake_uploader(&self) {
+        self.wake_uploader.notify_one();
+    }
+
+    /// Sends what waits for an inode without letting it rest.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub fn send_now(&self, ino: Ino) -> Result<(), EngineError> {
+        self.store.write(|tx| {
+            let Some(mut row) = tx.journal(ino)? else {
+                return Ok(());
+            };
+            row.touched = Timestamp::from_nanos(0);
+            tx.put_journal(&row)
+        })?;
+        self.wake_uploader();
+        Ok(())
+    }
+
+    /// Makes the next look for changes of others happen now.
+    pub fn wake_freshness(&self) {
+        self.wake_freshness.notify_one();
+    }
+
+    /// Told after somebody signed in again.
+    pub fn credentials_changed(&self) {
+        self.net.set(Net::Online);
+        self.wake_freshness();
+        self.wake_uploader();
+    }
+
+    /// Tells whether a request for an inode is on its way.
+    #[must_use]
+    pub fn is_in_flight(&self, ino: Ino) -> bool {
+        self.in_flight.lock().contains_key(&ino)
+    }
+
+    /// Gives up the request that is on its way for an inode, whose result nobody wants any more.
+    pub fn cancel_in_flight(&self, ino: Ino) {
+        if let Some(token) = self.in_flight.lock().get(&ino) {
+            token.cancel();
+        }
+    }
+
+    /// Notes that an inode was opened for writing: it is not sent half-written.
+    pub fn writer_opened(&self, ino: Ino) {
+        *self.writers.lock().entry(ino).or_insert(0) += 1;
+    }
+
+    /// Notes that a write handle of an inode was closed.
+    pub fn writer_closed(&self, ino: Ino) {
+        let mut writers = self.writers.lock();
+        if let Some(count) = writers.get_mut(&ino) {
+            *count -= 1;
+            if *count == 0 {
+                writers.remove(&ino);
+            }
+        }
+        drop(writers);
+        self.wake_uploader();
+    }
+
+    /// Keeps an unlinked item on the service until [`Engine::release_hold`], for somebody still
+    /// reads from it.
+    pub fn hold(&self, ino: Ino) {
+        self.holds.lock().insert(ino);
+    }
+
+    /// Ends what [`Engine::hold`] began.
+    pub fn release_hold(&self, ino: Ino) {
+        if self.holds.lock().remove(&ino) {
+            self.wake_uploader();
+        }
+    }
+
+    /// Reads the current state of an item from the service and applies it.
+    ///
+    /// # Errors
+    /// Errors of the service and the database.
+    pub async fn refresh_item(&self, ino: Ino) -> Result<(), EngineError> {
+        let Some(id) = self
+            .store
+            .item(ino)?
+            .and_then(|item| item.item_id().cloned())
+        else {
+            return Ok(());
+        };
+        let asked = Instant::now();
+        let there = match self.graph.item(&self.config.drive.id, &id).await {
+            Ok(there) => there,
+            Err(error) => {
+                self.net.learn_error(&error);
+                return Err(error.into());
+            }
+        };
+        self.hash_for_decisions(Some(&there)).await?;
+        self.apply_now(&[there], None, asked)
+    }
+
+    /// Opens the body of a row; a body that is gone from the content cache is forgotten.
+    ///
+    /// # Errors
+    /// Errors of the disk and the database.
+    pub fn open_body(&self, row: &BodyRow) -> Result<Option<Arc<Body>>, BodyError> {
+        let body = self.bodies.open(row)?;
+        if body.is_none() {
+            tracing::info!(
+                body = row.id,
+                "A body was gone from the content cache and will be downloaded again."
+            );
+            self.store.write(|tx| {
+                if let Some(mut item) = tx.item(row.ino)?.filter(|item| item.body == Some(row.id)) {
+                    item.body = None;
+                    tx.update_item(&item)?;
+                }
+                tx.delete_body(row.id)
+            })?;
+        }
+        Ok(body)
+    }
+
+    /// The quota as last seen; `None` when the service gives no believable figures.
+    #[must_use]
+    pub fn quota(&self) -> Option<Quota> {
+        *self.quota.lock()
+    }
+
+    /// Notes the quota.
+    pub(crate) fn set_quota(&self, quota: Option<Quota>) {
+        if *self.quota.lock() == quota {
+            return;
+        }
+        *self.quota.lock() = quota;
+        let text = quota.map(|q| format!("{} {}", q.total, q.used));
+        if let Err(error) = self
+            .store
+            .write(|tx| tx.set_meta(META_QUOTA, text.as_deref()))
+        {
+            tracing::warn!(%error, "The quota could not be noted.");
+        }
+    }
+
+    /// The facts under which items are applied now.
+    pub(crate) fn facts<'a>(&'a self, in_flight: &'a dyn Fn(Ino) -> bool, epoch: i64) -> Facts<'a> {
+        Facts {
+            now: Timestamp::now(),
+            host: &self.config.host_name,
+            epoch,
+            children_come_along: false,
+            prefer_confirmed: false,
+            creating: !self.in_flight.lock().is_empty(),
+            in_flight,
+        }
+    }
+
+    /// Does what follows from applied items once their transaction is committed.
+    pub(crate) fn after_apply(&self, outcome: Outcome) {
+        self.bodies.remove_files(&outcome.dropped);
+        if outcome.wake_uploader {
+            self.wake_uploader();
+        }
+        self.tell_kernel(outcome.changes);
+    }
+
+    /// The number of the current enumeration.
+    pub(crate) fn epoch(&self) -> Result<i64, StoreError> {
+        let text = self.store.read(|r| r.meta(META_EPOCH))?;
+        Ok(text.and_then(|t| t.parse().ok()).unwrap_or(1))
+    }
+
+    /// Finds the item at a path of the mount.
+    ///
+    /// # Errors
+    /// `NoSuchPath`, or errors of the database.
+    pub fn item_at(&self, path: &str) -> Result<Item, EngineError> {
+        self.store.read(|r| {
+            let mut item = r.item(Ino::ROOT)?;
+            for name in path.split('/').filter(|name| !name.is_empty()) {
+                item = match item {
+                    Some(parent) => r.child(parent.ino, name)?,
+                    None => None,
+                };
+            }
+            item.ok_or_else(|| EngineError::NoSuchPath {
+                path: path.to_owned(),
+            })
+        })
+    }
+}
+
+/// What follows from applied items, to be done after the commit.
+pub(crate) struct Outcome {
+    pub changes: Vec<KernelChange>,
+    pub dropped: Vec<BodyRow>,
+    pub wake_uploader: bool,
+}
+
+impl From<Applier<'_>> for Outcome {
+    fn from(applier: Applier<'_>) -> Self {
+        Self {
+            changes: applier.changes,
+            dropped: applier.dropped,
+            wake_uploader: applier.wake_uploader,
+        }
+    }
+}
+
+fn parse_quota(text: &str) -> Option<Quota> {
+    let (total, used) = text.split_once(' ')?;
+    Some(Quota {
+        total: total.parse().ok()?,
+        used: used.parse().ok()?,
+    })
+}
+
+/// Creates a directory that only its owner can enter.
+fn make_private_dir(path: &Path) -> Result<(), EngineError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| EngineError::State {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Takes the lock of a state directory and writes this process into it.
+fn lock_state(state_dir: &Path) -> Result<File, EngineError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = state_dir.join("lock");
+    let failed = |source| EngineError::State {
+        path: path.clone(),
+        source,
+    };
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(failed)?;
+            return Err(EngineError::AlreadyRunning {
+                pid: text.trim().parse().unwrap_or(0),
+            });
+        }
+        Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    file.set_len(0).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}

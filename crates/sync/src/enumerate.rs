@@ -1,0 +1,78 @@
+//! Listing a folder on demand, for somebody who looks into it before the enumeration got there.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use onedrivefs_core::Ino;
+use onedrivefs_graph::GraphError;
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+
+impl Engine {
+    /// Makes the children of a directory known. Callers put their own deadline around it; the
+    /// listing goes on for the next one who asks. Concurrent callers share one listing.
+    ///
+    /// # Errors
+    /// Errors of the service and the database.
+    pub async fn list_children(self: &Arc<Self>, ino: Ino) -> Result<(), EngineError> {
+        let gate = Arc::clone(self.listings.lock().entry(ino).or_default());
+        let listed = {
+            let _turn = gate.lock().await;
+            self.list_unless_known(ino).await
+        };
+        self.listings.lock().remove(&ino);
+        if let Err(EngineError::Graph(error)) = &listed {
+            self.net.learn_error(error);
+        }
+        listed
+    }
+
+    async fn list_unless_known(&self, ino: Ino) -> Result<(), EngineError> {
+        self.learn_root().await?;
+        let Some(item) = self.store.item(ino)?.filter(|item| !item.children_known) else {
+            return Ok(());
+        };
+        let Some(id) = item.item_id() else {
+            return Ok(());
+        };
+        let mut next: Option<String> = None;
+        loop {
+            let asked = Instant::now();
+            let page = self
+                .graph
+                .children_page(&self.config.drive.id, id, next.as_deref())
+                .await;
+            let page = match page {
+                Ok(page) => page,
+                Err(error) if is_unreadable(&error) => {
+                    tracing::info!(%ino, %error, "A folder that the service does not open is shown empty.");
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let mut items = page.items;
+            for item in &mut items {
+                // A listing says by itself which folder it lists.
+                item.parent = Some(id.clone());
+            }
+            self.apply_now(&items, None, asked)?;
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        self.store.write(|tx| {
+            if let Some(mut item) = tx.item(ino)? {
+                item.children_known = true;
+                tx.update_item(&item)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Tells whether the service refuses to open this very folder, as it does for the Personal Vault.
+pub(crate) fn is_unreadable(error: &GraphError) -> bool {
+    error.status() == Some(400) && error.has_code("invalidResourceId")
+}

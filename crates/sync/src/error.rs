@@ -1,0 +1,101 @@
+//! What can go wrong with an engine as a whole.
+
+use std::path::PathBuf;
+
+use onedrivefs_content::ContentError;
+use onedrivefs_graph::{Disposition, GraphError};
+use onedrivefs_store::StoreError;
+use thiserror::Error;
+
+use crate::hydrate::HydrateError;
+use crate::net_state::Net;
+
+/// An error of an engine.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// Another daemon serves this drive.
+    #[error("this drive is already mounted by process {pid}")]
+    AlreadyRunning {
+        /// The other daemon.
+        pid: u32,
+    },
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}: {source}", path.display())]
+    State {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A body failed.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The bytes of a body could not be read or written.
+    #[error("the body {body} in the spool failed: {source}")]
+    Body {
+        /// Its number.
+        body: u64,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The service refused or did not answer.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// An upload that nobody goes on with holds the name of a file on the service.
+    #[error("an unfinished upload holds the name: {0}")]
+    NameHeld(#[source] GraphError),
+    /// Content could not be fetched.
+    #[error(transparent)]
+    Hydrate(#[from] HydrateError),
+    /// The service stored something else than what was sent.
+    #[error("the service stored something else than what was sent")]
+    Altered,
+    /// The service renamed an item without moving it.
+    #[error("the service did not move the item to its new folder")]
+    NotMoved,
+    /// There is nothing at this path.
+    #[error("there is no {path} in the mount")]
+    NoSuchPath {
+        /// The path in the mount.
+        path: String,
+    },
+    /// Nothing is parked there.
+    #[error("nothing is parked at {path}")]
+    NotParked {
+        /// The path in the mount.
+        path: String,
+    },
+    /// The body is not whole on this machine.
+    #[error("{path} is not complete on this machine, so it cannot be exported without the service")]
+    Incomplete {
+        /// The path in the mount.
+        path: String,
+    },
+    /// A file outside of the state could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl EngineError {
+    /// What the error tells about the reachability of the service, if anything.
+    #[must_use]
+    pub fn reach(&self) -> Option<Net> {
+        let Self::Graph(error) = self else {
+            return None;
+        };
+        match error.disposition() {
+            Disposition::Offline => Some(Net::Offline),
+            Disposition::Reauth => Some(Net::NeedsLogin),
+            _ => None,
+        }
+    }
+}

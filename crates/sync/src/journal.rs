@@ -1,0 +1,162 @@
+//! Recording changes in the journal, inside the transaction that makes them.
+
+use onedrivefs_core::{Ino, Timestamp};
+use onedrivefs_store::{Item, JournalRow, Kind, Ops, Session, StoreError, Tx};
+
+use crate::fold::{Change, Standing, fold};
+
+/// Tells whether the item is where the service has it, under the very same spelling.
+#[must_use]
+pub fn is_home(item: &Item) -> bool {
+    item.remote.as_ref().is_some_and(|remote| {
+        item.parent == remote.parent && item.name == remote_display_name(item, &remote.name)
+    })
+}
+
+/// The suffix under which symbolic links are stored, the one other clients use.
+pub const LINK_SUFFIX: &str = ".rclonelink";
+
+/// The name an item of the service has in the mount.
+fn remote_display_name<'a>(item: &Item, remote_name: &'a str) -> &'a str {
+    if item.kind == Kind::Symlink {
+        remote_name.strip_suffix(LINK_SUFFIX).unwrap_or(remote_name)
+    } else {
+        remote_name
+    }
+}
+
+/// The name under which an item is stored on the service, before encoding.
+#[must_use]
+pub fn stored_name(item: &Item) -> String {
+    if item.kind == Kind::Symlink {
+        format!("{}{LINK_SUFFIX}", item.name)
+    } else {
+        item.name.clone()
+    }
+}
+
+/// The beginning of the names that an item has on the service for a moment, while its own is not
+/// free yet.
+pub(crate) fn swap_prefix(ino: Ino) -> String {
+    format!(".onedrivefs-swap-{ino}-")
+}
+
+/// Records a change of an item. Items that never leave this machine have no row.
+///
+/// # Errors
+/// The store's errors.
+pub fn record(
+    tx: &Tx<'_>,
+    item: &Item,
+    change: Change,
+    in_flight: bool,
+    now: Timestamp,
+) -> Result<Ops, StoreError> {
+    if item.local_only {
+        return Ok(Ops::NONE);
+    }
+    let standing = if item.remote.is_some() {
+        Standing::Known
+    } else if in_flight || !tx.unanswered_of(item.ino)?.is_empty() {
+        Standing::InFlight
+    } else {
+        Standing::Unknown
+    };
+    let mut row = open_row(tx, item.ino, now)?;
+    row.ops = fold(row.ops, change, standing);
+    let ops = row.ops;
+    if ops.is_empty() {
+        forget(tx, item.ino, now)?;
+    } else {
+        tx.put_journal(&row)?;
+    }
+    Ok(ops)
+}
+
+/// Forgets what waits for an inode. An upload session that was begun for it is ended.
+///
+/// # Errors
+/// The store's errors.
+pub fn forget(tx: &Tx<'_>, ino: Ino, now: Timestamp) -> Result<(), StoreError> {
+    if let Some(session) = tx.journal(ino)?.and_then(|row| row.session) {
+        abandon(tx, session, now)?;
+    }
+    tx.delete_journal(ino)
+}
+
+/// Has deleted what unanswered requests may have created for an inode, which is about to stand for
+/// another item of the service.
+///
+/// # Errors
+/// The store's errors.
+pub fn abandon_unanswered(tx: &Tx<'_>, ino: Ino, now: Timestamp) -> Result<(), StoreError> {
+    let Some(sent) = tx.unanswered_of(ino)?.pop() else {
+        return Ok(());
+    };
+    let kind = if sent.size.is_some() {
+        Kind::File
+    } else {
+        Kind::Directory
+    };
+    let mut stray = Item::new(kind, Ino::ROOT, &sent.name, now);
+    stray.parent = None;
+    let stray = tx.insert_item(&stray)?;
+    tx.move_unanswered(ino, stray)?;
+    set_ops(tx, stray, Ops::DELETE, now)
+}
+
+/// Has an upload session ended that nothing goes on with. Until it is ended the service may hold
+/// the name it was begun for, so it gets a row of its own: that of a file that is gone.
+///
+/// # Errors
+/// The store's errors.
+pub fn abandon(tx: &Tx<'_>, session: Session, now: Timestamp) -> Result<(), StoreError> {
+    let mut stray = Item::new(Kind::File, Ino::ROOT, "", now);
+    stray.parent = None;
+    let ino = tx.insert_item(&stray)?;
+    let mut row = tx.new_journal(ino, now)?;
+    row.ops = Ops::DELETE;
+    row.session = Some(session);
+    tx.put_journal(&row)
+}
+
+/// The row of an inode, new or existing, made ready for another change: what happened meanwhile
+/// ends any waiting for a next try or for a person.
+///
+/// # Errors
+/// The store's errors.
+pub fn open_row(tx: &Tx<'_>, ino: Ino, now: Timestamp) -> Result<JournalRow, StoreError> {
+    let mut row = match tx.journal(ino)? {
+        Some(row) => row,
+        None => tx.new_journal(ino, now)?,
+    };
+    row.change += 1;
+    row.touched = now;
+    row.not_before = Timestamp::from_nanos(0);
+    row.attempts = 0;
+    row.parked = false;
+    row.error = None;
+    Ok(row)
+}
+
+/// Replaces the set of an inode by another, keeping its place in the order.
+///
+/// # Errors
+/// The store's errors.
+pub fn set_ops(tx: &Tx<'_>, ino: Ino, ops: Ops, now: Timestamp) -> Result<(), StoreError> {
+    if ops.is_empty() {
+        return forget(tx, ino, now);
+    }
+    let mut row = open_row(tx, ino, now)?;
+    row.ops = ops;
+    tx.put_journal(&row)
+}
+
+/// Makes sure that a begun upload session is not gone on with but ended: the content has another
+/// destination than the one it was begun for.
+pub fn disown_session(row: &mut JournalRow) {
+    if let Some(session) = &mut row.session {
+        // No body has this number.
+        session.body = 0;
+    }
+}

@@ -1,0 +1,44 @@
+//! When and in which order things happen between the state on this machine and the service.
+//!
+//! [`Engine`] owns one drive: it fetches rounds of changes and applies them ([`apply`], with the
+//! pure decisions in [`merge`]), sends what the journal holds (the uploader, with the pure rule for
+//! folding in [`fold`]), downloads the ranges that readers ask for ([`hydrate`]) and keeps the
+//! content cache within its limits.
+
+pub mod apply;
+pub mod bodies;
+mod change;
+mod config;
+mod conflict_name;
+mod delta;
+mod engine;
+mod enumerate;
+mod error;
+mod evict;
+pub mod fold;
+mod freshness;
+pub mod hydrate;
+pub mod journal;
+pub mod merge;
+mod net_state;
+mod parked;
+mod presence;
+mod recent;
+mod recover;
+mod status;
+mod transfers;
+mod uploader;
+mod wait;
+mod walk;
+
+pub use change::KernelChange;
+pub use config::{DriveIdentity, EngineConfig};
+pub use engine::{Engine, KernelListener};
+pub use error::EngineError;
+pub use net_state::{Net, NetState};
+pub use status::{
+    CacheStatus, Conflict, DriveStatus, FileState, Parked, PathStatus, Pending, QuotaStatus, State,
+    Status, TransferStatus,
+};
+pub use uploader::source_of;
+pub use wait::SyncOutcome;

@@ -1,0 +1,140 @@
+//! What is done once at start: making database and files agree after a daemon was killed.
+//!
+//! Nothing is guessed. The database says what was acknowledged; files it does not know are
+//! leftovers of operations that never were, and bodies it knows as being written are complete up
+//! to the last acknowledged write.
+
+use std::path::Path;
+
+use onedrivefs_content::Place;
+use onedrivefs_core::Timestamp;
+use onedrivefs_store::{BodyRow, Item, Ops, Store, StoreError, Tx};
+
+use crate::bodies::Bodies;
+use crate::error::EngineError;
+use crate::fold::Change;
+use crate::journal;
+
+/// Repairs the state. Running it again changes nothing.
+///
+/// # Errors
+/// Errors of the disk and the database.
+pub fn run(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
+    save_open_bodies(store, bodies)?;
+    remove_orphans(store, bodies)?;
+    Ok(())
+}
+
+/// Bodies that were open for writing when the daemon was killed: every acknowledged write is in
+/// the file, so that what the file holds now is what a local disk would hold.
+fn save_open_bodies(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
+    let now = Timestamp::now();
+    for mut row in store.read(|r| r.dirty_bodies())? {
+        let body = match bodies.open(&row) {
+            Ok(Some(body)) => body,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::error!(body = row.id, %error, "An unsent body could not be opened; it was left as it is.");
+                continue;
+            }
+        };
+        store.write(|tx| save_body(tx, &mut row, body.size(), now))?;
+    }
+    Ok(())
+}
+
+/// Records the body of a file that was open for writing.
+fn save_body(tx: &Tx<'_>, row: &mut BodyRow, size: u64, now: Timestamp) -> Result<(), EngineError> {
+    let previous = row.previous.take();
+    row.dirty = false;
+    row.generation += 1;
+    row.size = size;
+    row.hash = None;
+    tx.update_body(row)?;
+    let Some(mut item) = tx.item(row.ino)?.filter(|item| item.body == Some(row.id)) else {
+        return Ok(());
+    };
+    if size == 0 && keep_last_save(tx, &mut item, previous)? {
+        tracing::warn!(ino = %item.ino, "A file was emptied and never written; its last save was kept.");
+        tx.delete_body(row.id)?;
+        return Ok(tx.update_item(&item)?);
+    }
+    item.size = size;
+    item.mtime = now;
+    tx.update_item(&item)?;
+    if item.parent.is_some() {
+        journal::record(tx, &item, Change::Saved, false, now)?;
+    }
+    Ok(())
+}
+
+/// A program had emptied a file to write it anew, and nothing came of it. Its last save, here or
+/// on the service, stays: the alternative would replace a file by nothing. Tells whether there is
+/// one.
+fn keep_last_save(tx: &Tx<'_>, item: &mut Item, previous: Option<u64>) -> Result<bool, StoreError> {
+    if let Some(saved) = previous.map(|id| tx.body(id)).transpose()?.flatten() {
+        item.body = Some(saved.id);
+        item.size = saved.size;
+        return Ok(true);
+    }
+    let unsent = tx
+        .journal(item.ino)?
+        .is_some_and(|row| row.ops.has(Ops::CONTENT));
+    match &item.remote {
+        Some(remote) if remote.size > 0 && !unsent => {
+            item.body = None;
+            item.size = remote.size;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Sets the spool of a lost database aside: its bodies are unsent content whose names are gone.
+/// Without a database nothing else is known about them, and a new one must not sweep them away.
+///
+/// # Errors
+/// Errors of the disk.
+pub fn keep_spool_of_lost_database(state_dir: &Path) -> Result<(), EngineError> {
+    let (database, spool) = (state_dir.join("meta.db"), state_dir.join("spool"));
+    if database.exists() || !spool.exists() {
+        return Ok(());
+    }
+    let kept = state_dir.join(format!("spool.kept-{}", Timestamp::now().seconds()));
+    let failed = |source| EngineError::State {
+        path: spool.clone(),
+        source,
+    };
+    std::fs::rename(&spool, &kept).map_err(failed)?;
+    tracing::error!(kept = %kept.display(), "The database was missing. Unsent content was set aside.");
+    Ok(())
+}
+
+/// Items and bodies that nothing refers to, such as unlinked files that were still open, and files
+/// without a row.
+fn remove_orphans(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
+    let unowned = store.write(|tx| {
+        for item in tx.orphans()? {
+            if tx
+                .journal(item.ino)?
+                .is_none_or(|row| !row.ops.has(Ops::DELETE))
+            {
+                tx.delete_item(item.ino)?;
+            }
+        }
+        let unowned = tx.unowned_bodies()?;
+        for row in &unowned {
+            tx.delete_body(row.id)?;
+        }
+        Ok::<_, EngineError>(unowned)
+    })?;
+    bodies.remove_files(&unowned);
+    for place in [Place::Spool, Place::Cache] {
+        for stored in bodies.content().list(place)? {
+            if store.read(|r| r.body(stored.id.0))?.is_none() {
+                bodies.content().remove(place, stored.id)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! What `status` shows.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use onedrivefs_content::Presence;
+use onedrivefs_core::{Ino, Timestamp};
+use onedrivefs_store::{BodyRow, Item, Ops, Place, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::net_state::Net;
+
+/// How old the sum of waiting bytes may be.
+const PENDING_AGE: Duration = Duration::from_secs(1);
+
+/// Conflicts listed at most.
+const CONFLICTS_MAX: u32 = 100;
+
+/// How the drive is doing as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The service answers.
+    Online,
+    /// The service does not answer.
+    Offline,
+    /// The service asked for a pause.
+    Throttled,
+    /// Somebody has to sign in again.
+    NeedsLogin,
+    /// The drive is being listed for the first time.
+    Enumerating,
+}
+
+/// The drive.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DriveStatus {
+    /// Its id.
+    pub id: String,
+    /// Its kind.
+    pub r#type: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Space on the drive in bytes; zero when the service gives no figures.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct QuotaStatus {
+    /// All of it.
+    pub total: u64,
+    /// In use.
+    pub used: u64,
+    /// Waiting to be uploaded.
+    pub pending: u64,
+}
+
+/// The content cache, in bytes.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// On disk.
+    pub bytes: u64,
+    /// At most.
+    pub limit: u64,
+    /// Kept whatever the limit says.
+    pub pinned: u64,
+}
+
+/// What waits to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Changes.
+    pub ops: u64,
+    /// Bytes of file bodies among them.
+    pub bytes: u64,
+}
+
+/// A transfer under way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TransferStatus {
+    /// Path in the mount.
+    pub path: String,
+    /// `up` or `down`.
+    pub direction: String,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// A change that waits for a person.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Parked {
+    /// Path in the mount.
+    pub path: String,
+    /// What was to be sent.
+    pub op: String,
+    /// Why it was not.
+    pub error: String,
+    /// Since when.
+    pub since: String,
+}
+
+/// A conflict that was settled by keeping both sides.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Conflict {
+    /// Path of the service's version.
+    pub path: String,
+    /// Path of the version of this machine.
+    pub copy: String,
+    /// When.
+    pub when: String,
+}
+
+/// Everything `status --json` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// How the drive is doing.
+    pub state: State,
+    /// The drive.
+    pub drive: DriveStatus,
+    /// Items in the mount.
+    pub items: u64,
+    /// When changes of others were last looked for; absent before the first time.
+    pub last_delta: Option<String>,
+    /// Whether changes of others are announced instead of polled.
+    pub push: bool,
+    /// Space on the drive.
+    pub quota: QuotaStatus,
+    /// The content cache.
+    pub cache: CacheStatus,
+    /// What waits to be sent.
+    pub pending: Pending,
+    /// Transfers under way.
+    pub transfers: Vec<TransferStatus>,
+    /// Changes that wait for a person.
+    pub parked: Vec<Parked>,
+    /// Conflicts.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Where the bytes of a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileState {
+    /// On the service only.
+    Cloud,
+    /// Partly here.
+    Partial,
+    /// Here too.
+    Cached,
+    /// Here for good.
+    Pinned,
+    /// Waiting to be sent.
+    Pending,
+    /// Being sent.
+    Uploading,
+    /// Waiting for a person.
+    Parked,
+    /// Never sent.
+    LocalOnly,
+}
+
+impl FileState {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::Partial => "partial",
+            Self::Cached => "cached",
+            Self::Pinned => "pinned",
+            Self::Pending => "pending",
+            Self::Uploading => "uploading",
+            Self::Parked => "parked",
+            Self::LocalOnly => "local-only",
+        }
+    }
+}
+
+/// What `status PATH --json` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// Where the bytes are.
+    pub status: FileState,
+    /// The id on the service.
+    pub id: Option<String>,
+    /// The eTag.
+    pub etag: Option<String>,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes that are here.
+    pub cached_bytes: u64,
+}
+
+impl Engine {
+    /// How everything is.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub fn status(&self) -> Result<Status, EngineError> {
+        let drive = &self.config.drive;
+        let pending = self.pending()?;
+        let quota = self.quota().unwrap_or_default();
+        let (items, conflicts) = self
+            .store
+            .read(|r| Ok::<_, StoreError>((r.count_items()?, r.conflicts(CONFLICTS_MAX)?)))?;
+        let last_delta = self.last_delta.load(Ordering::Relaxed);
+        Ok(Status {
+            state: self.state(),
+            drive: DriveStatus {
+                id: drive.id.to_string(),
+                r#type: drive.kind.as_str().to_owned(),
+                name: drive.name.clone(),
+            },
+            items,
+            last_delta: (last_delta != 0).then(|| Timestamp::from_nanos(last_delta).to_service()),
+            push: false,
+            quota: QuotaStatus {
+                total: quota.total,
+                used: quota.used,
+                pending: pending.bytes,
+            },
+            cache: CacheStatus {
+                bytes: self.cache_bytes(),
+                limit: self.config.cache_limit_bytes,
+                pinned: 0,
+            },
+            pending,
+            transfers: self.transfer_list()?,
+            parked: self.parked_list()?,
+            conflicts: conflicts
+                .into_iter()
+                .map(|c| Conflict {
+                    path: c.path,
+                    copy: c.copy,
+                    when: c.at.to_service(),
+                })
+                .collect(),
+        })
+    }
+
+    /// The state in one word.
+    fn state(&self) -> State {
+        match self.net.get() {
+            Net::Offline => State::Offline,
+            Net::NeedsLogin => State::NeedsLogin,
+            Net::Online if self.graph.throttled_until().is_some() => State::Throttled,
+            Net::Online if self.enumerating.load(Ordering::Relaxed) => State::Enumerating,
+            Net::Online => State::Online,
+        }
+    }
+
+    /// What waits to be sent.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub fn pending(&self) -> Result<Pending, EngineError> {
+        let (ops, bytes) = self.store.read(|r| r.pending())?;
+        Ok(Pending { ops, bytes })
+    }
+
+    /// Bytes that wait to be sent, as they were at most a second ago: the sum goes over the whole
+    /// journal, too much for every new file of a large copy.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        let mut known = self.pending_bytes.lock();
+        if let Some((at, bytes)) = *known
+            && at.elapsed() < PENDING_AGE
+        {
+            return bytes;
+        }
+        let bytes = self.pending().map_or(0, |pending| pending.bytes);
+        *known = Some((Instant::now(), bytes));
+        bytes
+    }
+
+    fn transfer_list(&self) -> Result<Vec<TransferStatus>, EngineError> {
+        let uploads = self.transfers.all();
+        self.store.read(|r| {
+            uploads
+                .iter()
+                .map(|(ino, transfer)| {
+                    Ok(TransferStatus {
+                        path: r.path(*ino)?,
+                        direction: "up".to_owned(),
+                        done: transfer.done,
+                        total: transfer.total,
+                    })
+                })
+                .collect()
+        })
+    }
+
+    fn parked_list(&self) -> Result<Vec<Parked>, EngineError> {
+        self.store.read(|r| {
+            let rows = r.parked()?;
+            rows.into_iter()
+                .map(|row| {
+                    Ok(Parked {
+                        path: r.path(row.ino)?,
+                        op: row.ops.word().to_owned(),
+                        error: row.error.unwrap_or_default(),
+                        since: row.since.to_service(),
+                    })
+                })
+                .collect()
+        })
+    }
+
+    /// How one item is.
+    ///
+    /// # Errors
+    /// `NoSuchPath`, or errors of the database.
+    pub fn path_status(&self, path: &str) -> Result<PathStatus, EngineError> {
+        let item = self.item_at(path)?;
+        let (body, waiting) = self.store.read(|r| {
+            let body = item.body.map(|id| r.body(id)).transpose()?.flatten();
+            Ok::<_, StoreError>((body, r.journal(item.ino)?))
+        })?;
+        let body = body.map(|row| self.with_live_presence(row));
+        let uploading = self.transfers.get(item.ino).is_some();
+        let status = match &waiting {
+            _ if item.local_only => FileState::LocalOnly,
+            Some(row) if row.parked => FileState::Parked,
+            _ if uploading => FileState::Uploading,
+            Some(row) if !row.ops.without(Ops::TIMES).is_empty() => FileState::Pending,
+            _ => presence_state(&item, body.as_ref()),
+        };
+        Ok(PathStatus {
+            status,
+            id: item.item_id().map(ToString::to_string),
+            etag: item
+                .remote
+                .as_ref()
+                .and_then(|r| r.etag.as_ref())
+                .map(|t| t.as_str().to_owned()),
+            size: item.size,
+            cached_bytes: body.as_ref().map_or(0, present_bytes),
+        })
+    }
+
+    /// The row of a body with what is present right now: rows of bodies in use lag behind.
+    fn with_live_presence(&self, mut row: BodyRow) -> BodyRow {
+        if let Some(body) = self.bodies.live(row.id) {
+            row.ranges = match body.presence() {
+                Presence::Complete => None,
+                Presence::Ranges(ranges) => Some(ranges),
+            };
+        }
+        row
+    }
+
+    /// The path of an inode in the mount.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub fn path_of(&self, ino: Ino) -> Result<String, EngineError> {
+        Ok(self.store.read(|r| r.path(ino))?)
+    }
+}
+
+/// The state of a file that nothing waits for.
+fn presence_state(item: &Item, body: Option<&BodyRow>) -> FileState {
+    match body {
+        _ if item.size == 0 => FileState::Cached,
+        None => FileState::Cloud,
+        Some(row) if row.place == Place::Spool => FileState::Pending,
+        Some(row) if row.ranges.is_none() => FileState::Cached,
+        Some(row) if present_bytes(row) == 0 => FileState::Cloud,
+        Some(_) => FileState::Partial,
+    }
+}
+
+/// Bytes of a body that are here.
+fn present_bytes(row: &BodyRow) -> u64 {
+    match &row.ranges {
+        None => row.size,
+        Some(ranges) => ranges.iter().map(|range| range.end - range.start).sum(),
+    }
+}

@@ -1,0 +1,238 @@
+//! Sends what the journal holds: in order where one change needs another, in parallel otherwise.
+//!
+//! A row is taken when nothing stands in its way (see [`ready`]), worked on until nothing waits
+//! for its inode or something fails, and put back with a time for the next try. Nothing is ever
+//! dropped: what cannot succeed is parked, named in `status`, and blocks nothing unrelated.
+
+mod adopt;
+mod content;
+mod frozen;
+mod namespace;
+mod ready;
+mod session;
+mod settle;
+mod unanswered;
+
+pub use session::source_of;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onedrivefs_core::{Ino, Timestamp};
+use onedrivefs_store::{Item, JournalRow, Ops};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::net_state::Net;
+
+/// Rows looked at per query.
+const WINDOW: u32 = 256;
+
+/// Longest sleep of the scheduler; it is woken by every change.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Longest sleep of the scheduler while rows wait for others. Whatever lets them go on wakes it;
+/// this only bounds the damage of a wake-up that was forgotten.
+const BLOCKED: Duration = Duration::from_secs(15);
+
+/// Pause of a row that was ready but met an obstacle when it was to be sent.
+const OBSTACLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Shortest pause between two looks at the journal, so that a program that makes many changes does
+/// not have it read for each of them.
+const PACE: Duration = Duration::from_millis(50);
+
+/// How one piece of work on a row ended.
+pub(crate) enum Step {
+    /// Something was sent; look whether more waits.
+    Progress,
+    /// Another row has to go first, or the row is being changed.
+    Blocked,
+    /// The work was given up because its result is not wanted any more.
+    Cancelled,
+}
+
+impl Engine {
+    /// Sends changes for as long as the engine runs.
+    pub(crate) async fn run_uploader(self: Arc<Self>) {
+        let slots = Arc::new(Semaphore::new(self.config.upload_parallelism));
+        let mut net = self.net.watch();
+        loop {
+            // Waiting here, not per row: without an answer every row would fail the same way.
+            if net.wait_for(|&net| net == Net::Online).await.is_err() {
+                return;
+            }
+            let pause = match self.dispatch(&slots).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::error!(%error, "The journal could not be read.");
+                    IDLE
+                }
+            };
+            tokio::select! {
+                () = self.wake_uploader.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+
+    /// Starts work on every row that is ready, as far as there are slots. Returns how long nothing
+    /// else can become ready by itself.
+    async fn dispatch(self: &Arc<Self>, slots: &Arc<Semaphore>) -> Result<Duration, EngineError> {
+        let mut after = 0;
+        let mut pause = IDLE;
+        loop {
+            let rows = self.store.read(|r| r.journal_after(after, WINDOW))?;
+            let Some(last) = rows.last() else {
+                return Ok(pause);
+            };
+            after = last.seq;
+            for row in rows {
+                if self.is_in_flight(row.ino) {
+                    continue;
+                }
+                match self.readiness(&row)? {
+                    ready::Readiness::Now => {}
+                    ready::Readiness::In(wait) => {
+                        pause = pause.min(wait);
+                        continue;
+                    }
+                    ready::Readiness::Blocked => {
+                        pause = pause.min(BLOCKED);
+                        continue;
+                    }
+                }
+                let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
+                    return Ok(pause);
+                };
+                if self.net.get() != Net::Online {
+                    return Ok(pause);
+                }
+                self.begin(row.ino, slot);
+            }
+        }
+    }
+
+    /// Starts work on one inode.
+    fn begin(self: &Arc<Self>, ino: Ino, slot: tokio::sync::OwnedSemaphorePermit) {
+        let token = self.cancel.child_token();
+        self.in_flight.lock().insert(ino, token.clone());
+        let engine = Arc::clone(self);
+        self.spawn(async move {
+            let guard = InFlight {
+                engine: Arc::clone(&engine),
+                ino,
+            };
+            engine.work(ino, &token).await;
+            drop(guard);
+            drop(slot);
+            if let Err(error) = engine.apply_deferred().await {
+                tracing::warn!(%error, "Items that were set aside could not be applied.");
+            }
+            engine.progress.notify_waiters();
+            engine.wake_uploader();
+        });
+    }
+
+    /// Works on one inode until nothing waits for it or something stands in the way.
+    async fn work(&self, ino: Ino, token: &CancellationToken) {
+        loop {
+            let mut change = 0;
+            let outcome = match self.store.read(|r| Ok((r.item(ino)?, r.journal(ino)?))) {
+                Ok((Some(item), Some(row))) if !row.parked => {
+                    change = row.change;
+                    self.step(&item, &row, token).await
+                }
+                Ok((None, Some(_))) => self
+                    .store
+                    .write(|tx| tx.delete_journal(ino))
+                    .map_err(Into::into)
+                    .map(|()| Step::Cancelled),
+                Ok(_) => return,
+                Err(error) => {
+                    let error: EngineError = error;
+                    Err(error)
+                }
+            };
+            match outcome {
+                Ok(Step::Progress) => {}
+                Ok(Step::Blocked) => return self.rest(ino),
+                Ok(Step::Cancelled) => return,
+                Err(error) => {
+                    self.settle_failure(ino, change, error).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Lets a row rest that could not be sent although nothing seemed to stand in its way, so that
+    /// it is not taken up again at once.
+    fn rest(&self, ino: Ino) {
+        let rested = self.store.write(|tx| {
+            let Some(mut row) = tx.journal(ino)? else {
+                return Ok(());
+            };
+            if matches!(self.readiness(&row)?, ready::Readiness::Now) {
+                row.not_before = ready::later(Timestamp::now(), OBSTACLE_PAUSE);
+                tx.put_journal(&row)?;
+            }
+            Ok::<(), EngineError>(())
+        });
+        if let Err(error) = rested {
+            tracing::warn!(%ino, %error, "A change could not be put off.");
+        }
+    }
+
+    /// Sends the next change of one inode.
+    async fn step(
+        &self,
+        item: &Item,
+        row: &JournalRow,
+        token: &CancellationToken,
+    ) -> Result<Step, EngineError> {
+        if !matches!(self.readiness(row)?, ready::Readiness::Now) {
+            return Ok(Step::Blocked);
+        }
+        if row.ops.has(Ops::DELETE) {
+            return self.send_delete(item, row).await;
+        }
+        if item.remote.is_none() {
+            return if item.is_dir() {
+                self.send_folder(item).await
+            } else {
+                self.send_content(item, row, token).await
+            };
+        }
+        if row.ops.has(Ops::MOVE) {
+            return self.send_move(item).await;
+        }
+        if row.ops.has(Ops::CONTENT) {
+            return self.send_content(item, row, token).await;
+        }
+        self.send_times(item).await
+    }
+}
+
+/// Marks an inode as in flight for as long as it lives.
+struct InFlight {
+    engine: Arc<Engine>,
+    ino: Ino,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.engine.recent.note(self.ino);
+        self.engine.in_flight.lock().remove(&self.ino);
+        self.engine.creating.lock().remove(&self.ino);
+        self.engine.transfers.remove(self.ino);
+    }
+}
+
+/// Time left until `at`, zero when it is past.
+pub(crate) fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_nanos(u64::try_from(at.as_nanos().saturating_sub(now.as_nanos())).unwrap_or(0))
+}

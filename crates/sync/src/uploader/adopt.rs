@@ -1,0 +1,461 @@
+//! Taking the service's answers into the database: ids, tags and what is settled by them.
+
+use std::time::Instant;
+
+use onedrivefs_core::{Ino, QuickXorHash, RemoteItem, Timestamp, name};
+use onedrivefs_store::{Item, Ops, Place, Remote, StoreError, Tx};
+
+use crate::apply::{reclaim, remote_of, shown_name};
+use crate::change::KernelChange;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::journal::{self, stored_name};
+use crate::merge::content_changed;
+
+/// What was uploaded.
+pub(super) struct Uploaded {
+    pub ino: Ino,
+    /// The body and its generation; `None` for a file that never had a body.
+    pub body: Option<(u64, u64)>,
+    pub size: u64,
+    pub hash: Option<QuickXorHash>,
+    pub mtime: Timestamp,
+    /// Where it was sent to.
+    pub parent: Option<Ino>,
+    pub name: String,
+    /// Whether the times were sent along.
+    pub times_sent: bool,
+}
+
+/// How the service's answer compares with what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It has what was sent.
+    Same,
+    /// It changed the content on arrival, as it does with some kinds of files: its version is the
+    /// base from now on.
+    Rewritten,
+    /// It has something else; it must be sent again.
+    Different,
+}
+
+impl Engine {
+    /// A folder was created, or found.
+    pub(super) fn adopt_created(&self, item: &Item, there: &RemoteItem) -> Result<(), EngineError> {
+        let epoch = self.epoch()?;
+        self.store.write(|tx| {
+            tx.forget_unanswered(item.ino)?;
+            let Some(mut now) = tx.item(item.ino)? else {
+                return Ok(());
+            };
+            if tx
+                .item_by_id(&there.id)?
+                .is_some_and(|other| other.ino != now.ino)
+            {
+                // It is known here under another inode already; the next round sorts it out.
+                return Ok(());
+            }
+            now.remote = Some(remote_of(there, item.parent, stored_name(item), &now));
+            now.epoch = epoch;
+            tx.update_item(&now)?;
+            let times = if now
+                .remote
+                .as_ref()
+                .is_some_and(|r| r.mtime.same_second(now.mtime))
+            {
+                Ops::TIMES
+            } else {
+                Ops::NONE
+            };
+            settle(tx, &now, Ops::CREATE.with(times))
+        })?;
+        Ok(())
+    }
+
+    /// An item was renamed or moved. `swap` says that it has an intermediate name now.
+    pub(super) fn adopt_moved(
+        &self,
+        item: &Item,
+        there: Option<&RemoteItem>,
+        sent: &str,
+        swap: bool,
+    ) -> Result<(), EngineError> {
+        let asked = Instant::now();
+        let mut changes = Vec::new();
+        let news = self.store.write(|tx| {
+            // A save by rename may have given the identity to another inode meanwhile; what holds
+            // for that one now is decided by where it is.
+            let owner = item.item_id().map(|id| tx.item_by_id(id)).transpose()?;
+            let Some(mut now) = owner.flatten() else {
+                return Ok(false);
+            };
+            let Some(mut remote) = now.remote.clone() else {
+                return Ok(false);
+            };
+            if now.ino != item.ino {
+                remote.parent = folder_told(tx, there)?.or(item.parent);
+                remote.name = there
+                    .and_then(|there| there.name.as_deref().map(name::decode))
+                    .unwrap_or_else(|| sent.to_owned());
+                now.remote = Some(remote);
+                tx.update_item(&now)?;
+                return Self::settle_place(tx, &now).map(|()| false);
+            }
+            let left = remote.parent.map(|parent| (parent, remote.name.clone()));
+            let news = !now.is_dir() && there.is_some_and(|there| has_news(&remote, there));
+            remote.parent = folder_told(tx, there)?.or(item.parent);
+            remote.name = there
+                .and_then(|there| there.name.as_deref().map(name::decode))
+                .unwrap_or_else(|| sent.to_owned());
+            if let Some(there) = there.filter(|_| !news) {
+                take_tags(&mut remote, there);
+            }
+            let time_was_reset = !remote.mtime.same_second(now.mtime) && !now.is_dir();
+            let renamed_there = remote.name != sent;
+            now.remote = Some(remote);
+            tx.update_item(&now)?;
+            settle(tx, &now, if swap { Ops::NONE } else { Ops::MOVE })?;
+            let mut waiting = tx.journal(now.ino)?.map_or(Ops::NONE, |row| row.ops);
+            let before = waiting;
+            if time_was_reset && !swap && !news {
+                waiting = waiting.with(Ops::TIMES);
+            }
+            if renamed_there && !swap && stored_name(&now) == sent && now.parent == item.parent {
+                // The service has its own idea of the name. Asking again would not end.
+                waiting = waiting.without(Ops::MOVE);
+            }
+            if waiting != before {
+                journal::set_ops(tx, now.ino, waiting, Timestamp::now())?;
+            }
+            if let Some((parent, name)) = left {
+                changes = reclaim(tx, parent, &name)?;
+            }
+            Ok::<_, EngineError>(news)
+        })?;
+        self.tell_kernel(changes);
+        self.look_at_news(item.ino, there.filter(|_| news), asked)
+    }
+
+    /// Notes whether an item waits to be moved, now that its place on the service is known.
+    fn settle_place(tx: &Tx<'_>, item: &Item) -> Result<(), EngineError> {
+        let waiting = tx.journal(item.ino)?.map_or(Ops::NONE, |row| row.ops);
+        let left = if waiting.has(Ops::DELETE) || item.parent.is_none() {
+            waiting
+        } else if journal::is_home(item) {
+            waiting.without(Ops::MOVE)
+        } else {
+            waiting.with(Ops::MOVE)
+        };
+        if left != waiting {
+            journal::set_ops(tx, item.ino, left, Timestamp::now())?;
+        }
+        Ok(())
+    }
+
+    /// An answer shows that somebody else changed the content. Its tags must not become our base,
+    /// under which our next upload would replace what nobody here has seen; the merge decides.
+    fn look_at_news(
+        &self,
+        ino: Ino,
+        news: Option<&RemoteItem>,
+        asked: Instant,
+    ) -> Result<(), EngineError> {
+        match news {
+            Some(there) => self.apply_now(std::slice::from_ref(there), Some(ino), asked),
+            None => Ok(()),
+        }
+    }
+
+    /// The times of an item were set.
+    pub(super) fn adopt_times(&self, item: &Item, there: &RemoteItem) -> Result<(), EngineError> {
+        let asked = Instant::now();
+        let news = self.store.write(|tx| {
+            let Some(mut now) = tx.item(item.ino)? else {
+                return Ok(false);
+            };
+            let Some(mut remote) = now.remote.clone() else {
+                return Ok(false);
+            };
+            let news = has_news(&remote, there);
+            if !news {
+                take_tags(&mut remote, there);
+                remote.mtime = there.modified.unwrap_or(item.mtime);
+            }
+            now.remote = Some(remote);
+            let unchanged = now.mtime == item.mtime;
+            tx.update_item(&now)?;
+            settle(tx, &now, if unchanged { Ops::TIMES } else { Ops::NONE })?;
+            Ok::<_, EngineError>(news)
+        })?;
+        self.look_at_news(item.ino, Some(there).filter(|_| news), asked)
+    }
+
+    /// Takes changes off what waits for an inode.
+    pub(super) fn forget_ops(&self, ino: Ino, ops: Ops) -> Result<(), EngineError> {
+        self.store.write(|tx| match tx.item(ino)? {
+            Some(item) => settle(tx, &item, ops),
+            None => tx.delete_journal(ino),
+        })?;
+        Ok(())
+    }
+
+    /// Forgets an item that is gone on both sides.
+    pub(super) fn forget_item(&self, ino: Ino) -> Result<(), EngineError> {
+        let mut changes = Vec::new();
+        let dropped = self.store.write(|tx| {
+            tx.forget_unanswered(ino)?;
+            tx.delete_journal(ino)?;
+            let Some(item) = tx.item(ino)? else {
+                return Ok(None);
+            };
+            if let Some(id) = item.item_id() {
+                // News of it that came before must not bring it back.
+                self.recent.note_deleted(id);
+                tx.unstage_item(id)?;
+                tx.undefer(id)?;
+            }
+            if item.parent.is_some() {
+                // It was created again here in the meantime.
+                let mut item = item;
+                item.remote = None;
+                tx.update_item(&item)?;
+                journal::set_ops(tx, ino, Ops::CREATE.with(Ops::CONTENT), Timestamp::now())?;
+                return Ok(None);
+            }
+            if self.writers.lock().contains_key(&ino) {
+                // Somebody still writes to it; what it is stays until the last handle is closed.
+                let mut item = item;
+                item.remote = None;
+                tx.update_item(&item)?;
+                return Ok(None);
+            }
+            let body = item.body.map(|id| tx.body(id)).transpose()?.flatten();
+            if let Some(row) = &body {
+                tx.delete_body(row.id)?;
+            }
+            tx.delete_item(ino)?;
+            if let Some((parent, name)) = item.remote.and_then(|r| Some((r.parent?, r.name))) {
+                changes = reclaim(tx, parent, shown_name(&name, item.kind))?;
+            }
+            Ok::<_, StoreError>(body)
+        })?;
+        self.bodies.remove_files(dropped.as_slice());
+        self.tell_kernel(changes);
+        Ok(())
+    }
+
+    /// A body arrived. Returns what the service has compared with what was sent.
+    pub(super) fn adopt_uploaded(
+        &self,
+        sent: &Uploaded,
+        there: &RemoteItem,
+    ) -> Result<Verdict, EngineError> {
+        let verdict = self.compare(sent, there);
+        let epoch = self.epoch()?;
+        let mut changes = Vec::new();
+        let mut dropped = Vec::new();
+        self.store.write(|tx| {
+            tx.forget_unanswered(sent.ino)?;
+            let Some(mut now) = tx.item(sent.ino)? else {
+                return self.adopt_stray(tx, there);
+            };
+            let owner = tx.item_by_id(&there.id)?;
+            let mine = now
+                .remote
+                .as_ref()
+                .is_none_or(|remote| remote.id == there.id);
+            if let Some(mut owner) = owner.filter(|owner| owner.ino != now.ino) {
+                // A save by rename gave the identity to another inode meanwhile.
+                let (parent, name) = (
+                    owner.remote.as_ref().and_then(|r| r.parent),
+                    owner.remote.as_ref().map(|r| r.name.clone()),
+                );
+                owner.remote = Some(remote_of(there, parent, name.unwrap_or_default(), &owner));
+                tx.update_item(&owner)?;
+                return if now.parent.is_none() {
+                    tx.delete_journal(now.ino).map_err(Into::into)
+                } else {
+                    Ok(())
+                };
+            }
+            if !mine {
+                return self.adopt_stray(tx, there);
+            }
+            now.epoch = epoch;
+            let stored = there
+                .name
+                .as_deref()
+                .map_or_else(|| sent.name.clone(), name::decode);
+            let parent = folder_told(tx, Some(there))?.or(sent.parent);
+            let mut remote = remote_of(there, parent, stored, &now);
+            if verdict == Verdict::Same {
+                remote.size = sent.size;
+                remote.hash = sent.hash.or(remote.hash);
+            }
+            now.remote = Some(remote);
+            let settled =
+                self.settle_body(tx, &mut now, sent, verdict, &mut changes, &mut dropped)?;
+            tx.update_item(&now)?;
+            settle(tx, &now, settled)?;
+            // Only a session carries times along; they follow in a request of their own.
+            let times_open = settled.has(Ops::CONTENT) && !settled.has(Ops::TIMES);
+            if times_open && !sent.times_sent && now.parent.is_some() {
+                let waiting = tx.journal(now.ino)?.map_or(Ops::NONE, |row| row.ops);
+                journal::set_ops(tx, now.ino, waiting.with(Ops::TIMES), Timestamp::now())?;
+            }
+            Ok::<(), EngineError>(())
+        })?;
+        self.bodies.remove_files(&dropped);
+        self.tell_kernel(changes);
+        Ok(verdict)
+    }
+
+    /// Updates the body of an item that arrived; returns what does not wait any more.
+    fn settle_body(
+        &self,
+        tx: &Tx<'_>,
+        now: &mut Item,
+        sent: &Uploaded,
+        verdict: Verdict,
+        changes: &mut Vec<KernelChange>,
+        dropped: &mut Vec<onedrivefs_store::BodyRow>,
+    ) -> Result<Ops, EngineError> {
+        let row = now.body.map(|id| tx.body(id)).transpose()?.flatten();
+        let current = row.as_ref().map(|row| (row.id, row.generation));
+        let unchanged = current == sent.body && row.as_ref().is_none_or(|row| !row.dirty);
+        let mut settled = Ops::CREATE;
+        if verdict == Verdict::Different || !unchanged {
+            return Ok(settled);
+        }
+        settled = settled.with(Ops::CONTENT);
+        let remote_mtime = now.remote.as_ref().map_or(sent.mtime, |r| r.mtime);
+        if now.mtime == sent.mtime && (sent.times_sent || remote_mtime.same_second(now.mtime)) {
+            settled = settled.with(Ops::TIMES);
+        }
+        let Some(mut row) = row else {
+            return Ok(settled);
+        };
+        if verdict == Verdict::Rewritten {
+            now.size = now.remote.as_ref().map_or(now.size, |r| r.size);
+            now.body = None;
+            tx.delete_body(row.id)?;
+            dropped.push(row);
+            changes.push(KernelChange::Content { ino: now.ino });
+            return Ok(settled);
+        }
+        if let Some(body) = self.bodies.open(&row).unwrap_or_default() {
+            self.bodies.content().demote(&body)?;
+            row.place = Place::Cache;
+        }
+        if let Some(remote) = &now.remote {
+            row.base_item = Some(remote.id.clone());
+            row.base_etag.clone_from(&remote.etag);
+            row.base_ctag.clone_from(&remote.ctag);
+            row.base_hash = remote.hash;
+            row.base_size = remote.size;
+        }
+        row.hash = sent.hash;
+        row.used_at = Timestamp::now();
+        tx.update_body(&row)?;
+        Ok(settled)
+    }
+
+    /// The service made an item that nothing here stands for any more: it is deleted again, since
+    /// it was an unfinished step of this machine that nobody asked to keep.
+    fn adopt_stray(&self, tx: &Tx<'_>, there: &RemoteItem) -> Result<(), EngineError> {
+        if tx.item_by_id(&there.id)?.is_some() {
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let mut stray = Item::new(
+            onedrivefs_store::Kind::File,
+            Ino::ROOT,
+            there.name.as_deref().unwrap_or_default(),
+            now,
+        );
+        stray.parent = None;
+        stray.remote = Some(remote_of(there, None, stray.name.clone(), &stray));
+        let ino = tx.insert_item(&stray)?;
+        Ok(journal::set_ops(tx, ino, Ops::DELETE, now)?)
+    }
+
+    /// Compares the service's answer with what was sent.
+    fn compare(&self, sent: &Uploaded, there: &RemoteItem) -> Verdict {
+        let same_size = there.size.is_none_or(|size| size == sent.size);
+        let same_hash = there.hash.zip(sent.hash).is_none_or(|(a, b)| a == b);
+        if same_size && same_hash {
+            return Verdict::Same;
+        }
+        let personal = self.config.drive.kind == onedrivefs_core::DriveKind::Personal;
+        if !personal && is_rewritten_kind(&sent.name) {
+            Verdict::Rewritten
+        } else {
+            Verdict::Different
+        }
+    }
+}
+
+/// The folder that the service says an item is in, if it is known here.
+fn folder_told(tx: &Tx<'_>, there: Option<&RemoteItem>) -> Result<Option<Ino>, StoreError> {
+    let folder = there
+        .and_then(|there| there.parent.as_ref())
+        .map(|id| tx.item_by_id(id))
+        .transpose()?
+        .flatten();
+    Ok(folder.map(|folder| folder.ino))
+}
+
+/// Tells whether an answer about an item that nothing was sent for but its name or times certainly
+/// describes other content than the base. Times alone say nothing here.
+fn has_news(base: &Remote, there: &RemoteItem) -> bool {
+    let by_tag = base.ctag.is_some() && there.ctag.is_some();
+    let by_hash = base.hash.is_some() && there.hash.is_some();
+    (by_tag || by_hash) && content_changed(base, there)
+}
+
+/// Takes the tags and the time of an answer that describes the same content.
+fn take_tags(remote: &mut Remote, there: &RemoteItem) {
+    remote.etag.clone_from(&there.etag);
+    if there.ctag.is_some() {
+        remote.ctag.clone_from(&there.ctag);
+    }
+    remote.mtime = there.modified.unwrap_or(remote.mtime);
+}
+
+/// Extensions of files into which document libraries write properties of their own on arrival.
+const REWRITTEN: &[&str] = &[
+    "docx", "docm", "dotx", "xlsx", "xlsm", "xlsb", "xltx", "pptx", "pptm", "potx", "ppsx", "doc",
+    "xls", "ppt", "vsdx", "one", "onetoc2", "pdf", "html", "htm", "aspx", "mht", "jpg", "jpeg",
+    "heic", "png", "tif", "tiff",
+];
+
+/// Tells whether document libraries are known to change files of this kind.
+fn is_rewritten_kind(name: &str) -> bool {
+    name.rsplit_once('.')
+        .is_some_and(|(_, extension)| REWRITTEN.iter().any(|e| e.eq_ignore_ascii_case(extension)))
+}
+
+/// Takes changes off what waits for an item; a place that differs meanwhile waits again.
+fn settle(tx: &Tx<'_>, item: &Item, done: Ops) -> Result<(), StoreError> {
+    let Some(mut row) = tx.journal(item.ino)? else {
+        return Ok(());
+    };
+    let mut left = row.ops.without(done);
+    if done.has(Ops::CONTENT) || done.has(Ops::CREATE) {
+        row.session = None;
+    }
+    let placed = journal::is_home(item) || item.parent.is_none();
+    left = if placed {
+        left.without(Ops::MOVE)
+    } else {
+        left.with(Ops::MOVE)
+    };
+    if left.has(Ops::DELETE) {
+        left = Ops::DELETE;
+    }
+    row.ops = left;
+    row.attempts = 0;
+    row.error = None;
+    row.not_before = Timestamp::from_nanos(0);
+    tx.put_journal(&row)
+}

@@ -1,0 +1,404 @@
+//! Folders, renames, deletions and times.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem, name};
+use onedrivefs_graph::{Disposition, GraphError, ItemPatch, OnConflict};
+use onedrivefs_store::{Item, JournalRow, Kind, Ops};
+
+use super::{Step, ready};
+use crate::apply::{Applier, is_made_here, reclaim};
+use crate::engine::{Engine, Outcome};
+use crate::error::EngineError;
+use crate::journal::{self, stored_name};
+use crate::merge::content_changed;
+
+impl Engine {
+    /// The id of the folder an item is in, which is known when the item is ready.
+    pub(super) fn folder_id(&self, item: &Item) -> Result<Option<ItemId>, EngineError> {
+        let Some(parent) = item.parent else {
+            return Ok(None);
+        };
+        Ok(self
+            .store
+            .item(parent)?
+            .and_then(|folder| folder.item_id().cloned()))
+    }
+
+    /// Notes what a request is about to make, so that news of it are not taken for somebody else's.
+    pub(super) fn note_creating(&self, item: &Item, parent: &ItemId) {
+        let made = (parent.key(), NameKey::of(&stored_name(item)));
+        self.creating.lock().insert(item.ino, made);
+    }
+
+    /// Creates a folder. One that is there already is taken as ours: folders merge.
+    pub(super) async fn send_folder(&self, item: &Item) -> Result<Step, EngineError> {
+        let Some(parent) = self.folder_id(item)? else {
+            return Ok(Step::Blocked);
+        };
+        if self.find_unanswered(item).await? {
+            return Ok(Step::Progress);
+        }
+        self.note_creating(item, &parent);
+        self.note_unanswered(item, None, None)?;
+        let name = name::encode(&item.name);
+        let drive = &self.config.drive.id;
+        match self
+            .graph
+            .create_folder(drive, &parent, &name, OnConflict::Fail)
+            .await
+        {
+            Ok(there) => {
+                self.adopt_created(item, &there)?;
+                Ok(Step::Progress)
+            }
+            Err(error) if error.disposition() == Disposition::Conflict => {
+                self.resolve_taken_name(item, &parent, error).await
+            }
+            Err(error) if error.is_not_found() => self.folder_gone(item, error).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The name is taken on the service: looks at who has it, and lets the merge decide.
+    pub(super) async fn resolve_taken_name(
+        &self,
+        item: &Item,
+        parent: &ItemId,
+        error: GraphError,
+    ) -> Result<Step, EngineError> {
+        let name = name::encode(&stored_name(item));
+        let drive = &self.config.drive.id;
+        let asked = Instant::now();
+        let Some(mut there) = self.graph.child_by_name(drive, parent, &name).await? else {
+            // Nobody has it any more, or nobody we can see: another try will show.
+            return Err(error.into());
+        };
+        there.parent = Some(parent.clone());
+        self.hash_for_decisions(Some(&there)).await?;
+        let before = self.store.item(item.ino)?;
+        self.apply_now(&[there.clone()], Some(item.ino), asked)?;
+        if self.store.item(item.ino)? == before {
+            // Applying it changed nothing here: it is an item that holds the name for good.
+            self.yield_name(item)?;
+        }
+        Ok(Step::Progress)
+    }
+
+    /// The service's item keeps the name; ours gets a conflict name.
+    fn yield_name(&self, item: &Item) -> Result<(), EngineError> {
+        let owner = item.ino;
+        let in_flight = |ino| ino != owner && self.is_in_flight(ino);
+        let facts = self.facts(&in_flight, self.epoch()?);
+        let outcome = self.store.write(|tx| {
+            let mut applier = Applier::new(tx, facts);
+            if let Some(mut item) = tx.item(owner)? {
+                let ops = tx.journal(owner)?.map_or(Ops::NONE, |row| row.ops);
+                let needs_move = if item.remote.is_some() {
+                    Ops::MOVE
+                } else {
+                    Ops::NONE
+                };
+                let left = item.parent.map(|parent| (parent, item.name.clone()));
+                applier.make_conflict_copy(&mut item, ops.with(needs_move))?;
+                if let Some((parent, name)) = left {
+                    applier.changes.extend(reclaim(tx, parent, &name)?);
+                }
+            }
+            Ok::<_, EngineError>(Outcome::from(applier))
+        })?;
+        self.after_apply(outcome);
+        Ok(())
+    }
+
+    /// Renames or moves an item.
+    pub(super) async fn send_move(&self, item: &Item) -> Result<Step, EngineError> {
+        let Some(remote) = &item.remote else {
+            return Ok(Step::Blocked);
+        };
+        if self.store.read(|r| ready::is_in_own_way(r, item))? {
+            return self.step_aside(item, &remote.id).await;
+        }
+        let Some(parent) = self.folder_id(item)? else {
+            return Ok(Step::Blocked);
+        };
+        let swap = self.store.read(|r| ready::is_cycle(r, item))?;
+        let wanted = stored_name(item);
+        let sent = if swap { swap_name(item.ino) } else { wanted };
+        let patch = ItemPatch {
+            name: (remote.name != sent).then(|| name::encode(&sent)),
+            parent: (remote.parent != item.parent).then(|| parent.clone()),
+            ..ItemPatch::default()
+        };
+        if patch == ItemPatch::default() {
+            self.adopt_moved(item, None, &sent, swap)?;
+            return Ok(Step::Progress);
+        }
+        match self
+            .graph
+            .update_item(&self.config.drive.id, &remote.id, &patch, None)
+            .await
+        {
+            Ok(there) => {
+                let ignored_parent =
+                    patch.parent.is_some() && there.parent.as_ref().is_some_and(|id| *id != parent);
+                if ignored_parent {
+                    // The service is known to rename without moving: what it did is taken, and the
+                    // rest is tried again.
+                    self.adopt_moved(item, Some(&there), &sent, true)?;
+                    return Err(EngineError::NotMoved);
+                }
+                self.adopt_moved(item, Some(&there), &sent, swap)?;
+                Ok(Step::Progress)
+            }
+            Err(error) if error.disposition() == Disposition::Conflict => {
+                self.resolve_taken_name(item, &parent, error).await
+            }
+            Err(error) if error.is_not_found() => self.item_gone(item, error).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives an item a third name, since the folder it moves into waits for the name it has.
+    async fn step_aside(&self, item: &Item, id: &ItemId) -> Result<Step, EngineError> {
+        let sent = swap_name(item.ino);
+        let patch = ItemPatch {
+            name: Some(sent.clone()),
+            ..ItemPatch::default()
+        };
+        let drive = &self.config.drive.id;
+        match self.graph.update_item(drive, id, &patch, None).await {
+            Ok(mut there) => {
+                // It is still where it was, also when the answer does not say so.
+                if there.parent.is_none() {
+                    let folder = item.remote.as_ref().and_then(|remote| remote.parent);
+                    let folder = folder.map(|ino| self.store.item(ino)).transpose()?;
+                    there.parent = folder.flatten().and_then(|f| f.item_id().cloned());
+                }
+                self.adopt_moved(item, Some(&there), &sent, true)?;
+                Ok(Step::Progress)
+            }
+            Err(error) if error.is_not_found() => self.item_gone(item, error).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends the times of an item.
+    pub(super) async fn send_times(&self, item: &Item) -> Result<Step, EngineError> {
+        let Some(remote) = &item.remote else {
+            return Ok(Step::Blocked);
+        };
+        if remote.mtime.same_second(item.mtime) {
+            self.forget_ops(item.ino, Ops::TIMES)?;
+            return Ok(Step::Progress);
+        }
+        let patch = ItemPatch {
+            modified: Some(item.mtime),
+            created: Some(item.btime),
+            ..ItemPatch::default()
+        };
+        match self
+            .graph
+            .update_item(&self.config.drive.id, &remote.id, &patch, None)
+            .await
+        {
+            Ok(there) => {
+                self.adopt_times(item, &there)?;
+                Ok(Step::Progress)
+            }
+            Err(error) if error.is_not_found() => self.item_gone(item, error).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes an item, unless somebody changed it since: then theirs comes back.
+    pub(super) async fn send_delete(
+        &self,
+        item: &Item,
+        row: &JournalRow,
+    ) -> Result<Step, EngineError> {
+        if let Some(session) = &row.session {
+            // An unfinished upload of a file that is gone, for which the name may be held.
+            match self.graph.cancel_upload(&session.url).await {
+                Err(error) if is_passing(&error) => return Err(error.into()),
+                _ => {}
+            }
+        }
+        let Some(remote) = &item.remote else {
+            if !self.find_unanswered(item).await? {
+                self.forget_item(item.ino)?;
+            }
+            return Ok(Step::Progress);
+        };
+        let drive = &self.config.drive.id;
+        let there = match self.graph.item(drive, &remote.id).await {
+            Ok(there) => there,
+            Err(error) if error.is_not_found() => {
+                self.forget_item(item.ino)?;
+                return Ok(Step::Progress);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let changed = if item.kind == Kind::Directory {
+            self.folder_has_news(item, &remote.id).await?
+        } else {
+            content_changed(remote, &there) && !self.store.read(|r| is_made_here(r, &there))?
+        };
+        if changed {
+            self.come_back(item, there)?;
+            return Ok(Step::Progress);
+        }
+        if self.delete_unchanged(&remote.id, &there, row).await? {
+            self.forget_item(item.ino)?;
+        }
+        Ok(Step::Progress)
+    }
+
+    /// Deletes an item in the state that was just looked at. Tells whether it is gone; if not, it
+    /// was changed this very moment. Some services refuse any tag here; those are asked without one.
+    async fn delete_unchanged(
+        &self,
+        id: &ItemId,
+        seen: &RemoteItem,
+        row: &JournalRow,
+    ) -> Result<bool, EngineError> {
+        let drive = &self.config.drive.id;
+        let refused = || self.delete_tags_refused.load(Ordering::Relaxed);
+        let tag = seen
+            .etag
+            .as_ref()
+            .filter(|_| row.attempts == 0 && !refused());
+        let deleted = self.graph.delete_item(drive, id, tag.map(|t| t.as_str()));
+        match deleted.await {
+            Ok(()) => return Ok(true),
+            Err(error) if tag.is_some() && error.disposition() == Disposition::Changed => {}
+            Err(error) => return Err(error.into()),
+        }
+        match self.graph.item(drive, id).await {
+            Ok(now) if now.etag != seen.etag => return Ok(false),
+            Ok(_) => self.delete_tags_refused.store(true, Ordering::Relaxed),
+            Err(error) if error.is_not_found() => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+        self.graph.delete_item(drive, id, None).await?;
+        Ok(true)
+    }
+
+    /// Tells whether a folder that was removed here holds something on the service.
+    async fn folder_has_news(&self, item: &Item, id: &ItemId) -> Result<bool, EngineError> {
+        let known = self.store.read(|r| r.remote_children(item.ino))?;
+        if !known.is_empty() {
+            return Ok(true);
+        }
+        let mut next: Option<String> = None;
+        let (mut items, asked) = loop {
+            let asked = Instant::now();
+            let page = self
+                .graph
+                .children_page(&self.config.drive.id, id, next.as_deref())
+                .await?;
+            if !page.items.is_empty() {
+                break (page.items, asked);
+            }
+            // A page may be empty without being the last.
+            next = page.next;
+            if next.is_none() {
+                return Ok(false);
+            }
+        };
+        for child in &mut items {
+            child.parent = Some(id.clone());
+        }
+        self.apply_now(&items, None, asked)?;
+        Ok(true)
+    }
+
+    /// Brings an item back that was deleted here and changed there.
+    fn come_back(&self, item: &Item, mut there: RemoteItem) -> Result<(), EngineError> {
+        let owner = item.ino;
+        let in_flight = |ino| ino != owner && self.is_in_flight(ino);
+        let facts = self.facts(&in_flight, self.epoch()?);
+        if there.parent.is_none() {
+            let parent = item.remote.as_ref().and_then(|r| r.parent);
+            there.parent = parent
+                .map(|ino| self.store.item(ino))
+                .transpose()?
+                .flatten()
+                .and_then(|p| p.item_id().cloned());
+        }
+        let outcome = self.store.write(|tx| {
+            let mut applier = Applier::new(tx, facts);
+            applier.bring_back(owner, &there)?;
+            Ok::<_, EngineError>(Outcome::from(applier))
+        })?;
+        self.after_apply(outcome);
+        Ok(())
+    }
+
+    /// The service did not find what a request was about: the item, or something it needs.
+    pub(super) async fn item_gone(
+        &self,
+        item: &Item,
+        error: GraphError,
+    ) -> Result<Step, EngineError> {
+        let Some(remote) = &item.remote else {
+            return Err(error.into());
+        };
+        let asked = Instant::now();
+        match self.graph.item(&self.config.drive.id, &remote.id).await {
+            // The item is there: it was its folder that was not found, or the answer was late.
+            Ok(there) => {
+                self.apply_now(&[there], Some(item.ino), asked)?;
+                self.folder_gone(item, error).await
+            }
+            Err(gone) if gone.is_not_found() => {
+                let tombstone = crate::delta::tombstone_for(item);
+                self.apply_now(&[tombstone], Some(item.ino), asked)?;
+                Ok(Step::Progress)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The service did not find what a request was about, most likely the folder that something was
+    /// to be put into: if it is gone there, it is made again first.
+    pub(super) async fn folder_gone(
+        &self,
+        item: &Item,
+        error: GraphError,
+    ) -> Result<Step, EngineError> {
+        let folder = item.parent.map(|ino| self.store.item(ino)).transpose()?;
+        let Some(folder) = folder.flatten().filter(|f| !self.is_in_flight(f.ino)) else {
+            return Err(error.into());
+        };
+        let Some(id) = folder.item_id() else {
+            return Ok(Step::Blocked);
+        };
+        let asked = Instant::now();
+        match self.graph.item(&self.config.drive.id, id).await {
+            Ok(_) => Err(error.into()),
+            Err(gone) if gone.is_not_found() => {
+                self.apply_now(&[crate::delta::tombstone_for(&folder)], None, asked)?;
+                Ok(Step::Progress)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Tells whether the same request may succeed later.
+fn is_passing(error: &GraphError) -> bool {
+    matches!(
+        error.disposition(),
+        Disposition::Offline
+            | Disposition::Retry
+            | Disposition::RetryAfter(_)
+            | Disposition::Reauth
+    )
+}
+
+/// A name for the moment in which two items swap theirs.
+fn swap_name(ino: Ino) -> String {
+    format!("{}{:08x}", journal::swap_prefix(ino), rand::random::<u32>())
+}

@@ -1,0 +1,79 @@
+//! Requests whose answer was lost.
+//!
+//! Before a request that makes something is sent, it is written down what it makes. If no answer
+//! comes, be it that it was lost or that this daemon was killed, what is found on the service later
+//! is recognised as ours: it is neither a change of somebody else nor to be made a second time, and
+//! it does not stay behind when it was unlinked or renamed here meanwhile.
+
+use std::time::Instant;
+
+use onedrivefs_core::{Ino, NameKey, QuickXorHash, name};
+use onedrivefs_store::{Item, StoreError, Unanswered};
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::journal::stored_name;
+
+impl Engine {
+    /// Writes down what a request that is about to be sent makes.
+    pub(super) fn note_unanswered(
+        &self,
+        item: &Item,
+        size: Option<u64>,
+        hash: Option<QuickXorHash>,
+    ) -> Result<(), EngineError> {
+        let sent = Unanswered {
+            ino: item.ino,
+            item: item.item_id().cloned(),
+            parent: item.parent.unwrap_or(Ino::ROOT),
+            name: stored_name(item),
+            size,
+            hash,
+        };
+        self.store.write(|tx| tx.add_unanswered(&sent))?;
+        Ok(())
+    }
+
+    /// Looks for what earlier requests made for an inode that is not there under the name it was
+    /// sent under any more. Tells whether something was found and became the inode's item.
+    pub(super) async fn find_unanswered(&self, item: &Item) -> Result<bool, EngineError> {
+        let sent = self.store.read(|r| r.unanswered_of(item.ino))?;
+        let here = NameKey::of(&stored_name(item));
+        for sent in sent {
+            if item.parent == Some(sent.parent) && NameKey::of(&sent.name) == here {
+                // The same request again will tell.
+                continue;
+            }
+            let folder = self.store.item(sent.parent)?;
+            let Some(folder) = folder.and_then(|folder| folder.item_id().cloned()) else {
+                continue;
+            };
+            let name = name::encode(&sent.name);
+            let drive = &self.config.drive.id;
+            let asked = Instant::now();
+            let Some(mut there) = self.graph.child_by_name(drive, &folder, &name).await? else {
+                continue;
+            };
+            there.parent = Some(folder);
+            self.apply_now(&[there], Some(item.ino), asked)?;
+            if self
+                .store
+                .item(item.ino)?
+                .is_some_and(|now| now.remote.is_some())
+            {
+                return Ok(true);
+            }
+        }
+        let settled =
+            self.store.read(|r| {
+                let sent = r.unanswered_of(item.ino)?;
+                Ok::<_, StoreError>(sent.iter().any(|sent| {
+                    item.parent != Some(sent.parent) || NameKey::of(&sent.name) != here
+                }))
+            })?;
+        if settled {
+            self.store.write(|tx| tx.forget_unanswered(item.ino))?;
+        }
+        Ok(false)
+    }
+}
