@@ -1,0 +1,149 @@
+//! Attributes and lookups.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use onedrivefs_core::{Ino, Timestamp};
+use onedrivefs_store::{Item, Kind};
+
+use crate::error::VfsError;
+use crate::handle::FileState;
+use crate::types::{Attr, Entry, FileKind, Outcome};
+use crate::vfs::Vfs;
+
+/// Unit of the `blocks` attribute, in bytes.
+const STAT_BLOCK: u64 = 512;
+
+/// Permission bits of a symbolic link, by tradition.
+const LINK_MODE: u32 = 0o777;
+
+impl From<Kind> for FileKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Directory => Self::Directory,
+            Kind::File => Self::File,
+            Kind::Symlink => Self::Symlink,
+        }
+    }
+}
+
+impl Vfs {
+    /// Finds an entry of a directory. `None` says that there certainly is none.
+    ///
+    /// # Errors
+    /// `NotDirectory`; `NotUtf8` for a name that cannot be.
+    pub fn lookup(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &OsStr,
+    ) -> Result<Outcome<Option<Entry>>, VfsError> {
+        let name = name.to_str().ok_or(VfsError::NotUtf8)?;
+        if let Some(item) = self.store().read(|r| r.child(parent, name))? {
+            return Ok(Outcome::Now(Some(self.entry_of(&item, name))));
+        }
+        let directory = self.directory(parent)?;
+        if directory.children_known {
+            self.absent.note(parent, name);
+            return Ok(Outcome::Now(None));
+        }
+        let vfs = Arc::clone(self);
+        let name = name.to_owned();
+        Ok(Outcome::Later(Box::pin(async move {
+            vfs.make_children_known(parent).await?;
+            let found = vfs.store().read(|r| r.child(parent, &name))?;
+            if found.is_none() {
+                vfs.absent.note(parent, &name);
+            }
+            Ok(found.map(|item| vfs.entry_of(&item, &name)))
+        })))
+    }
+
+    /// What a name that was asked for stands for.
+    fn entry_of(&self, item: &Item, asked: &str) -> Entry {
+        Entry {
+            attr: self.attr_of(item),
+            other_spelling: item.name != asked,
+        }
+    }
+
+    /// Lists a directory on the service if need be, within the deadline for metadata. A listing
+    /// that takes longer goes on, so that the next one who asks finds it done.
+    pub(crate) async fn make_children_known(self: &Arc<Self>, ino: Ino) -> Result<(), VfsError> {
+        let engine = Arc::clone(&self.engine);
+        let listing = self
+            .runtime
+            .spawn(async move { engine.list_children(ino).await });
+        match tokio::time::timeout(self.engine.config.metadata_deadline, listing).await {
+            Ok(Ok(listed)) => Ok(listed?),
+            Ok(Err(broken)) => Err(VfsError::io(broken)),
+            Err(_elapsed) => Err(VfsError::TimedOut),
+        }
+    }
+
+    /// The attributes of an inode.
+    ///
+    /// # Errors
+    /// `NotFound` for an inode that is gone.
+    pub fn getattr(&self, ino: Ino) -> Result<Attr, VfsError> {
+        match self.store().item(ino)? {
+            Some(item) => Ok(self.attr_of(&item)),
+            // Unlinked and sent, but still open.
+            None => {
+                let file = self.open_file(ino).ok_or(VfsError::NotFound)?;
+                let state = file.state.lock();
+                Ok(self.overlay(&state.item, &state))
+            }
+        }
+    }
+
+    /// The attributes of an item, with what writers did since the last save.
+    pub(crate) fn attr_of(&self, item: &Item) -> Attr {
+        if item.kind == Kind::File
+            && let Some(file) = self.open_file(item.ino)
+        {
+            let state = file.state.lock();
+            return self.overlay(item, &state);
+        }
+        self.plain_attr(item, item.size, item.mtime)
+    }
+
+    /// The attributes of an open file.
+    pub(crate) fn overlay(&self, item: &Item, state: &FileState) -> Attr {
+        let size = match &state.body {
+            Some(body) if state.dirty => body.size(),
+            _ => item.size,
+        };
+        self.plain_attr(item, size, state.mtime.unwrap_or(item.mtime))
+    }
+
+    fn plain_attr(&self, item: &Item, size: u64, mtime: Timestamp) -> Attr {
+        let default_mode = match item.kind {
+            Kind::Directory => self.options.dir_mode,
+            Kind::File => self.options.file_mode,
+            Kind::Symlink => LINK_MODE,
+        };
+        let size = match item.kind {
+            Kind::Symlink => item
+                .target
+                .as_ref()
+                .map_or(size, |target| target.len() as u64),
+            _ => size,
+        };
+        Attr {
+            ino: item.ino,
+            kind: item.kind.into(),
+            size,
+            blocks: size.div_ceil(STAT_BLOCK),
+            atime: item.atime,
+            mtime,
+            ctime: item.ctime.max(mtime),
+            btime: item.btime,
+            perm: u16::try_from(item.mode.unwrap_or(default_mode) & 0o777).unwrap_or(0),
+            // 1 for directories as well: it says that the number of sub-folders is not told, so
+            // that find(1) looks into all of them.
+            nlink: u32::from(item.parent.is_some() || item.ino == Ino::ROOT),
+            uid: self.options.uid,
+            gid: self.options.gid,
+        }
+    }
+}

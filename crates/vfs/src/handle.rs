@@ -1,0 +1,92 @@
+//! Open files: what handles of one inode share, and what each has for itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use onedrivefs_content::Body;
+use onedrivefs_core::{Ino, Timestamp};
+use onedrivefs_store::Item;
+use onedrivefs_sync::hydrate::Source;
+use parking_lot::{Mutex, RwLock};
+
+use crate::types::OpenFlags;
+
+/// What all handles share that were opened on the same content of an inode.
+pub(crate) struct OpenFile {
+    pub ino: Ino,
+    /// Handles there are. Only changed while the table of open files is locked, so that a file
+    /// cannot be opened while it is being taken out of the table.
+    pub handles: AtomicU32,
+    pub state: Mutex<FileState>,
+}
+
+/// The state of an open file.
+pub(crate) struct FileState {
+    /// The body, once somebody read or wrote.
+    pub body: Option<Arc<Body>>,
+    /// Where missing bytes come from.
+    pub source: Option<Source>,
+    /// Whether it was written to since the last save.
+    pub dirty: bool,
+    /// When it was last written to, unless a program set the time since.
+    pub mtime: Option<Timestamp>,
+    /// Whether the service has other content by now: nothing new is read or written through it.
+    pub stale: bool,
+    /// Size up to which the drive has room.
+    pub room_until: u64,
+    /// The row as last seen, for calls on a file that has no name any more.
+    pub item: Item,
+}
+
+impl OpenFile {
+    /// A file that nobody read or wrote yet.
+    pub(crate) fn new(item: Item) -> Self {
+        Self {
+            ino: item.ino,
+            handles: AtomicU32::new(0),
+            state: Mutex::new(FileState {
+                body: None,
+                source: None,
+                dirty: false,
+                mtime: None,
+                stale: false,
+                room_until: 0,
+                item,
+            }),
+        }
+    }
+}
+
+/// One handle.
+pub(crate) struct Handle {
+    /// The file; another one after the content was replaced before anything was read.
+    pub file: RwLock<Arc<OpenFile>>,
+    /// How it was opened.
+    pub flags: OpenFlags,
+    /// Whether bytes of this content were handed out.
+    pub has_read: AtomicBool,
+    /// How often the body had forgotten bytes when the first ones were handed out.
+    pub forgotten: AtomicU64,
+}
+
+impl Handle {
+    /// Notes that bytes of a body are handed out.
+    pub(crate) fn note_handed_out(&self, body: &Body) {
+        if !self.has_read.swap(true, Ordering::Relaxed) {
+            self.forgotten
+                .store(body.times_forgotten(), Ordering::Relaxed);
+        }
+    }
+
+    /// Tells whether bytes it handed out turned out to be corrupt. Its reader must not go on as if
+    /// nothing had happened.
+    pub(crate) fn was_misled(&self, body: &Body) -> bool {
+        self.has_read.load(Ordering::Relaxed)
+            && self.forgotten.load(Ordering::Relaxed) < body.times_forgotten()
+    }
+
+    /// The file it stands for.
+    pub(crate) fn file(&self) -> Arc<OpenFile> {
+        Arc::clone(&self.file.read())
+    }
+}

@@ -1,0 +1,33 @@
+//! What file system calls mean on a drive: POSIX semantics over the engine, without the kernel's
+//! wire format.
+//!
+//! Everything here is answered from this machine, synchronously and in microseconds, with two
+//! exceptions that return [`Outcome::Later`]: looking into a folder that was never listed, and
+//! reading bytes that are not here. Those have deadlines of their own, so that no system call can
+//! hang.
+//!
+//! Lock order: an `OpenFile`'s state, then a store transaction, then a body's
+//! own lock. The table of open files is only held to look something up.
+
+mod attr;
+mod dir;
+mod error;
+mod handle;
+mod namespace;
+mod read;
+mod rename;
+mod save;
+mod setattr;
+mod spelling;
+mod types;
+mod vfs;
+mod write;
+mod xattr;
+
+pub use error::VfsError;
+pub use onedrivefs_sync::KernelChange;
+pub use types::{
+    Attr, DirEntry, Entry, FileKind, OpenFlags, Opened, Outcome, Pending, RenameMode, SetAttr,
+    SetTime, StatFs,
+};
+pub use vfs::{Vfs, VfsOptions};

@@ -1,0 +1,230 @@
+//! Making and removing entries. Every call is one transaction with its journal row.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use onedrivefs_core::{Ino, Timestamp};
+use onedrivefs_store::{BodyRow, Item, Kind, Ops, Tx};
+use onedrivefs_sync::fold::Change;
+use onedrivefs_sync::journal;
+
+use crate::error::VfsError;
+use crate::types::{Attr, OpenFlags, Opened};
+use crate::vfs::Vfs;
+
+/// Longest target of a symbolic link, in bytes (`PATH_MAX`).
+const TARGET_MAX: usize = 4095;
+
+impl Vfs {
+    /// Creates a file and opens it.
+    ///
+    /// # Errors
+    /// `Exists` with `exclusive`; errors about the name; errors of the database.
+    pub fn create(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        flags: OpenFlags,
+    ) -> Result<(Attr, Opened), VfsError> {
+        let name = self.new_name(name)?;
+        if let Some(existing) = self.store().read(|r| r.child(parent, name))? {
+            if flags.exclusive {
+                return Err(VfsError::Exists);
+            }
+            let opened = self.open(existing.ino, flags)?;
+            return Ok((self.getattr(existing.ino)?, opened));
+        }
+        let made = self.make(parent, name, Kind::File, |item| {
+            item.mode = Some(mode & 0o777);
+        });
+        let item = match made {
+            // It came from the service between the look and the transaction.
+            Err(VfsError::Exists) if !flags.exclusive => {
+                let existing = self.store().read(|r| r.child(parent, name))?;
+                let existing = existing.ok_or(VfsError::NotFound)?;
+                let opened = self.open(existing.ino, flags)?;
+                return Ok((self.getattr(existing.ino)?, opened));
+            }
+            made => made?,
+        };
+        let file = self.acquire(&item);
+        let fh = self.add_handle(file, flags);
+        Ok((
+            self.attr_of(&item),
+            Opened {
+                fh,
+                keep_cache: true,
+                direct_io: false,
+            },
+        ))
+    }
+
+    /// Creates a directory.
+    ///
+    /// # Errors
+    /// `Exists`; errors about the name; errors of the database.
+    pub fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32) -> Result<Attr, VfsError> {
+        let name = self.new_name(name)?;
+        let item = self.make(parent, name, Kind::Directory, |item| {
+            item.mode = Some(mode & 0o777);
+        })?;
+        Ok(self.attr_of(&item))
+    }
+
+    /// Creates a symbolic link.
+    ///
+    /// # Errors
+    /// `Exists`; errors about the name and the target; errors of the database.
+    pub fn symlink(&self, parent: Ino, name: &OsStr, target: &Path) -> Result<Attr, VfsError> {
+        let name = self.new_name(name)?;
+        let target = target.as_os_str().as_bytes();
+        if target.is_empty() {
+            return Err(VfsError::NotFound);
+        }
+        if target.len() > TARGET_MAX {
+            return Err(VfsError::NameTooLong);
+        }
+        let item = self.make(parent, name, Kind::Symlink, |item| {
+            item.size = target.len() as u64;
+            item.target = Some(target.to_vec());
+        })?;
+        Ok(self.attr_of(&item))
+    }
+
+    /// Makes an entry.
+    fn make(
+        &self,
+        parent: Ino,
+        name: &str,
+        kind: Kind,
+        fill: impl FnOnce(&mut Item),
+    ) -> Result<Item, VfsError> {
+        self.writable_directory(parent)?;
+        let now = Self::now();
+        let item = self.store().write(|tx| {
+            let directory = tx.item(parent)?.ok_or(VfsError::NotFound)?;
+            if tx.child(parent, name)?.is_some() {
+                return Err(VfsError::Exists);
+            }
+            let mut item = Item::new(kind, parent, name, now);
+            fill(&mut item);
+            item.local_only = directory.local_only || self.engine.config.local_only.matches(name);
+            item.ino = tx.insert_item(&item)?;
+            journal::record(tx, &item, Change::Created, false, now)?;
+            touch(tx, directory, now)?;
+            Ok(item)
+        })?;
+        self.forget_other_spellings(parent, name);
+        self.engine.wake_uploader();
+        Ok(item)
+    }
+
+    /// Removes a file. Handles that are open on it go on with what it was.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsDirectory`; errors of the database.
+    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<(), VfsError> {
+        self.remove_entry(parent, name, |_, item| {
+            if item.is_dir() {
+                Err(VfsError::IsDirectory)
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`, `NotEmpty`; errors of the database.
+    pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<(), VfsError> {
+        self.remove_entry(parent, name, |tx, item| {
+            if !item.is_dir() {
+                return Err(VfsError::NotDirectory);
+            }
+            // What was never listed may hold anything.
+            if !item.children_known || tx.has_children(item.ino)? {
+                return Err(VfsError::NotEmpty);
+            }
+            Ok(())
+        })
+    }
+
+    fn remove_entry(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        check: impl FnOnce(&Tx<'_>, &Item) -> Result<(), VfsError>,
+    ) -> Result<(), VfsError> {
+        let name = name.to_str().ok_or(VfsError::NotUtf8)?;
+        self.writable_directory(parent)?;
+        let now = Self::now();
+        let (dropped, stored) = self.store().write(|tx| {
+            let item = tx.child(parent, name)?.ok_or(VfsError::NotFound)?;
+            check(tx, &item)?;
+            let stored = item.name.clone();
+            let dropped = self.unlink_item(tx, item, now)?;
+            if let Some(directory) = tx.item(parent)? {
+                touch(tx, directory, now)?;
+            }
+            Ok::<_, VfsError>((dropped, stored))
+        })?;
+        self.forget_stored_spelling(parent, name, stored);
+        self.engine.bodies.remove_files(dropped.as_slice());
+        self.engine.wake_uploader();
+        Ok(())
+    }
+
+    /// Takes an item out of its directory. Returns its body when nobody needs it any more.
+    pub(crate) fn unlink_item(
+        &self,
+        tx: &Tx<'_>,
+        mut item: Item,
+        now: Timestamp,
+    ) -> Result<Option<BodyRow>, VfsError> {
+        if let Some(heir) = self.heir_of(tx, &item)? {
+            // A save that kept a backup for a moment: the new file is the next version of the old.
+            self.hand_over(tx, &mut item, heir, now)?;
+        }
+        let in_flight = self.engine.is_in_flight(item.ino);
+        item.parent = None;
+        item.ctime = now;
+        tx.update_item(&item)?;
+        let left = journal::record(tx, &item, Change::Unlinked, in_flight, now)?;
+        if in_flight {
+            // Nobody wants it there any more.
+            self.engine.cancel_in_flight(item.ino);
+        }
+        let open = self.open_file(item.ino);
+        if let Some(file) = &open
+            && left.has(Ops::DELETE)
+            && item.remote.is_some()
+            && item.size > 0
+            && file
+                .state
+                .try_lock()
+                .is_none_or(|s| s.body.as_ref().is_none_or(|b| !b.is_complete()))
+        {
+            self.engine.hold(item.ino);
+        }
+        if !left.is_empty() || open.is_some() {
+            return Ok(None);
+        }
+        let row = item.body.map(|id| tx.body(id)).transpose()?.flatten();
+        if let Some(row) = &row {
+            tx.delete_body(row.id)?;
+        }
+        tx.delete_item(item.ino)?;
+        Ok(row)
+    }
+}
+
+/// Notes that a directory's entries changed.
+pub(crate) fn touch(tx: &Tx<'_>, mut directory: Item, now: Timestamp) -> Result<(), VfsError> {
+    directory.mtime = now;
+    directory.ctime = now;
+    Ok(tx.update_item(&directory)?)
+}

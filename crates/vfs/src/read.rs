@@ -1,0 +1,315 @@
+//! Reading: from this machine at once, from the service through a future.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use onedrivefs_content::Body;
+use onedrivefs_core::Ino;
+use onedrivefs_store::{Kind, Place};
+use onedrivefs_sync::hydrate::{Demand, HydrateError, Source};
+use onedrivefs_sync::source_of;
+
+use crate::error::VfsError;
+use crate::handle::{FileState, Handle, OpenFile};
+use crate::types::Outcome;
+use crate::vfs::Vfs;
+
+/// How often one read begins again because the file turned out to be another one.
+const RESTARTS_MAX: u32 = 3;
+
+/// A body and where its missing bytes come from.
+struct Readable {
+    body: Arc<Body>,
+    source: Option<Source>,
+    stale: bool,
+}
+
+impl Vfs {
+    /// Reads from a file. Fewer bytes than asked for come only at its end.
+    ///
+    /// # Errors
+    /// `BadHandle`; `Offline`, `TimedOut`, `NeedsLogin` for bytes that are not here; `Stale` when
+    /// the file was replaced on the service and the old bytes are not here.
+    pub fn read(
+        self: &Arc<Self>,
+        _ino: Ino,
+        fh: u64,
+        offset: u64,
+        size: u32,
+    ) -> Result<Outcome<Vec<u8>>, VfsError> {
+        let handle = self.handle(fh)?;
+        if !handle.flags.read {
+            return Err(VfsError::BadHandle);
+        }
+        let Some(readable) = self.readable(&handle.file())? else {
+            return Ok(Outcome::Now(Vec::new()));
+        };
+        let end = readable
+            .body
+            .size()
+            .min(offset.saturating_add(u64::from(size)));
+        if offset >= end {
+            return Ok(Outcome::Now(Vec::new()));
+        }
+        if handle.was_misled(&readable.body) {
+            return Err(VfsError::io(HydrateError::Corrupt));
+        }
+        if let Some(source) = readable.source.as_ref().filter(|_| !readable.stale) {
+            self.engine
+                .hydrator
+                .note_read(&readable.body, source, fh, offset..end);
+        }
+        if readable.body.missing(offset..end).is_empty() {
+            handle.note_handed_out(&readable.body);
+            return Ok(Outcome::Now(read_exactly(&readable.body, offset, end)?));
+        }
+        let vfs = Arc::clone(self);
+        Ok(Outcome::Later(Box::pin(async move {
+            vfs.read_remote(&handle, offset, size).await
+        })))
+    }
+
+    /// Reads bytes of which some have to be fetched.
+    async fn read_remote(
+        self: &Arc<Self>,
+        handle: &Handle,
+        offset: u64,
+        size: u32,
+    ) -> Result<Vec<u8>, VfsError> {
+        for _ in 0..RESTARTS_MAX {
+            let file = handle.file();
+            let Some(readable) = self.readable(&file)? else {
+                return Ok(Vec::new());
+            };
+            let end = readable
+                .body
+                .size()
+                .min(offset.saturating_add(u64::from(size)));
+            if offset >= end {
+                return Ok(Vec::new());
+            }
+            match self.fetch(&readable, offset, end).await {
+                Ok(()) => {
+                    handle.note_handed_out(&readable.body);
+                    return read_exactly(&readable.body, offset, end);
+                }
+                Err(HydrateError::TrueSize(true_size)) => self.learn_size(&file, true_size)?,
+                Err(HydrateError::Changed | HydrateError::Gone) => {
+                    self.engine.refresh_item(file.ino).await?;
+                    // Nothing of the old content was handed out: begin with the new one.
+                    if handle.has_read.load(Ordering::Relaxed) || !self.reopen(handle, &file)? {
+                        return Err(VfsError::Stale);
+                    }
+                }
+                Err(error) => {
+                    if matches!(error, HydrateError::Offline | HydrateError::TimedOut) {
+                        self.engine.wake_freshness();
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(VfsError::Stale)
+    }
+
+    /// Makes a range present.
+    async fn fetch(&self, readable: &Readable, offset: u64, end: u64) -> Result<(), HydrateError> {
+        let Some(source) = &readable.source else {
+            return Err(HydrateError::Gone);
+        };
+        let hydrator = &self.engine.hydrator;
+        hydrator
+            .ensure(&readable.body, source, offset..end, Demand::Foreground)
+            .await
+    }
+
+    /// The body of an open file; `None` for an empty file.
+    fn readable(&self, file: &OpenFile) -> Result<Option<Readable>, VfsError> {
+        let mut state = file.state.lock();
+        if state.body.is_none() {
+            self.attach_body(&mut state, file)?;
+        }
+        Ok(state.body.clone().map(|body| Readable {
+            body,
+            source: state.source.clone(),
+            stale: state.stale,
+        }))
+    }
+
+    /// Finds or makes the body of an open file.
+    pub(crate) fn attach_body(
+        &self,
+        state: &mut FileState,
+        file: &OpenFile,
+    ) -> Result<(), VfsError> {
+        if state.stale {
+            return Err(VfsError::Stale);
+        }
+        let Some(item) = self.store().item(file.ino)? else {
+            return Err(VfsError::Stale);
+        };
+        state.item = (*item).clone();
+        let row = item
+            .body
+            .map(|id| self.store().read(|r| r.body(id)))
+            .transpose()?
+            .flatten();
+        if let Some(row) = row
+            && let Some(body) = self.engine.open_body(&row)?
+        {
+            state.source = source_of(&self.engine.config.drive.id, &row);
+            state.body = Some(body);
+            // A save may have failed before, on a full disk: the next one takes it along.
+            state.dirty = row.dirty;
+            return Ok(());
+        }
+        if item.size == 0 {
+            return Ok(());
+        }
+        let (row, body) = self.store().write(|tx| {
+            let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
+            let made = self.engine.bodies.create_sparse(tx, &item, Self::now())?;
+            item.body = Some(made.0.id);
+            tx.update_item(&item)?;
+            Ok::<_, VfsError>(made)
+        })?;
+        state.source = source_of(&self.engine.config.drive.id, &row);
+        state.body = Some(body);
+        Ok(())
+    }
+
+    /// The service sends another number of bytes than it says: what it sends counts.
+    fn learn_size(&self, file: &OpenFile, true_size: u64) -> Result<(), VfsError> {
+        let mut state = file.state.lock();
+        if state.dirty || state.stale {
+            return Err(VfsError::Stale);
+        }
+        let dropped = self.store().write(|tx| {
+            let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
+            let row = item
+                .body
+                .take()
+                .map(|id| tx.body(id))
+                .transpose()?
+                .flatten();
+            if row.as_ref().is_some_and(|row| row.place == Place::Spool) {
+                // It holds unsent bytes, which outweigh those that cannot be had.
+                return Err(VfsError::Stale);
+            }
+            if let Some(row) = &row {
+                tx.delete_body(row.id)?;
+            }
+            item.size = true_size;
+            tx.update_item(&item)?;
+            Ok::<_, VfsError>(row)
+        })?;
+        self.engine.bodies.remove_files(dropped.as_slice());
+        state.body = None;
+        self.attach_body(&mut state, file)?;
+        drop(state);
+        self.engine
+            .tell_kernel(vec![onedrivefs_sync::KernelChange::Attributes {
+                ino: file.ino,
+            }]);
+        Ok(())
+    }
+
+    /// Lets a handle that has not read anything stand for the present content. Tells whether
+    /// there is another content than before.
+    fn reopen(&self, handle: &Handle, old: &Arc<OpenFile>) -> Result<bool, VfsError> {
+        let item = self.item(old.ino)?;
+        {
+            let mut state = old.state.lock();
+            if state.dirty {
+                // What was written stays; bytes of its base are not to be had any more.
+                return Ok(false);
+            }
+            if !state.stale {
+                // Only the tags changed: the same content under a new version.
+                state.body = None;
+                return Ok(true);
+            }
+        }
+        *handle.file.write() = self.acquire(&item);
+        self.give_back(old);
+        self.forget_replaced(old.ino);
+        Ok(true)
+    }
+
+    /// One handle fewer stands for replaced content of an inode.
+    pub(crate) fn forget_replaced(&self, ino: Ino) {
+        let mut replaced = self.replaced.lock();
+        if let Some(count) = replaced.get_mut(&ino) {
+            *count -= 1;
+            if *count == 0 {
+                replaced.remove(&ino);
+            }
+        }
+    }
+
+    /// The target of a symbolic link, fetched when it is not known yet.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else than a link; what reading fails with.
+    pub fn readlink(self: &Arc<Self>, ino: Ino) -> Result<Outcome<Vec<u8>>, VfsError> {
+        let item = self.item(ino)?;
+        if item.kind != Kind::Symlink {
+            return Err(VfsError::InvalidArgument);
+        }
+        if let Some(target) = &item.target {
+            return Ok(Outcome::Now(target.clone()));
+        }
+        let vfs = Arc::clone(self);
+        Ok(Outcome::Later(Box::pin(async move {
+            let file = OpenFile::new((*item).clone());
+            let Some(readable) = vfs.readable(&file)? else {
+                return Ok(Vec::new());
+            };
+            let size = readable.body.size();
+            vfs.fetch(&readable, 0, size).await?;
+            let target = read_exactly(&readable.body, 0, size)?;
+            if target.is_empty() || target.contains(&0) {
+                return Err(VfsError::InvalidArgument);
+            }
+            vfs.store().write(|tx| {
+                if let Some(mut item) = tx.item(ino)? {
+                    item.target = Some(target.clone());
+                    tx.update_item(&item)?;
+                }
+                Ok::<_, VfsError>(())
+            })?;
+            Ok(target)
+        })))
+    }
+
+    /// Finds the next data or hole from an offset on. What is not here counts as data.
+    ///
+    /// # Errors
+    /// `NoSuchOffset` past the end; `InvalidArgument` for other questions.
+    pub fn lseek(&self, _ino: Ino, fh: u64, offset: i64, whence: i32) -> Result<u64, VfsError> {
+        let offset = u64::try_from(offset).map_err(|_negative| VfsError::NoSuchOffset)?;
+        let Some(readable) = self.readable(&self.handle(fh)?.file())? else {
+            return Err(VfsError::NoSuchOffset);
+        };
+        let found = match whence {
+            libc::SEEK_DATA => readable.body.seek_data(offset)?,
+            libc::SEEK_HOLE => readable.body.seek_hole(offset)?,
+            _ => return Err(VfsError::InvalidArgument),
+        };
+        found.ok_or(VfsError::NoSuchOffset)
+    }
+}
+
+/// Reads a range that is present. The kernel pads a short answer with zeros, so one is an error.
+fn read_exactly(body: &Body, offset: u64, end: u64) -> Result<Vec<u8>, VfsError> {
+    let size = usize::try_from(end - offset).map_err(VfsError::io)?;
+    let mut buffer = vec![0; size];
+    let got = body.read_at(offset, &mut buffer)?;
+    if got < size && offset + (got as u64) < body.size().min(end) {
+        return Err(VfsError::io(
+            "the body on disk is shorter than it should be",
+        ));
+    }
+    buffer.truncate(got);
+    Ok(buffer)
+}

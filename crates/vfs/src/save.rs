@@ -1,0 +1,196 @@
+//! Saving: what `close` and `fsync` promise.
+//!
+//! `close` records the body and its upload in one transaction, which survives the death of the
+//! daemon; `fsync` also makes both survive a power cut. Neither waits for the service, unless the
+//! configuration asks `close` to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onedrivefs_core::Ino;
+use onedrivefs_sync::fold::Change;
+use onedrivefs_sync::{Net, journal};
+
+use crate::error::VfsError;
+use crate::handle::{FileState, OpenFile};
+use crate::types::Outcome;
+use crate::vfs::Vfs;
+
+/// Longest wait of a `close` that waits for the service. What was saved is sent later all the same.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// How often a waiting `close` looks, at least.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+impl Vfs {
+    /// Called at every `close` of a descriptor: saves what was written.
+    ///
+    /// # Errors
+    /// `NoSpace` and errors of the disk; with `upload = "on-close"` also the service's.
+    pub fn flush(self: &Arc<Self>, ino: Ino, fh: u64) -> Result<Outcome<()>, VfsError> {
+        let handle = self.handle(fh)?;
+        if !handle.flags.write {
+            return Ok(Outcome::Now(()));
+        }
+        let file = handle.file();
+        self.save(&mut file.state.lock(), &file)?;
+        if !self.engine.config.upload_on_close_wait {
+            return Ok(Outcome::Now(()));
+        }
+        let vfs = Arc::clone(self);
+        Ok(Outcome::Later(Box::pin(async move {
+            vfs.wait_until_sent(ino).await
+        })))
+    }
+
+    /// Waits until nothing waits to be sent for an inode.
+    async fn wait_until_sent(&self, ino: Ino) -> Result<(), VfsError> {
+        let sent = async {
+            loop {
+                let Some(row) = self.store().read(|r| r.journal(ino))? else {
+                    return Ok(());
+                };
+                if row.parked {
+                    return Err(VfsError::io(row.error.unwrap_or_default()));
+                }
+                match self.engine.net.get() {
+                    Net::Offline => return Err(VfsError::Offline),
+                    Net::NeedsLogin => return Err(VfsError::NeedsLogin),
+                    Net::Online => {}
+                }
+                self.engine.send_now(ino)?;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::time::timeout(CLOSE_DEADLINE, sent)
+            .await
+            .unwrap_or(Err(VfsError::TimedOut))
+    }
+
+    /// Records what was written since the last save, and that it has to be sent.
+    pub(crate) fn save(&self, state: &mut FileState, file: &OpenFile) -> Result<(), VfsError> {
+        let Some(body) = state.body.clone().filter(|_| state.dirty) else {
+            return Ok(());
+        };
+        let in_flight = self.engine.is_in_flight(file.ino);
+        let (saved, previous) = self.store().write(|tx| {
+            let Some(mut row) = tx.body(body.id().0)? else {
+                return Err(VfsError::Stale);
+            };
+            let previous = row
+                .previous
+                .take()
+                .map(|id| tx.body(id))
+                .transpose()?
+                .flatten();
+            if let Some(previous) = &previous {
+                tx.delete_body(previous.id)?;
+            }
+            row.dirty = false;
+            row.generation += 1;
+            row.size = body.size();
+            row.hash = None;
+            row.ranges = match body.presence() {
+                onedrivefs_content::Presence::Complete => None,
+                onedrivefs_content::Presence::Ranges(ranges) => Some(ranges),
+            };
+            tx.update_body(&row)?;
+            let Some(mut item) = tx.item(file.ino)? else {
+                return Ok((None, previous));
+            };
+            item.size = row.size;
+            if let Some(time) = state.mtime {
+                item.mtime = time;
+                item.ctime = time;
+            }
+            tx.update_item(&item)?;
+            if item.parent.is_some() {
+                journal::record(tx, &item, Change::Saved, in_flight, Self::now())?;
+            }
+            Ok((Some(item), previous))
+        })?;
+        self.engine.bodies.remove_files(previous.as_slice());
+        state.dirty = false;
+        state.mtime = None;
+        if let Some(item) = saved {
+            state.item = item;
+        }
+        self.engine.wake_uploader();
+        Ok(())
+    }
+
+    /// Makes a file survive a power cut.
+    ///
+    /// # Errors
+    /// Errors of the disk and the database.
+    pub fn fsync(&self, _ino: Ino, fh: u64, _datasync: bool) -> Result<(), VfsError> {
+        let file = self.handle(fh)?.file();
+        let mut state = file.state.lock();
+        self.save(&mut state, &file)?;
+        let body = state.body.clone();
+        // Others may look at the file while the disk works.
+        drop(state);
+        if let Some(body) = body {
+            // In the cache, too: it may have been sent a moment ago, and be the only whole copy here.
+            body.sync_data()?;
+            let place = body.place();
+            self.engine.bodies.content().sync_dir(place)?;
+        }
+        Ok(self.store().sync()?)
+    }
+
+    /// Ends a handle.
+    pub fn release(&self, ino: Ino, fh: u64) {
+        let Some(handle) = self.handles.write().remove(&fh) else {
+            return;
+        };
+        let file = handle.file();
+        self.engine.hydrator.cancel(fh);
+        if handle.flags.write {
+            // A shared mapping may have written after the last close.
+            if let Err(error) = self.save(&mut file.state.lock(), &file) {
+                tracing::error!(%ino, %error, "What was written after the last close could not be recorded.");
+            }
+            self.engine.writer_closed(ino);
+        }
+        if file.state.lock().stale {
+            self.forget_replaced(ino);
+        }
+        if !self.give_back(&file) {
+            return;
+        }
+        self.engine.release_hold(ino);
+        self.remove_if_unlinked(ino);
+    }
+
+    /// Forgets an inode that has no name, no handle and nothing to be sent.
+    fn remove_if_unlinked(&self, ino: Ino) {
+        let removed = self
+            .store()
+            .item(ino)
+            .map(|item| item.is_some_and(|item| item.parent.is_none()));
+        if !matches!(removed, Ok(true)) || ino == Ino::ROOT {
+            return;
+        }
+        let dropped = self.store().write(|tx| {
+            if tx.journal(ino)?.is_some() {
+                return Ok(None);
+            }
+            let Some(item) = tx.item(ino)?.filter(|item| item.parent.is_none()) else {
+                return Ok(None);
+            };
+            let row = item.body.map(|id| tx.body(id)).transpose()?.flatten();
+            if let Some(row) = &row {
+                tx.delete_body(row.id)?;
+            }
+            tx.delete_item(ino)?;
+            Ok::<_, VfsError>(row)
+        });
+        match dropped {
+            Ok(row) => self.engine.bodies.remove_files(row.as_slice()),
+            Err(error) => {
+                tracing::warn!(%ino, %error, "An unlinked file could not be forgotten yet.");
+            }
+        }
+    }
+}

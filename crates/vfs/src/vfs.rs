@@ -1,0 +1,377 @@
+//! The file system: its options, its tables of open files and directories.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use lru::LruCache;
+use onedrivefs_content::Place;
+use onedrivefs_core::{Ino, Timestamp, name};
+use onedrivefs_store::{Item, Role, Store};
+use onedrivefs_sync::{Engine, KernelChange, KernelListener};
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle as Runtime;
+
+use crate::dir::DirHandle;
+use crate::error::VfsError;
+use crate::handle::{Handle, OpenFile};
+use crate::spelling::AbsentNames;
+use crate::types::{OpenFlags, Opened, StatFs};
+
+/// Files whose content version is remembered for the kernel's page cache.
+const VERSIONS: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
+
+/// Unit of space figures, in bytes.
+const BLOCK: u32 = 4096;
+
+/// Space shown when the service does not tell: 1 TiB, so that programs do not refuse to write.
+const UNKNOWN_TOTAL: u64 = 1 << 40;
+
+/// Longest name the kernel can pass on, in bytes.
+const NAME_MAX: u32 = 255;
+
+/// Items there can still be; the service's limits are far away and not told.
+const FREE_FILES: u64 = 1 << 30;
+
+/// How a mount looks to programs.
+#[derive(Clone, Copy, Debug)]
+pub struct VfsOptions {
+    /// Owner of everything.
+    pub uid: u32,
+    /// Group of everything.
+    pub gid: u32,
+    /// Permission bits of files that no program set others for.
+    pub file_mode: u32,
+    /// Permission bits of directories that no program set others for.
+    pub dir_mode: u32,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
+}
+
+impl VfsOptions {
+    /// Everything belongs to the user who runs this process, and only to them.
+    #[must_use]
+    pub fn for_this_user() -> Self {
+        Self {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            file_mode: 0o644,
+            dir_mode: 0o755,
+            read_only: false,
+        }
+    }
+}
+
+/// The file system of one drive.
+pub struct Vfs {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) options: VfsOptions,
+    pub(crate) runtime: Runtime,
+    pub(crate) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
+    pub(crate) handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    pub(crate) dirs: RwLock<HashMap<u64, Arc<DirHandle>>>,
+    next_fh: AtomicU64,
+    /// Content versions that the kernel may have pages of.
+    versions: Mutex<LruCache<Ino, String>>,
+    /// Names that the kernel may remember as absent.
+    pub(crate) absent: AbsentNames,
+    /// Inodes that have handles on replaced content, and how many.
+    pub(crate) replaced: Mutex<HashMap<Ino, u32>>,
+}
+
+impl Vfs {
+    /// Puts a file system over an engine.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, options: VfsOptions, runtime: Runtime) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            options,
+            runtime,
+            files: Mutex::default(),
+            handles: RwLock::default(),
+            dirs: RwLock::default(),
+            next_fh: AtomicU64::new(1),
+            versions: Mutex::new(LruCache::new(VERSIONS)),
+            absent: AbsentNames::new(),
+            replaced: Mutex::default(),
+        })
+    }
+
+    /// The engine below.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The runtime on which pending outcomes run.
+    #[must_use]
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Says who is told what the kernel must forget. Open files learn of it first.
+    pub fn set_kernel_listener(self: &Arc<Self>, listener: KernelListener) {
+        let vfs = Arc::downgrade(self);
+        self.engine
+            .set_kernel_listener(Box::new(move |mut changes| {
+                if let Some(vfs) = vfs.upgrade() {
+                    let mut others = Vec::new();
+                    for change in &changes {
+                        match change {
+                            KernelChange::Content { ino } => vfs.content_replaced(*ino),
+                            KernelChange::Entry { parent, name } => {
+                                others.extend(vfs.absent.take_others(*parent, name));
+                            }
+                            _ => {}
+                        }
+                    }
+                    changes.extend(others);
+                }
+                listener(changes);
+            }));
+    }
+
+    /// A name came into being through the kernel itself, which knows this spelling of it only.
+    /// The others are forgotten from another thread, since the kernel may hold the directory.
+    pub(crate) fn forget_other_spellings(&self, parent: Ino, name: &str) {
+        let others = self.absent.take_others(parent, name);
+        if others.is_empty() {
+            return;
+        }
+        let engine = Arc::clone(&self.engine);
+        self.runtime
+            .spawn_blocking(move || engine.tell_kernel(others));
+    }
+
+    /// An entry was taken away under the spelling that was asked for: the kernel may remember it
+    /// under the one it had.
+    pub(crate) fn forget_stored_spelling(&self, parent: Ino, asked: &str, stored: String) {
+        if asked == stored {
+            return;
+        }
+        let engine = Arc::clone(&self.engine);
+        self.runtime.spawn_blocking(move || {
+            engine.tell_kernel(vec![KernelChange::Entry {
+                parent,
+                name: stored,
+            }]);
+        });
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.engine.store
+    }
+
+    pub(crate) fn next_fh(&self) -> u64 {
+        self.next_fh.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The row of an inode.
+    pub(crate) fn item(&self, ino: Ino) -> Result<Arc<Item>, VfsError> {
+        self.store().item(ino)?.ok_or(VfsError::NotFound)
+    }
+
+    /// A directory.
+    pub(crate) fn directory(&self, ino: Ino) -> Result<Arc<Item>, VfsError> {
+        let item = self.item(ino)?;
+        if item.is_dir() {
+            Ok(item)
+        } else {
+            Err(VfsError::NotDirectory)
+        }
+    }
+
+    /// A directory in which entries can be made and removed.
+    pub(crate) fn writable_directory(&self, ino: Ino) -> Result<Arc<Item>, VfsError> {
+        self.check_writable()?;
+        let item = self.directory(ino)?;
+        if item.role != Role::Ordinary {
+            return Err(VfsError::AccessDenied);
+        }
+        if item.parent.is_none() && ino != Ino::ROOT {
+            return Err(VfsError::NotFound);
+        }
+        Ok(item)
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), VfsError> {
+        if self.options.read_only {
+            Err(VfsError::ReadOnly)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A name for a new entry.
+    pub(crate) fn new_name<'n>(&self, name: &'n OsStr) -> Result<&'n str, VfsError> {
+        let name = name.to_str().ok_or(VfsError::NotUtf8)?;
+        name::check_local(name)?;
+        if self.engine.config.reject_names && name::encode(name) != name {
+            return Err(VfsError::InvalidName);
+        }
+        Ok(name)
+    }
+
+    /// The handle that the kernel names.
+    pub(crate) fn handle(&self, fh: u64) -> Result<Arc<Handle>, VfsError> {
+        self.handles
+            .read()
+            .get(&fh)
+            .cloned()
+            .ok_or(VfsError::BadHandle)
+    }
+
+    /// The open file of an inode, if there is one.
+    pub(crate) fn open_file(&self, ino: Ino) -> Option<Arc<OpenFile>> {
+        self.files.lock().get(&ino).cloned()
+    }
+
+    /// Tells whether somebody has a file open.
+    #[must_use]
+    pub fn is_open(&self, ino: Ino) -> bool {
+        self.open_file(ino).is_some()
+    }
+
+    /// The open file of an item, made if need be, with one more handle counted.
+    pub(crate) fn acquire(&self, item: &Item) -> Arc<OpenFile> {
+        let mut files = self.files.lock();
+        let file = files
+            .entry(item.ino)
+            .or_insert_with(|| Arc::new(OpenFile::new(item.clone())));
+        file.handles.fetch_add(1, Ordering::Relaxed);
+        Arc::clone(file)
+    }
+
+    /// Counts one handle less. Tells whether it was the last one.
+    pub(crate) fn give_back(&self, file: &Arc<OpenFile>) -> bool {
+        let mut files = self.files.lock();
+        let last = file.handles.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last
+            && files
+                .get(&file.ino)
+                .is_some_and(|current| Arc::ptr_eq(current, file))
+        {
+            files.remove(&file.ino);
+        }
+        last
+    }
+
+    /// Registers a handle on a file that was acquired for it.
+    pub(crate) fn add_handle(&self, file: Arc<OpenFile>, flags: OpenFlags) -> u64 {
+        let fh = self.next_fh();
+        if flags.write {
+            self.engine.writer_opened(file.ino);
+        }
+        let handle = Handle {
+            file: RwLock::new(file),
+            flags,
+            has_read: AtomicBool::new(false),
+            forgotten: AtomicU64::new(0),
+        };
+        self.handles.write().insert(fh, Arc::new(handle));
+        fh
+    }
+
+    /// Opens a file. Never downloads, also not to throw the content away.
+    ///
+    /// # Errors
+    /// `IsDirectory`, `ReadOnly`, `AccessDenied` for content the service withholds.
+    pub fn open(&self, ino: Ino, flags: OpenFlags) -> Result<Opened, VfsError> {
+        if flags.write {
+            self.check_writable()?;
+        }
+        let item = self.item(ino)?;
+        if item.is_dir() {
+            return Err(VfsError::IsDirectory);
+        }
+        if item.role != Role::Ordinary {
+            return Err(VfsError::AccessDenied);
+        }
+        let file = self.acquire(&item);
+        let fh = self.add_handle(Arc::clone(&file), flags);
+        if flags.truncate && flags.write {
+            let truncated = self.truncate(&mut file.state.lock(), &file, 0);
+            if let Err(error) = truncated {
+                self.release(ino, fh);
+                return Err(error);
+            }
+        }
+        let direct_io = self.replaced.lock().contains_key(&ino);
+        Ok(Opened {
+            fh,
+            keep_cache: !direct_io && self.is_version_cached(&item),
+            direct_io,
+        })
+    }
+
+    /// Tells whether the kernel's pages of a file are of its present version, and notes it.
+    fn is_version_cached(&self, item: &Item) -> bool {
+        let version = match &item.remote {
+            Some(remote) => match (&remote.ctag, &remote.etag) {
+                (Some(tag), _) => tag.as_str().to_owned(),
+                (None, Some(tag)) => tag.as_str().to_owned(),
+                (None, None) => return false,
+            },
+            None => String::new(),
+        };
+        let mut versions = self.versions.lock();
+        if versions.get(&item.ino) == Some(&version) {
+            return true;
+        }
+        versions.put(item.ino, version);
+        false
+    }
+
+    /// The service has other content for an inode: handles keep what they had.
+    fn content_replaced(&self, ino: Ino) {
+        let Some(file) = self.files.lock().remove(&ino) else {
+            return;
+        };
+        file.state.lock().stale = true;
+        let handles = file.handles.load(Ordering::Relaxed);
+        if handles > 0 {
+            *self.replaced.lock().entry(ino).or_insert(0) += handles;
+        }
+    }
+
+    /// Space and limits, from memory.
+    #[must_use]
+    pub fn statfs(&self) -> StatFs {
+        let (total, free) = self.space();
+        StatFs {
+            total_bytes: total,
+            free_bytes: free,
+            files: 0,
+            free_files: FREE_FILES,
+            block_size: BLOCK,
+            name_max: NAME_MAX,
+        }
+    }
+
+    /// All space of the drive and what is free of it, less what waits to be uploaded.
+    pub(crate) fn space(&self) -> (u64, u64) {
+        let waiting = self.engine.pending_bytes();
+        match self.engine.quota() {
+            Some(quota) => {
+                let used = quota.used.saturating_add(waiting).min(quota.total);
+                (quota.total, quota.total - used)
+            }
+            None => (UNKNOWN_TOTAL, UNKNOWN_TOTAL.saturating_sub(waiting)),
+        }
+    }
+
+    /// Bytes free on the disk of the spool.
+    pub(crate) fn disk_free(&self) -> u64 {
+        self.engine
+            .bodies
+            .content()
+            .free_bytes(Place::Spool)
+            .unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn now() -> Timestamp {
+        Timestamp::now()
+    }
+}
