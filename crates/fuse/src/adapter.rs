@@ -1,0 +1,641 @@
+//! The request handlers: each turns one kernel request into one call of the vfs and its result
+//! into one reply.
+//!
+//! Handlers run on the threads that receive requests, so none of them ever waits. A call that
+//! needs the network comes back as a future; the reply moves into a task with it and the thread
+//! takes the next request.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
+};
+use onedrivefs_core::Ino;
+use onedrivefs_vfs::{KernelChange, Outcome, SetAttr, Vfs, VfsError};
+use rustix::fs::{FileType, OFlags, XattrFlags};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::call::{
+    Call, MODE_MASK, check_attribute, file_flags, ino, is_other_spelling, is_user_attribute,
+    rename_mode,
+};
+use crate::init;
+use crate::notify::NotifyQueue;
+use crate::open_files::OpenFiles;
+use crate::reply::{self, Access, Refuse};
+
+/// Serves the requests of one mount.
+pub(crate) struct Adapter {
+    vfs: Arc<Vfs>,
+    runtime: Handle,
+    /// Cancelled when the mount goes away: whoever waits is answered.
+    shutdown: CancellationToken,
+    files: Arc<OpenFiles>,
+    notify: NotifyQueue,
+}
+
+impl Adapter {
+    /// Serves `vfs`.
+    pub(crate) fn new(
+        vfs: Arc<Vfs>,
+        runtime: Handle,
+        shutdown: CancellationToken,
+        files: Arc<OpenFiles>,
+        notify: NotifyQueue,
+    ) -> Self {
+        Self {
+            vfs,
+            runtime,
+            shutdown,
+            files,
+            notify,
+        }
+    }
+
+    /// Answers a request from what is here.
+    fn now<T, R: Refuse>(
+        &self,
+        call: &Call,
+        reply: R,
+        work: impl FnOnce(&Arc<Vfs>) -> Result<T, VfsError>,
+        send: impl FnOnce(R, T),
+    ) {
+        call.span
+            .in_scope(|| call.answer(reply, work(&self.vfs), send));
+    }
+
+    /// What to do after a file was changed: if it was under another spelling than it has, what the
+    /// kernel keeps of it under its own is outdated.
+    fn changed(&self, node: INodeNo) -> impl FnOnce() + Send + 'static {
+        let told = is_other_spelling(node).then(|| (self.runtime.clone(), self.notify.clone()));
+        move || {
+            if let Some((runtime, notify)) = told {
+                let changes = vec![KernelChange::Content { ino: ino(node) }];
+                drop(runtime.spawn_blocking(move || notify.send(changes)));
+            }
+        }
+    }
+
+    /// What to do after a name in a directory was given or taken: if the directory is known under
+    /// another spelling than it has, what the kernel keeps of it under its own is outdated, and
+    /// what it moved here is not to stay.
+    fn changed_below(&self, directory: INodeNo, name: &OsStr) {
+        let Some(name) = name.to_str().filter(|_| is_other_spelling(directory)) else {
+            return;
+        };
+        let mut changes: Vec<KernelChange> = [ino(directory), Ino(directory.0)]
+            .into_iter()
+            .map(|parent| KernelChange::Entry {
+                parent,
+                name: name.to_owned(),
+            })
+            .collect();
+        changes.push(KernelChange::Attributes {
+            ino: ino(directory),
+        });
+        let notify = self.notify.clone();
+        drop(self.runtime.spawn_blocking(move || notify.send(changes)));
+    }
+
+    /// Answers a request at once or, when it has to wait, from a task.
+    fn soon<T: Send + 'static, R: Refuse>(
+        &self,
+        call: Call,
+        reply: R,
+        work: impl FnOnce(&Arc<Vfs>) -> Result<Outcome<T>, VfsError>,
+        send: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        match call.span.in_scope(|| work(&self.vfs)) {
+            Ok(Outcome::Now(value)) => send(reply, value),
+            Err(error) => reply.refuse(call.errno(&error)),
+            Ok(Outcome::Later(pending)) => {
+                let shutdown = self.shutdown.clone();
+                let span = call.span.clone();
+                let task = async move {
+                    let result = shutdown.run_until_cancelled(pending).await;
+                    call.answer(reply, result.unwrap_or(Err(VfsError::Offline)), send);
+                };
+                drop(self.runtime.spawn(task.instrument(span)));
+            }
+        }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        init::configure(config);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let call = Call::new("lookup", request, parent);
+        let work = |vfs: &Arc<Vfs>| vfs.lookup(ino(parent), name);
+        self.soon(call, reply, work, move |reply, found| {
+            reply::entry_or_absent(reply, parent, found);
+        });
+    }
+
+    fn getattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        let call = Call::new("getattr", request, node);
+        self.now(
+            &call,
+            reply,
+            |vfs| vfs.getattr(ino(node)),
+            |reply, attr| reply::attributes(reply, node, &attr),
+        );
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let call = Call::new("setattr", request, node);
+        let wanted = SetAttr {
+            mode: mode.map(|mode| mode & MODE_MASK),
+            uid,
+            gid,
+            size,
+            atime: atime.map(reply::set_time),
+            mtime: mtime.map(reply::set_time),
+            fh: handle.map(|handle| handle.0),
+        };
+        let work = |vfs: &Arc<Vfs>| vfs.setattr(ino(node), &wanted);
+        let changed = self.changed(node);
+        self.soon(call, reply, work, move |reply, attr| {
+            reply::attributes(reply, node, &attr);
+            changed();
+        });
+    }
+
+    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+        let call = Call::new("readlink", request, node);
+        self.soon(call, reply, |vfs| vfs.readlink(ino(node)), reply::bytes);
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let call = Call::new("mknod", request, parent);
+        let work = |vfs: &Arc<Vfs>| {
+            if FileType::from_raw_mode(mode) != FileType::RegularFile {
+                return Err(VfsError::NotPermitted);
+            }
+            let flags = file_flags((OFlags::WRONLY | OFlags::EXCL).bits().cast_signed());
+            let (attr, opened) = vfs.create(ino(parent), name, mode & MODE_MASK, flags)?;
+            vfs.release(attr.ino, opened.fh);
+            Ok(attr)
+        };
+        self.now(&call, reply, work, |reply, attr| {
+            reply::entry(reply, parent, attr);
+        });
+        self.changed_below(parent, name);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let call = Call::new("mkdir", request, parent);
+        let work = |vfs: &Arc<Vfs>| vfs.mkdir(ino(parent), name, mode & MODE_MASK);
+        self.now(&call, reply, work, |reply, attr| {
+            reply::entry(reply, parent, attr);
+        });
+        self.changed_below(parent, name);
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let call = Call::new("unlink", request, parent);
+        self.now(
+            &call,
+            reply,
+            |vfs| vfs.unlink(ino(parent), name),
+            reply::done,
+        );
+        self.changed_below(parent, name);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let call = Call::new("rmdir", request, parent);
+        self.now(
+            &call,
+            reply,
+            |vfs| vfs.rmdir(ino(parent), name),
+            reply::done,
+        );
+        self.changed_below(parent, name);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let call = Call::new("symlink", request, parent);
+        let work = |vfs: &Arc<Vfs>| vfs.symlink(ino(parent), name, target);
+        self.now(&call, reply, work, |reply, attr| {
+            reply::entry(reply, parent, attr);
+        });
+        self.changed_below(parent, name);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let call = Call::new("rename", request, parent);
+        let work = |vfs: &Arc<Vfs>| {
+            let mode = rename_mode(flags)?;
+            vfs.rename(ino(parent), name, ino(new_parent), new_name, mode)
+        };
+        self.now(&call, reply, work, reply::done);
+        self.changed_below(parent, name);
+        self.changed_below(new_parent, new_name);
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _new_parent: INodeNo,
+        _new_name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        // The service knows no hard links.
+        reply.error(Errno::EPERM);
+    }
+
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let call = Call::new("open", request, node);
+        let flags = file_flags(flags.0);
+        let access = if flags.write {
+            Access::Write
+        } else {
+            Access::Read
+        };
+        let work = |vfs: &Arc<Vfs>| {
+            // `cp a A` cannot see that both are one file, and would empty it while reading it.
+            if flags.truncate && is_other_spelling(node) && vfs.is_open(ino(node)) {
+                return Err(VfsError::Busy);
+            }
+            vfs.open(ino(node), flags)
+        };
+        self.now(&call, reply, work, |reply, mut opened| {
+            self.files.opened(ino(node));
+            // Its pages are kept under the spelling that the file has.
+            opened.direct_io |= is_other_spelling(node);
+            reply::opened(reply, &opened, access);
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let call = Call::new("create", request, parent);
+        let work =
+            |vfs: &Arc<Vfs>| vfs.create(ino(parent), name, mode & MODE_MASK, file_flags(flags));
+        self.now(&call, reply, work, |reply, (attr, opened)| {
+            self.files.opened(attr.ino);
+            reply::created(reply, parent, &attr, &opened);
+        });
+        self.changed_below(parent, name);
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let call = Call::new("read", request, node);
+        let work = |vfs: &Arc<Vfs>| vfs.read(ino(node), handle.0, offset, size);
+        self.soon(call, reply, work, reply::bytes);
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let call = Call::new("write", request, node);
+        let work = |vfs: &Arc<Vfs>| vfs.write(ino(node), handle.0, offset, data);
+        self.now(&call, reply, work, reply::written);
+    }
+
+    fn flush(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let call = Call::new("flush", request, node);
+        let work = |vfs: &Arc<Vfs>| vfs.flush(ino(node), handle.0);
+        let changed = self.changed(node);
+        self.soon(call, reply, work, move |reply, ()| {
+            reply::done(reply, ());
+            changed();
+        });
+    }
+
+    fn release(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let call = Call::new("release", request, node);
+        call.span.in_scope(|| self.vfs.release(ino(node), handle.0));
+        if self.files.closed(ino(node)) {
+            self.notify.closed();
+        }
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let call = Call::new("fsync", request, node);
+        let work = |vfs: &Arc<Vfs>| vfs.fsync(ino(node), handle.0, datasync);
+        self.now(&call, reply, work, reply::done);
+    }
+
+    fn opendir(&self, request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let call = Call::new("opendir", request, node);
+        let work = |vfs: &Arc<Vfs>| vfs.opendir(ino(node));
+        self.soon(call, reply, work, reply::opened_directory);
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let call = Call::new("readdir", request, node);
+        let mut sink = |entry| reply::add_name(&mut reply, &entry);
+        let result = call
+            .span
+            .in_scope(|| self.vfs.readdir(ino(node), handle.0, offset, &mut sink));
+        call.answer(reply, result, |reply, ()| reply.ok());
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let call = Call::new("readdirplus", request, node);
+        let mut sink = |entry| reply::add_plus(&mut reply, node, &entry);
+        let result = call
+            .span
+            .in_scope(|| self.vfs.readdir(ino(node), handle.0, offset, &mut sink));
+        call.answer(reply, result, |reply, ()| reply.ok());
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.releasedir(handle.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let call = Call::new("fsyncdir", request, node);
+        self.now(&call, reply, |vfs| vfs.fsyncdir(ino(node)), reply::done);
+    }
+
+    fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
+        reply::figures(reply, &self.vfs.statfs());
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let call = Call::new("setxattr", request, node);
+        let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
+        let create = flags.contains(XattrFlags::CREATE);
+        let replace = flags.contains(XattrFlags::REPLACE);
+        let work = |vfs: &Arc<Vfs>| {
+            check_attribute(name)?;
+            vfs.setxattr(ino(node), name, value, create, replace)
+        };
+        self.now(&call, reply, work, reply::done);
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        buffer: u32,
+        reply: ReplyXattr,
+    ) {
+        if !is_user_attribute(name) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let call = Call::new("getxattr", request, node);
+        let work = |vfs: &Arc<Vfs>| vfs.getxattr(ino(node), name);
+        self.now(&call, reply, work, |reply, value| {
+            reply::attribute_value(reply, &value, buffer);
+        });
+    }
+
+    fn listxattr(&self, request: &Request, node: INodeNo, buffer: u32, reply: ReplyXattr) {
+        let call = Call::new("listxattr", request, node);
+        let work = |vfs: &Arc<Vfs>| vfs.listxattr(ino(node));
+        self.now(&call, reply, work, |reply, names| {
+            reply::attribute_value(reply, &names, buffer);
+        });
+    }
+
+    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let call = Call::new("removexattr", request, node);
+        let work = |vfs: &Arc<Vfs>| {
+            check_attribute(name)?;
+            vfs.removexattr(ino(node), name)
+        };
+        self.now(&call, reply, work, reply::done);
+    }
+
+    fn access(&self, _request: &Request, _node: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks the mode bits by itself; once told so, it does not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // Files are always ready; once told so, the kernel does not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let call = Call::new("fallocate", request, node);
+        let work = |vfs: &Arc<Vfs>| vfs.fallocate(ino(node), handle.0, offset, length, mode);
+        self.now(&call, reply, work, reply::done);
+    }
+
+    fn lseek(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let call = Call::new("lseek", request, node);
+        let work = |vfs: &Arc<Vfs>| vfs.lseek(ino(node), handle.0, offset, whence);
+        self.now(&call, reply, work, reply::position);
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _from: INodeNo,
+        _from_handle: FileHandle,
+        _from_offset: u64,
+        _to: INodeNo,
+        _to_handle: FileHandle,
+        _to_offset: u64,
+        _length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The kernel copies by reading and writing; once told so, it does not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+}

@@ -1,0 +1,26 @@
+//! The border with the kernel: a FUSE mount on one side, [`onedrivefs_vfs`] on the other.
+//!
+//! Everything that is peculiar to FUSE, to mounting and to the fuser library stays in this crate:
+//! the request handlers, the only table from errors to errno, the life of a mount from its checks
+//! to its teardown, and the thread that tells the kernel what to forget. What a call *means* is
+//! decided by the vfs.
+
+mod adapter;
+mod call;
+mod detach;
+mod device;
+mod errno;
+mod error;
+mod fusermount;
+mod init;
+mod mountpoint;
+mod mounts;
+mod notify;
+mod open_files;
+mod reply;
+mod session;
+
+pub use detach::unmount_path;
+pub use error::MountError;
+pub use mounts::{abort, is_stale};
+pub use session::{MountOptions, Mounted, SessionEnd, Teardown, mount};

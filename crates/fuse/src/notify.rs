@@ -1,0 +1,325 @@
+//! Tells the kernel what to forget, from one thread of its own.
+//!
+//! Each notification is a system call that may wait: dropping pages waits for reads of the inode
+//! that are under way, forgetting a name waits for lookups and creations in its directory. Sent
+//! from a thread that answers such requests it would wait for itself, so nothing but this thread
+//! ever sends one, and it holds no lock meanwhile. Callers publish their change first and hand
+//! over the notification afterwards; the other way round a racing lookup would cache the old
+//! state again.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use fuser::{INodeNo, Notifier};
+use onedrivefs_core::Ino;
+use onedrivefs_vfs::KernelChange;
+use rustix::io::Errno;
+
+use crate::open_files::OpenFiles;
+
+/// Batches that may wait. A batch is what one committed change set brought; when so many wait,
+/// the source of further changes is held up rather than a notification lost.
+const QUEUE_BATCHES: usize = 256;
+
+/// Notifications sent in a row before requests get a chance: each one locks a directory or an
+/// inode in the kernel.
+const BURST: usize = 128;
+
+/// The pause after a burst.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// An offset that makes the kernel forget attributes and leave the pages alone.
+const ATTRIBUTES_ONLY: i64 = -1;
+
+/// What the kernel can be told.
+pub(crate) trait Kernel: Send + 'static {
+    /// Forgets a name, present or absent.
+    fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()>;
+    /// Forgets the attributes of an inode.
+    fn forget_attributes(&self, ino: Ino) -> io::Result<()>;
+    /// Forgets attributes and pages of an inode.
+    fn forget_content(&self, ino: Ino) -> io::Result<()>;
+    /// Forgets a name and tells those who watch the file that it is gone.
+    fn announce_deletion(&self, parent: Ino, child: Ino, name: &OsStr) -> io::Result<()>;
+}
+
+impl Kernel for Notifier {
+    fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
+        self.inval_entry(INodeNo(parent.0), name)
+    }
+
+    fn forget_attributes(&self, ino: Ino) -> io::Result<()> {
+        self.inval_inode(INodeNo(ino.0), ATTRIBUTES_ONLY, 0)
+    }
+
+    fn forget_content(&self, ino: Ino) -> io::Result<()> {
+        self.inval_inode(INodeNo(ino.0), 0, 0)
+    }
+
+    fn announce_deletion(&self, parent: Ino, child: Ino, name: &OsStr) -> io::Result<()> {
+        self.delete(INodeNo(parent.0), INodeNo(child.0), name)
+    }
+}
+
+/// What the thread is handed.
+#[derive(Debug)]
+enum Message {
+    /// Changes to announce, in order.
+    Changes(Vec<KernelChange>),
+    /// A file with deferred pages was closed.
+    Closed,
+    /// The end.
+    Stop,
+}
+
+/// The entrance to the notification thread.
+#[derive(Clone, Debug)]
+pub(crate) struct NotifyQueue {
+    sender: SyncSender<Message>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// The other end of a [`NotifyQueue`], until its thread is started.
+pub(crate) struct NotifyWork {
+    receiver: Receiver<Message>,
+    stopping: Arc<AtomicBool>,
+    files: Arc<OpenFiles>,
+}
+
+/// Makes a queue for a mount whose open files are `files`.
+pub(crate) fn queue(files: Arc<OpenFiles>) -> (NotifyQueue, NotifyWork) {
+    let (sender, receiver) = sync_channel(QUEUE_BATCHES);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let queue = NotifyQueue {
+        sender,
+        stopping: Arc::clone(&stopping),
+    };
+    let work = NotifyWork {
+        receiver,
+        stopping,
+        files,
+    };
+    (queue, work)
+}
+
+impl NotifyQueue {
+    /// Hands over changes. Waits while the queue is full, so this must not be called from a
+    /// request handler. After [`Self::stop`] it does nothing.
+    pub(crate) fn send(&self, changes: Vec<KernelChange>) {
+        if changes.is_empty() || self.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        // The thread is gone only after the end, when there is nothing left to announce to.
+        drop(self.sender.send(Message::Changes(changes)));
+    }
+
+    /// Says that a file with deferred pages was closed. Never waits: while the queue is full the
+    /// thread looks for closed files anyway.
+    pub(crate) fn closed(&self) {
+        drop(self.sender.try_send(Message::Closed));
+    }
+
+    /// Ends the thread. What has not been announced no longer matters to a mount that goes away.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        // A full queue wakes the thread as well.
+        drop(self.sender.try_send(Message::Stop));
+    }
+}
+
+impl NotifyWork {
+    /// Starts the thread.
+    pub(crate) fn start(self, kernel: impl Kernel) -> io::Result<()> {
+        thread::Builder::new()
+            .name("fuse-notify".to_owned())
+            .spawn(move || self.run(&kernel))
+            .map(drop)
+    }
+
+    /// Announces until told to stop or the connection is gone.
+    fn run(self, kernel: &impl Kernel) {
+        let mut sent = 0;
+        while let Ok(message) = self.receiver.recv() {
+            let changes = match message {
+                Message::Changes(changes) => changes,
+                Message::Closed => Vec::new(),
+                Message::Stop => return,
+            };
+            for change in &changes {
+                self.tell(&mut sent, || self.announce(kernel, change));
+            }
+            for ino in self.files.take_closed() {
+                self.tell(&mut sent, || kernel.forget_content(ino));
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+
+    /// Sends one notification unless the end has begun, and pauses after a burst.
+    fn tell(&self, sent: &mut usize, send: impl FnOnce() -> io::Result<()>) {
+        if self.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        match send() {
+            Ok(()) => {}
+            Err(error) if is_disconnected(&error) => self.stopping.store(true, Ordering::Release),
+            // The kernel refuses what it has forgotten already, in one way or another.
+            Err(error) => tracing::debug!(%error, "the kernel refused a notification"),
+        }
+        *sent += 1;
+        if sent.is_multiple_of(BURST) {
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Turns a change into notifications.
+    fn announce(&self, kernel: &impl Kernel, change: &KernelChange) -> io::Result<()> {
+        match change {
+            KernelChange::Entry { parent, name } => kernel.forget_entry(*parent, OsStr::new(name)),
+            KernelChange::Attributes { ino } => kernel.forget_attributes(*ino),
+            KernelChange::Content { ino } if self.files.defer_if_open(*ino) => {
+                kernel.forget_attributes(*ino)
+            }
+            KernelChange::Content { ino } => kernel.forget_content(*ino),
+            KernelChange::Deleted {
+                parent,
+                child,
+                name,
+            } => {
+                let name = OsStr::new(name);
+                // Refused for a directory that has cached children, and for a mountpoint.
+                kernel
+                    .announce_deletion(*parent, *child, name)
+                    .or_else(|_| kernel.forget_entry(*parent, name))
+            }
+        }
+    }
+}
+
+/// Tells whether the mount is gone.
+fn is_disconnected(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NODEV | Errno::NOTCONN | Errno::CONNABORTED)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A kernel that writes down what it is told.
+    struct Recorder {
+        told: mpsc::Sender<String>,
+        /// When set, a notification waits until a unit arrives.
+        gate: Option<Receiver<()>>,
+    }
+
+    impl Recorder {
+        fn write(&self, line: String) -> io::Result<()> {
+            self.told.send(line).map_err(io::Error::other)?;
+            if let Some(gate) = &self.gate {
+                gate.recv().map_err(io::Error::other)?;
+            }
+            Ok(())
+        }
+    }
+
+    impl Kernel for Recorder {
+        fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
+            self.write(format!("entry {parent} {}", name.display()))
+        }
+        fn forget_attributes(&self, ino: Ino) -> io::Result<()> {
+            self.write(format!("attributes {ino}"))
+        }
+        fn forget_content(&self, ino: Ino) -> io::Result<()> {
+            self.write(format!("content {ino}"))
+        }
+        fn announce_deletion(&self, parent: Ino, child: Ino, name: &OsStr) -> io::Result<()> {
+            if name == "full" {
+                return Err(Errno::NOTEMPTY.into());
+            }
+            self.write(format!("deletion {parent} {child} {}", name.display()))
+        }
+    }
+
+    /// Long enough for any machine; reached only when the test fails.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn entry(name: &str) -> KernelChange {
+        KernelChange::Entry {
+            parent: Ino(1),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn changes_arrive_in_order_and_open_files_keep_their_pages() {
+        let files = Arc::new(OpenFiles::default());
+        let (queue, work) = queue(Arc::clone(&files));
+        let (told, heard) = mpsc::channel();
+        work.start(Recorder { told, gate: None }).unwrap();
+        files.opened(Ino(5));
+        let deleted = |name: &str| KernelChange::Deleted {
+            parent: Ino(1),
+            child: Ino(9),
+            name: name.to_owned(),
+        };
+        queue.send(vec![
+            entry("a"),
+            KernelChange::Attributes { ino: Ino(4) },
+            KernelChange::Content { ino: Ino(4) },
+            KernelChange::Content { ino: Ino(5) },
+            deleted("gone"),
+            deleted("full"),
+        ]);
+        let expect = |line: &str| assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), line);
+        expect("entry 1 a");
+        expect("attributes 4");
+        expect("content 4");
+        expect("attributes 5");
+        expect("deletion 1 9 gone");
+        expect("entry 1 full");
+        assert!(files.closed(Ino(5)));
+        queue.closed();
+        expect("content 5");
+        queue.stop();
+        assert!(heard.recv_timeout(PATIENCE).is_err());
+    }
+
+    #[test]
+    fn a_full_queue_holds_the_sender_up_and_the_end_lets_it_go() {
+        let (queue, work) = queue(Arc::new(OpenFiles::default()));
+        let (told, heard) = mpsc::channel();
+        let (open, gate) = mpsc::channel();
+        work.start(Recorder {
+            told,
+            gate: Some(gate),
+        })
+        .unwrap();
+        let (done, finished) = mpsc::channel();
+        let sender = queue.clone();
+        thread::spawn(move || {
+            for _ in 0..2 * QUEUE_BATCHES {
+                sender.send(vec![entry("a"), entry("b")]);
+            }
+            done.send(()).unwrap();
+        });
+        assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), "entry 1 a");
+        assert!(finished.try_recv().is_err());
+        queue.stop();
+        open.send(()).unwrap();
+        finished.recv_timeout(PATIENCE).unwrap();
+        assert!(heard.recv_timeout(PATIENCE).is_err(), "sent after the end");
+    }
+}
