@@ -1,0 +1,267 @@
+//! What is remembered about an account, so that its drives can be mounted again without asking
+//! anybody, also without a network.
+//!
+//! Secrets are not here: tokens have their own file, and a client secret stays in the file its
+//! owner keeps it in.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use onedrivefs_core::{DriveId, DriveKind};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Layer;
+use crate::failure::{Explain, Failure, Outcome};
+use crate::paths::{AccountName, Dirs, unreadable, write_private};
+
+/// The record of one account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct AccountRecord {
+    /// The application (client) id used to sign in.
+    pub(crate) client_id: String,
+    /// The tenant signed in to.
+    pub(crate) tenant: String,
+    /// The cloud the account belongs to.
+    pub(crate) cloud: String,
+    /// The permissions asked for.
+    pub(crate) scopes: Vec<String>,
+    /// The registered redirect address, if it is not the usual one.
+    pub(crate) redirect_uri: Option<String>,
+    /// Where the secret of a confidential application lies.
+    pub(crate) client_secret_file: Option<PathBuf>,
+    /// Who signed in.
+    pub(crate) user: Option<User>,
+    /// Drives seen so far.
+    pub(crate) drives: Vec<DriveRecord>,
+}
+
+/// A person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct User {
+    /// Id in the directory.
+    pub(crate) id: String,
+    /// Name as people write it.
+    pub(crate) name: String,
+    /// Sign-in name.
+    pub(crate) principal: String,
+}
+
+/// A drive that was seen once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DriveRecord {
+    /// Its id.
+    pub(crate) id: DriveId,
+    /// Its kind.
+    pub(crate) kind: DriveKind,
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether it is the signed-in person's own drive.
+    #[serde(default)]
+    pub(crate) own: bool,
+    /// The site it was found through, as written on the command line.
+    #[serde(default)]
+    pub(crate) site: Option<String>,
+    /// Whether it is the library mounted when only the site is named.
+    #[serde(default)]
+    pub(crate) site_default: bool,
+}
+
+impl AccountRecord {
+    /// Reads the record; an account never signed in to has none.
+    pub(crate) fn load(dirs: &Dirs, account: &AccountName) -> Outcome<Option<Self>> {
+        let path = dirs.account_file(account);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|error| unreadable(&path, error))?,
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Failure::because(format!("reading {}", path.display()), error)
+                .next(format!("run `onedrivefs login --account {account}` again"))
+        })
+    }
+
+    /// Writes the record.
+    pub(crate) fn save(&self, dirs: &Dirs, account: &AccountName) -> Outcome {
+        let bytes = serde_json::to_vec_pretty(self).explain(|| "saving the account".to_owned())?;
+        write_private(&dirs.account_file(account), &bytes)
+    }
+
+    /// Remembers a drive; what was known about it before and is not known now is kept.
+    pub(crate) fn remember(&mut self, drive: DriveRecord) {
+        if drive.own {
+            self.drives.iter_mut().for_each(|known| known.own = false);
+        }
+        match self.drives.iter_mut().find(|known| known.id == drive.id) {
+            Some(known) => {
+                known.kind = drive.kind;
+                known.name = drive.name;
+                known.own |= drive.own;
+                if drive.site.is_some() {
+                    known.site = drive.site;
+                    known.site_default = drive.site_default;
+                }
+            }
+            None => self.drives.push(drive),
+        }
+    }
+
+    /// The signed-in person's own drive.
+    pub(crate) fn own_drive(&self) -> Option<&DriveRecord> {
+        self.drives.iter().find(|drive| drive.own)
+    }
+
+    /// The drive of this id.
+    pub(crate) fn drive(&self, id: &DriveId) -> Option<&DriveRecord> {
+        self.drives.iter().find(|drive| drive.id == *id)
+    }
+
+    /// A library of a site, or its default one.
+    pub(crate) fn library(&self, site: &str, library: Option<&str>) -> Option<&DriveRecord> {
+        self.drives
+            .iter()
+            .filter(|drive| drive.site.as_deref() == Some(site))
+            .find(|drive| match library {
+                Some(name) => drive.name == name,
+                None => drive.site_default,
+            })
+    }
+}
+
+/// Lists the accounts that were signed in to, in the order of their names.
+pub(crate) fn list(dirs: &Dirs) -> Outcome<Vec<AccountName>> {
+    let entries = match fs::read_dir(&dirs.state) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| unreadable(&dirs.state, error))?,
+    };
+    let mut names: Vec<AccountName> = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|name| dirs.account_file(name).exists())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Finds the account that is meant: the one named, the configured one, the one signed in to
+/// without a name, or the only one there is.
+pub(crate) fn choose(
+    dirs: &Dirs,
+    config: &Layer,
+    named: Option<&AccountName>,
+) -> Outcome<(AccountName, AccountRecord)> {
+    let name = match named.or(config.account.as_ref()) {
+        Some(name) => name.clone(),
+        None => only_account(dirs)?,
+    };
+    match AccountRecord::load(dirs, &name)? {
+        Some(record) => Ok((name, record)),
+        None => Err(not_signed_in(&name)),
+    }
+}
+
+fn only_account(dirs: &Dirs) -> Outcome<AccountName> {
+    let mut accounts = list(dirs)?;
+    let unnamed = AccountName::default();
+    match accounts.len() {
+        0 => Ok(unnamed),
+        _ if accounts.contains(&unnamed) => Ok(unnamed),
+        1 => Ok(accounts.remove(0)),
+        _ => {
+            let names: Vec<&str> = accounts.iter().map(AccountName::as_str).collect();
+            Err(Failure::usage(
+                "choosing an account",
+                format!("there are several: {}", names.join(", ")),
+            )
+            .next("name one with --account, or set `account` in the configuration"))
+        }
+    }
+}
+
+fn not_signed_in(name: &AccountName) -> Failure {
+    let command = if *name == AccountName::default() {
+        "onedrivefs login".to_owned()
+    } else {
+        format!("onedrivefs login --account {name}")
+    };
+    Failure::new(format!("account {name}"), "nobody has signed in yet").next(format!(
+        "run `{command}`; to try without an account: `onedrivefs demo ~/OneDrive-demo`"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drive(id: &str, name: &str) -> DriveRecord {
+        DriveRecord {
+            id: DriveId::new(id),
+            kind: DriveKind::Business,
+            name: name.to_owned(),
+            own: false,
+            site: None,
+            site_default: false,
+        }
+    }
+
+    #[test]
+    fn a_record_survives_the_disk() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let dirs = Dirs::below(root.path(), root.path().join("run"));
+        let name: AccountName = "work".parse().expect("valid");
+        assert_eq!(AccountRecord::load(&dirs, &name).expect("absent"), None);
+        let mut record = AccountRecord {
+            client_id: "id".into(),
+            ..AccountRecord::default()
+        };
+        record.remember(DriveRecord {
+            own: true,
+            ..drive("b!1", "OneDrive")
+        });
+        record.save(&dirs, &name).expect("saved");
+        assert_eq!(
+            AccountRecord::load(&dirs, &name).expect("read"),
+            Some(record)
+        );
+        assert_eq!(list(&dirs).expect("listed"), vec![name.clone()]);
+        let (chosen, _) = choose(&dirs, &Layer::default(), None).expect("the only one");
+        assert_eq!(chosen, name);
+    }
+
+    #[test]
+    fn choosing_among_none_and_several_is_explained() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let dirs = Dirs::below(root.path(), root.path().join("run"));
+        let none = choose(&dirs, &Layer::default(), None).expect_err("none");
+        assert!(
+            none.to_string().contains("next: run `onedrivefs login`"),
+            "{none}"
+        );
+        for name in ["a", "b"] {
+            let name = name.parse().expect("valid");
+            AccountRecord::default().save(&dirs, &name).expect("saved");
+        }
+        let several = choose(&dirs, &Layer::default(), None).expect_err("several");
+        assert!(several.to_string().contains("a, b"), "{several}");
+    }
+
+    #[test]
+    fn drives_are_remembered_once() {
+        let mut record = AccountRecord::default();
+        record.remember(DriveRecord {
+            own: true,
+            ..drive("b!1", "OneDrive")
+        });
+        record.remember(drive("b!1", "Renamed"));
+        record.remember(DriveRecord {
+            site: Some("https://x/sites/t".into()),
+            site_default: true,
+            ..drive("b!2", "Documents")
+        });
+        assert_eq!(record.drives.len(), 2);
+        assert_eq!(record.own_drive().map(|d| d.name.as_str()), Some("Renamed"));
+        assert!(record.library("https://x/sites/t", None).is_some());
+        assert!(record.library("https://x/sites/t", Some("Other")).is_none());
+    }
+}

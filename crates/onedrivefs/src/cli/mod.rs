@@ -1,0 +1,360 @@
+//! The command line: one file per command, the definitions in one place so that help,
+//! completions and manual pages cannot differ.
+
+mod accounts;
+mod completions;
+mod daemons;
+mod demo;
+mod doctor;
+mod drives;
+mod login;
+mod logout;
+mod mount;
+mod parked;
+mod service;
+mod status;
+mod sync;
+mod unmount;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::failure::{Explain, Outcome};
+use crate::logging::{self, Verbosity};
+use crate::paths::AccountName;
+use crate::size::ByteSize;
+
+/// Mounts OneDrive and SharePoint libraries as a local file system.
+///
+/// Files appear at once and are fetched when they are read; changes are kept on this machine first
+/// and sent in the background, also after days without a network.
+#[derive(Debug, Parser)]
+#[command(name = "onedrivefs", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sign in to an account
+    Login(LoginArgs),
+    /// Sign out of an account
+    Logout(LogoutArgs),
+    /// List the accounts signed in to, and what is mounted
+    Accounts(AccountsArgs),
+    /// List the drives an account can mount
+    Drives(DrivesArgs),
+    /// Mount a drive and serve it until it is unmounted
+    Mount(MountArgs),
+    /// Unmount, after everything accepted is safe on this machine
+    Unmount(UnmountArgs),
+    /// Mount a simulated drive, without an account or a network
+    Demo(DemoArgs),
+    /// Mount at every login, through systemd
+    Service(ServiceArgs),
+    /// Show the state of a mount, or of one file
+    Status(StatusArgs),
+    /// Wait until all local changes are sent and remote ones are applied
+    Sync(SyncArgs),
+    /// Try changes again that could not be sent
+    Retry(PathsArgs),
+    /// Copy the local bodies of changes that could not be sent to the current directory
+    Export(PathsArgs),
+    /// Give up changes that could not be sent
+    Discard(PathsArgs),
+    /// Find out what is wrong with the set-up
+    Doctor(DoctorArgs),
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AccountArg {
+    /// The account, by the name given at login
+    #[arg(long, value_name = "NAME")]
+    account: Option<AccountName>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The redirect URI to register is http://localhost, platform \"Public \
+                  client/native\"; any port is used then. Another one is set as redirect_uri below \
+                  [accounts.NAME] in the configuration, exactly as registered."
+)]
+pub(crate) struct LoginArgs {
+    #[command(flatten)]
+    account: AccountArg,
+    /// Sign in on another device by typing a code, instead of in this machine's browser
+    #[arg(long)]
+    device_code: bool,
+    /// Application (client) id of your app registration
+    #[arg(long, value_name = "ID", env = "ONEDRIVEFS_CLIENT_ID")]
+    client_id: Option<String>,
+    /// Tenant id or domain, or common, organizations, consumers [default: common]
+    #[arg(long, value_name = "T")]
+    tenant: Option<String>,
+    /// The cloud of the account: global, usgov-l4, usgov-l5 or china [default: global]
+    #[arg(long, value_name = "C")]
+    cloud: Option<String>,
+    /// File with the client secret, for registrations of platform "Web"
+    #[arg(long, value_name = "F", conflicts_with = "device_code")]
+    client_secret_file: Option<PathBuf>,
+    /// Permission to ask for, instead of the usual ones; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    #[command(flatten)]
+    account: AccountArg,
+    /// Remove everything kept about the account on this machine, including its cache
+    #[arg(long)]
+    forget: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AccountsArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrivesArgs {
+    #[command(flatten)]
+    account: AccountArg,
+    /// List the libraries of SharePoint sites: a site's address, or words of its name
+    #[arg(long, value_name = "SEARCH")]
+    site: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MountArgs {
+    #[command(flatten)]
+    account: AccountArg,
+    /// The drive, by its id as `onedrivefs drives` prints it [default: your own drive]
+    #[arg(long, value_name = "ID", conflicts_with = "site")]
+    drive: Option<String>,
+    /// A library of this SharePoint site
+    #[arg(long, value_name = "URL")]
+    site: Option<String>,
+    /// The library of the site, by name [default: its first one]
+    #[arg(long, value_name = "NAME", requires = "site")]
+    library: Option<String>,
+    /// Refuse all changes
+    #[arg(long)]
+    read_only: bool,
+    /// Let other users of this machine in
+    #[arg(long)]
+    allow_other: bool,
+    /// Limit of the content cache, for example 10GiB
+    #[arg(long, value_name = "SIZE")]
+    cache_size: Option<ByteSize>,
+    /// Longest time between two looks for remote changes
+    #[arg(long, value_name = "SECONDS")]
+    poll: Option<u64>,
+    /// Any key of the configuration; may be repeated
+    #[arg(long = "option", value_name = "KEY=VALUE")]
+    options: Vec<String>,
+    /// An empty directory
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnmountArgs {
+    /// Where it is mounted
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Add this many small files
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    files: u64,
+    /// An empty directory; created if it is missing
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION")]
+    action: ServiceAction,
+    /// Where to mount
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ServiceAction {
+    /// Mount now and at every login
+    Enable,
+    /// Unmount now and no longer mount at login
+    Disable,
+    /// Say whether it runs
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// A file or folder in a mount, or a mountpoint [default: the only mount]
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Show changes until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SyncArgs {
+    /// Wait only for what is below this path
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "S")]
+    timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PathsArgs {
+    /// Files or folders in a mount
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Directory for the pages
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// Runs the command that was given.
+pub(crate) fn run(cli: Cli) -> Outcome {
+    logging::start(match cli.command {
+        Command::Mount(_) | Command::Demo(_) => Verbosity::Daemon,
+        _ => Verbosity::Command,
+    });
+    match cli.command {
+        Command::Accounts(args) => accounts::run(&args),
+        Command::Service(args) => service::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => completions::man(&args),
+        Command::Login(args) => block_on(login::run(args)),
+        Command::Logout(args) => block_on(logout::run(&args)),
+        Command::Drives(args) => block_on(drives::run(&args)),
+        Command::Mount(args) => block_on(mount::run(args)),
+        Command::Unmount(args) => block_on(unmount::run(&args)),
+        Command::Demo(args) => block_on(demo::run(&args)),
+        Command::Status(args) => block_on(status::run(&args)),
+        Command::Sync(args) => block_on(sync::run(&args)),
+        Command::Retry(args) => block_on(parked::retry(&args)),
+        Command::Export(args) => block_on(parked::export(&args)),
+        Command::Discard(args) => block_on(parked::discard(&args)),
+        Command::Doctor(args) => block_on(doctor::run(&args)),
+    }
+}
+
+/// Runs a command on an event loop of its own, which does not outlive it: a task that still hangs
+/// on the network is left behind.
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .explain(|| "starting the event loop".to_owned())?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_documented_command_line_is_understood() {
+        for line in [
+            "onedrivefs login",
+            "onedrivefs login --account work --device-code --client-id x --tenant t --cloud china",
+            "onedrivefs login --client-secret-file /f --scope Files.Read --scope offline_access",
+            "onedrivefs logout --account work --forget",
+            "onedrivefs accounts --json",
+            "onedrivefs drives --account work --site Team --json",
+            "onedrivefs mount /m",
+            "onedrivefs mount --account w --drive b!x --read-only --allow-other /m",
+            "onedrivefs mount --site https://x/sites/y --library Docs --cache-size 2G --poll 5 /m",
+            "onedrivefs mount --option poll=5 --option upload=on-close /m",
+            "onedrivefs unmount /m",
+            "onedrivefs demo --files 10 /m",
+            "onedrivefs service enable /m",
+            "onedrivefs status",
+            "onedrivefs status /m/a --json --watch",
+            "onedrivefs sync /m --timeout 5",
+            "onedrivefs retry /m/a /m/b",
+            "onedrivefs export /m/a",
+            "onedrivefs discard /m/a",
+            "onedrivefs doctor --json",
+            "onedrivefs completions bash",
+            "onedrivefs man out",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "onedrivefs",
+            "onedrivefs mount",
+            "onedrivefs mount --library Docs /m",
+            "onedrivefs mount --drive x --site y /m",
+            "onedrivefs mount --cache-size much /m",
+            "onedrivefs login --account ../x",
+            "onedrivefs login --device-code --client-secret-file f",
+            "onedrivefs retry",
+            "onedrivefs service start /m",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

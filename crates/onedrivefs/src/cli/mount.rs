@@ -1,0 +1,240 @@
+//! `onedrivefs mount`.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use onedrivefs_core::DriveId;
+use onedrivefs_graph::{DriveInfo, GraphClient};
+
+use super::MountArgs;
+use crate::account::{self, AccountRecord, DriveRecord};
+use crate::config::{Layer, MountLayer};
+use crate::connect::{self, Patience, explain_graph};
+use crate::daemon::{self, Access, Plan};
+use crate::failure::{Failure, Outcome};
+use crate::paths::{AccountName, Dirs, absolute};
+
+/// Mounts a drive and serves it until it is unmounted.
+pub(crate) async fn run(args: MountArgs) -> Outcome {
+    let dirs = Dirs::from_env()?;
+    let config = layers(&args, Layer::load(&dirs.config_file)?)?;
+    let mountpoint = absolute(&args.mountpoint)?;
+    let wanted = wanted(args, mount_layer(&config, &mountpoint));
+    let (account, mut record) = account::choose(&dirs, &config, wanted.account.as_ref())?;
+    let graph = connect::client(&dirs, &config, &account, &record, Patience::Daemon)?;
+    let drive = Selection::of(&wanted)
+        .resolve(&dirs, &account, &mut record, &graph)
+        .await?;
+    daemon::serve(Plan {
+        dirs,
+        account,
+        drive,
+        graph,
+        config,
+        access: Access {
+            read_only: wanted.read_only.unwrap_or(false),
+            allow_other: wanted.allow_other.unwrap_or(false),
+        },
+        greeting: io::stderr().is_terminal().then(|| greeting(&mountpoint)),
+        mountpoint,
+    })
+    .await
+}
+
+fn greeting(mountpoint: &Path) -> String {
+    format!(
+        "Mounted at {0}. Ctrl-C ends it, as does `onedrivefs unmount {0}` elsewhere.",
+        mountpoint.display()
+    )
+}
+
+/// The command line over the environment and the file.
+fn layers(args: &MountArgs, below: Layer) -> Outcome<Layer> {
+    let mut layer = below;
+    for option in &args.options {
+        layer = Layer::from_option(option)?.over(layer);
+    }
+    let flags = Layer {
+        cache_size: args.cache_size,
+        poll: args.poll,
+        ..Layer::default()
+    };
+    Ok(flags.over(layer))
+}
+
+/// What the configuration says about a mountpoint.
+fn mount_layer(config: &Layer, mountpoint: &Path) -> MountLayer {
+    config
+        .mounts
+        .iter()
+        .find(|(path, _)| path.as_path() == mountpoint)
+        .map(|(_, layer)| layer.clone())
+        .unwrap_or_default()
+}
+
+/// The command line over what the configuration says about the mountpoint. A drive named on the
+/// command line replaces the configured one altogether.
+fn wanted(args: MountArgs, below: MountLayer) -> MountLayer {
+    let named = args.drive.is_some() || args.site.is_some();
+    let (drive, site, library) = if named {
+        (args.drive, args.site, args.library)
+    } else {
+        (below.drive, below.site, below.library)
+    };
+    MountLayer {
+        account: args.account.account.or(below.account),
+        drive,
+        site,
+        library,
+        read_only: Some(args.read_only || below.read_only.unwrap_or(false)),
+        allow_other: Some(args.allow_other || below.allow_other.unwrap_or(false)),
+    }
+}
+
+/// Which drive is meant.
+enum Selection {
+    /// The signed-in person's own.
+    Own,
+    /// The one of this id.
+    Id(DriveId),
+    /// A library of a site.
+    Site {
+        url: String,
+        library: Option<String>,
+    },
+}
+
+impl Selection {
+    fn of(wanted: &MountLayer) -> Self {
+        match (&wanted.drive, &wanted.site) {
+            (Some(id), _) => Self::Id(DriveId::new(id.as_str())),
+            (None, Some(url)) => Self::Site {
+                url: url.trim_end_matches('/').to_owned(),
+                library: wanted.library.clone(),
+            },
+            (None, None) => Self::Own,
+        }
+    }
+
+    /// Finds the drive: from memory when it was seen before, so that no network is needed.
+    async fn resolve(
+        &self,
+        dirs: &Dirs,
+        account: &AccountName,
+        record: &mut AccountRecord,
+        graph: &GraphClient,
+    ) -> Outcome<DriveRecord> {
+        if let Some(known) = self.remembered(record) {
+            return Ok(known.clone());
+        }
+        let found = self.ask(graph).await?;
+        record.remember(found.clone());
+        record.save(dirs, account)?;
+        Ok(found)
+    }
+
+    fn remembered<'a>(&self, record: &'a AccountRecord) -> Option<&'a DriveRecord> {
+        match self {
+            Self::Own => record.own_drive(),
+            Self::Id(id) => record.drive(id),
+            Self::Site { url, library } => record.library(url, library.as_deref()),
+        }
+    }
+
+    async fn ask(&self, graph: &GraphClient) -> Outcome<DriveRecord> {
+        let first = |what: String| {
+            move |error| explain_graph(&format!("{what}, which the first mount needs"), error)
+        };
+        match self {
+            Self::Own => {
+                let drive = graph.my_drive().await;
+                let drive = drive.map_err(first("looking up your drive".to_owned()))?;
+                Ok(DriveRecord {
+                    own: true,
+                    ..remembered_form(drive)
+                })
+            }
+            Self::Id(id) => {
+                let drive = graph.drive(id).await;
+                drive
+                    .map(remembered_form)
+                    .map_err(first(format!("looking up drive {}", id.as_str())))
+            }
+            Self::Site { url, library } => {
+                let drives = graph.site_drives(url).await;
+                let drives = drives.map_err(first(format!("looking up {url}")))?;
+                choose_library(drives, url, library.as_deref())
+            }
+        }
+    }
+}
+
+fn remembered_form(drive: DriveInfo) -> DriveRecord {
+    DriveRecord {
+        id: drive.id,
+        kind: drive.kind,
+        name: drive.name,
+        own: false,
+        site: None,
+        site_default: false,
+    }
+}
+
+/// The library of the name given, or the first one, which is the site's default.
+fn choose_library(
+    drives: Vec<DriveInfo>,
+    url: &str,
+    library: Option<&str>,
+) -> Outcome<DriveRecord> {
+    let names: Vec<String> = drives.iter().map(|drive| drive.name.clone()).collect();
+    let chosen = drives
+        .into_iter()
+        .enumerate()
+        .find(|(_, drive)| match library {
+            Some(name) => drive.name == name,
+            None => true,
+        });
+    match (chosen, library) {
+        (Some((index, drive)), _) => Ok(DriveRecord {
+            site: Some(url.to_owned()),
+            site_default: index == 0,
+            ..remembered_form(drive)
+        }),
+        (None, Some(name)) => Err(Failure::usage(
+            format!("library {name} of {url}"),
+            "there is no such library",
+        )
+        .next(format!("name one of: {}", names.join(", ")))),
+        (None, None) => Err(Failure::new(url, "the site has no document library")
+            .next("search with `onedrivefs drives --site NAME`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onedrivefs_core::DriveKind;
+
+    fn library(id: &str, name: &str) -> DriveInfo {
+        DriveInfo {
+            id: DriveId::new(id),
+            kind: DriveKind::DocumentLibrary,
+            name: name.to_owned(),
+            owner: None,
+            web_url: None,
+            quota: None,
+        }
+    }
+
+    #[test]
+    fn a_library_is_chosen_by_name_or_the_first_is_taken() {
+        let all = || vec![library("b!1", "Documents"), library("b!2", "Plans")];
+        let first = choose_library(all(), "https://x/s", None).expect("first");
+        assert_eq!((first.id.as_str(), first.site_default), ("b!1", true));
+        let named = choose_library(all(), "https://x/s", Some("Plans")).expect("named");
+        assert_eq!((named.id.as_str(), named.site_default), ("b!2", false));
+        let wrong = choose_library(all(), "https://x/s", Some("Plan")).expect_err("wrong");
+        assert!(wrong.to_string().contains("Documents, Plans"), "{wrong}");
+        assert!(choose_library(Vec::new(), "https://x/s", None).is_err());
+    }
+}

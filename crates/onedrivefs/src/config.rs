@@ -1,0 +1,470 @@
+//! The configuration: four layers, of which the later wins: built-in values, the file,
+//! the environment, the command line.
+//!
+//! A key that is not known is an error, never ignored: a misspelt `local_only` would upload what
+//! was meant to stay.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::de::DeTable;
+use url::Url;
+
+use crate::failure::{Explain, Failure, Outcome};
+use crate::paths::AccountName;
+use crate::size::ByteSize;
+
+/// Largest configuration file that is read, in bytes; a bigger one is some other file.
+const FILE_SIZE_MAX: u64 = 1 << 20;
+
+/// Environment variable that replaces the Graph endpoint.
+pub(crate) const ENV_GRAPH_URL: &str = "ONEDRIVEFS_GRAPH_URL";
+
+/// Environment variable that replaces the sign-in endpoint.
+pub(crate) const ENV_LOGIN_URL: &str = "ONEDRIVEFS_LOGIN_URL";
+
+/// One layer of the configuration; what it leaves out, the layer below decides.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Layer {
+    /// The account meant when none is named.
+    pub(crate) account: Option<AccountName>,
+    /// PEM file with certificate authorities trusted in addition to the system's.
+    pub(crate) ca_bundle: Option<PathBuf>,
+    /// Proxy for all requests, instead of the one the environment names.
+    pub(crate) proxy: Option<Url>,
+    /// Limit of the content cache of one drive.
+    pub(crate) cache_size: Option<ByteSize>,
+    /// Space on the disk that the cache leaves free.
+    pub(crate) free_space: Option<ByteSize>,
+    /// Longest time between two looks for remote changes, in seconds.
+    pub(crate) poll: Option<u64>,
+    /// Whether `close(2)` waits for the service.
+    pub(crate) upload: Option<UploadMode>,
+    /// How many files are uploaded at the same time.
+    pub(crate) parallel_uploads: Option<u16>,
+    /// How long a change rests before it is sent, in milliseconds.
+    pub(crate) upload_delay: Option<u64>,
+    /// What happens to names that the service refuses.
+    pub(crate) names: Option<NameMode>,
+    /// Patterns of names that never leave this machine.
+    pub(crate) local_only: Option<Vec<String>>,
+    /// Longest time a system call waits for a folder not known yet, in seconds.
+    pub(crate) metadata_timeout: Option<u64>,
+    /// Longest time a read waits for its first byte, in seconds.
+    pub(crate) read_timeout: Option<u64>,
+    /// Addresses of the service.
+    pub(crate) endpoints: Endpoints,
+    /// Settings of single accounts.
+    pub(crate) accounts: BTreeMap<String, AccountLayer>,
+    /// What is mounted where.
+    pub(crate) mounts: BTreeMap<PathBuf, MountLayer>,
+}
+
+/// Addresses that replace those of the account's cloud.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Endpoints {
+    /// Graph, including the version: `https://graph.microsoft.com/v1.0`.
+    pub(crate) graph: Option<Url>,
+    /// Sign-in: `https://login.microsoftonline.com`.
+    pub(crate) login: Option<Url>,
+}
+
+/// Settings of one account, used by `login`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AccountLayer {
+    /// The application (client) id.
+    pub(crate) client_id: Option<String>,
+    /// The tenant: an id, a domain, `common`, `organizations` or `consumers`.
+    pub(crate) tenant: Option<String>,
+    /// The cloud.
+    pub(crate) cloud: Option<String>,
+    /// File that holds the secret of a confidential application.
+    pub(crate) client_secret_file: Option<PathBuf>,
+    /// The registered redirect address, if it is not `http://localhost`.
+    pub(crate) redirect_uri: Option<String>,
+    /// The permissions to ask for.
+    pub(crate) scopes: Option<Vec<String>>,
+}
+
+/// What `mount` does at one mountpoint when the command line says nothing else.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MountLayer {
+    /// The account.
+    pub(crate) account: Option<AccountName>,
+    /// The drive's id.
+    pub(crate) drive: Option<String>,
+    /// Address of a SharePoint site.
+    pub(crate) site: Option<String>,
+    /// Name of a library of that site.
+    pub(crate) library: Option<String>,
+    /// Whether changes are refused.
+    pub(crate) read_only: Option<bool>,
+    /// Whether other users may enter.
+    pub(crate) allow_other: Option<bool>,
+}
+
+/// When `close(2)` of a changed file returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UploadMode {
+    /// Once the change is safe on this machine.
+    Background,
+    /// Once the service has it.
+    OnClose,
+}
+
+/// What happens to names that the service refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NameMode {
+    /// They are stored under a reversible spelling.
+    Encode,
+    /// Creating one fails.
+    Reject,
+}
+
+/// The keys of the top level, for finding the one that was meant.
+const TOP_KEYS: &[&str] = &[
+    "account",
+    "ca_bundle",
+    "proxy",
+    "cache_size",
+    "free_space",
+    "poll",
+    "upload",
+    "parallel_uploads",
+    "upload_delay",
+    "names",
+    "local_only",
+    "metadata_timeout",
+    "read_timeout",
+    "endpoints",
+    "accounts",
+    "mounts",
+];
+
+/// The keys of `[endpoints]`.
+const ENDPOINT_KEYS: &[&str] = &["graph", "login"];
+
+/// The keys of `[accounts.NAME]`.
+const ACCOUNT_KEYS: &[&str] = &[
+    "client_id",
+    "tenant",
+    "cloud",
+    "client_secret_file",
+    "redirect_uri",
+    "scopes",
+];
+
+/// The keys of `[mounts."PATH"]`.
+const MOUNT_KEYS: &[&str] = &[
+    "account",
+    "drive",
+    "site",
+    "library",
+    "read_only",
+    "allow_other",
+];
+
+impl Layer {
+    /// Reads the file; a missing one says nothing.
+    pub(crate) fn from_file(path: &Path) -> Outcome<Self> {
+        let text = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Ok(metadata) if metadata.len() > FILE_SIZE_MAX => {
+                return Err(Failure::usage(
+                    format!("configuration {}", path.display()),
+                    "is larger than 1 MiB",
+                )
+                .next("put the right file there"));
+            }
+            _ => fs::read_to_string(path)
+                .explain(|| format!("reading {}", path.display()))
+                .map_err(|failure| failure.next("check the owner and the mode of that file"))?,
+        };
+        Self::parse(&text, &format!("configuration {}", path.display()))
+    }
+
+    /// Reads the environment.
+    pub(crate) fn from_env() -> Outcome<Self> {
+        Ok(Self {
+            endpoints: Endpoints {
+                graph: env_url(ENV_GRAPH_URL)?,
+                login: env_url(ENV_LOGIN_URL)?,
+            },
+            ..Self::default()
+        })
+    }
+
+    /// Reads one `--option key=value`, where the value may do without quotes.
+    pub(crate) fn from_option(option: &str) -> Outcome<Self> {
+        let what = format!("--option {option}");
+        let Some((key, value)) = option.split_once('=') else {
+            return Err(Failure::usage(what, "is not of the form key=value")
+                .next("write for example --option poll=60"));
+        };
+        let (key, value) = (key.trim(), value.trim());
+        let bare = format!("{key} = {value}");
+        let text = match DeTable::parse(&bare) {
+            Ok(_) => bare,
+            Err(_) => format!("{key} = {}", toml::Value::String(value.to_owned())),
+        };
+        Self::parse(&text, &what)
+    }
+
+    /// Reads TOML; `source` begins the error text.
+    fn parse(text: &str, source: &str) -> Outcome<Self> {
+        let table = DeTable::parse(text).map_err(|error| complaint(text, source, &error))?;
+        check_keys(table.get_ref(), text, source)?;
+        toml::from_str(text).map_err(|error| complaint(text, source, &error))
+    }
+
+    /// Lays this layer over another one.
+    pub(crate) fn over(self, below: Self) -> Self {
+        let mut accounts = below.accounts;
+        accounts.extend(self.accounts);
+        let mut mounts = below.mounts;
+        mounts.extend(self.mounts);
+        Self {
+            account: self.account.or(below.account),
+            ca_bundle: self.ca_bundle.or(below.ca_bundle),
+            proxy: self.proxy.or(below.proxy),
+            cache_size: self.cache_size.or(below.cache_size),
+            free_space: self.free_space.or(below.free_space),
+            poll: self.poll.or(below.poll),
+            upload: self.upload.or(below.upload),
+            parallel_uploads: self.parallel_uploads.or(below.parallel_uploads),
+            upload_delay: self.upload_delay.or(below.upload_delay),
+            names: self.names.or(below.names),
+            local_only: self.local_only.or(below.local_only),
+            metadata_timeout: self.metadata_timeout.or(below.metadata_timeout),
+            read_timeout: self.read_timeout.or(below.read_timeout),
+            endpoints: Endpoints {
+                graph: self.endpoints.graph.or(below.endpoints.graph),
+                login: self.endpoints.login.or(below.endpoints.login),
+            },
+            accounts,
+            mounts,
+        }
+    }
+
+    /// The file with the environment over it.
+    pub(crate) fn load(config_file: &Path) -> Outcome<Self> {
+        Ok(Self::from_env()?.over(Self::from_file(config_file)?))
+    }
+}
+
+fn env_url(variable: &str) -> Outcome<Option<Url>> {
+    let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let value = value.to_string_lossy();
+    Url::parse(&value).map(Some).map_err(|error| {
+        Failure::usage(variable, format!("is not a URL: {error}"))
+            .next("write for example https://graph.microsoft.com/v1.0, or unset the variable")
+    })
+}
+
+/// Refuses a key nobody would read, and names the one that was probably meant.
+fn check_keys(table: &DeTable<'_>, text: &str, source: &str) -> Outcome {
+    check_table(table, TOP_KEYS, text, source)?;
+    for (key, value) in table {
+        let Some(section) = value.get_ref().as_table() else {
+            continue;
+        };
+        let named_keys = match key.get_ref().as_ref() {
+            "endpoints" => {
+                check_table(section, ENDPOINT_KEYS, text, source)?;
+                continue;
+            }
+            "accounts" => ACCOUNT_KEYS,
+            "mounts" => MOUNT_KEYS,
+            _ => continue,
+        };
+        for entry in section.values() {
+            if let Some(entry) = entry.get_ref().as_table() {
+                check_table(entry, named_keys, text, source)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_table(table: &DeTable<'_>, known: &[&str], text: &str, source: &str) -> Outcome {
+    for key in table.keys() {
+        let name = key.get_ref().as_ref();
+        if known.contains(&name) {
+            continue;
+        }
+        let line = line_of(text, key.span().start);
+        return Err(
+            Failure::usage(source, format!("line {line}: unknown key \"{name}\""))
+                .next(suggestion(name, known)),
+        );
+    }
+    Ok(())
+}
+
+/// Names the nearest key, or all of them when none is near.
+fn suggestion(name: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|key| (strsim::damerau_levenshtein(name, key), key))
+        .min();
+    match nearest {
+        Some((distance, key)) if distance <= 1 + key.len() / 3 => {
+            format!("write \"{key}\" instead, or remove the line")
+        }
+        _ => format!("remove it; the keys here are {}", known.join(", ")),
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text
+        .bytes()
+        .take(offset)
+        .filter(|&byte| byte == b'\n')
+        .count()
+}
+
+/// Says where the file is wrong, quoting the line's key but never its value, which may be secret.
+fn complaint(text: &str, source: &str, error: &toml::de::Error) -> Failure {
+    let Some(span) = error.span() else {
+        return Failure::usage(source, error.message()).next("correct the file");
+    };
+    let number = line_of(text, span.start);
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let key = line.split_once('=').map(|(key, _)| key.trim());
+    let place = match key {
+        Some(key) if !key.is_empty() => format!("line {number}: \"{key}\""),
+        _ => format!("line {number}"),
+    };
+    Failure::usage(source, format!("{place}: {}", error.message())).next("correct that line")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Outcome<Layer> {
+        Layer::parse(text, "configuration /c/config.toml")
+    }
+
+    fn error(text: &str) -> String {
+        parse(text).expect_err("refused").to_string()
+    }
+
+    /// Every key of the tables above, so that they and the structures cannot drift apart.
+    const COMPLETE: &str = r#"
+        account = "work"
+        ca_bundle = "/etc/ssl/corp.pem"
+        proxy = "http://proxy.example:3128"
+        cache_size = "10GiB"
+        free_space = 1073741824
+        poll = 30
+        upload = "on-close"
+        upload_delay = 1000
+        parallel_uploads = 4
+        names = "reject"
+        local_only = ["*.tmp"]
+        metadata_timeout = 2
+        read_timeout = 15
+        [endpoints]
+        graph = "http://127.0.0.1:1/v1.0"
+        login = "http://127.0.0.1:1"
+        [accounts.work]
+        client_id = "00000000-0000-0000-0000-000000000000"
+        tenant = "contoso.example"
+        cloud = "global"
+        client_secret_file = "/run/secret"
+        redirect_uri = "http://localhost:9090/x/"
+        scopes = ["Files.ReadWrite.All"]
+        [mounts."/home/ada/OneDrive"]
+        account = "work"
+        drive = "b!x"
+        site = "https://contoso.sharepoint.example/sites/team"
+        library = "Documents"
+        read_only = true
+        allow_other = false
+    "#;
+
+    #[test]
+    fn every_known_key_is_read() {
+        let layer = parse(COMPLETE).expect("complete file");
+        assert_eq!(layer.cache_size, Some(ByteSize(10 << 30)));
+        assert_eq!(layer.upload, Some(UploadMode::OnClose));
+        assert_eq!(layer.mounts.len(), 1);
+        for key in TOP_KEYS
+            .iter()
+            .chain(ENDPOINT_KEYS)
+            .chain(ACCOUNT_KEYS)
+            .chain(MOUNT_KEYS)
+        {
+            assert!(COMPLETE.contains(key), "{key} is not in the test file");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line_and_the_right_one() {
+        let text = error("poll = 30\ncahce_size = \"1G\"\n");
+        assert!(
+            text.contains("/c/config.toml: line 2: unknown key \"cahce_size\""),
+            "{text}"
+        );
+        assert!(text.contains("next: write \"cache_size\""), "{text}");
+        let text = error("[accounts.work]\n\ntennant = \"x\"\n");
+        assert!(text.contains("line 3: unknown key \"tennant\""), "{text}");
+        assert!(text.contains("\"tenant\""), "{text}");
+        let text = error("entirely_else = 1\n");
+        assert!(text.contains("the keys here are account, "), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_value_names_key_and_line_but_not_the_value() {
+        let text = error("poll = 30\ncache_size = \"plenty\"\n");
+        assert!(text.contains("line 2: \"cache_size\""), "{text}");
+        let text = error("upload = \"later\"\n");
+        assert!(
+            text.contains("line 1: \"upload\"") && text.contains("on-close"),
+            "{text}"
+        );
+        assert!(error("poll = \n").contains("line 1"));
+        assert!(error("poll = -1\n").contains("line 1: \"poll\""));
+        assert!(error("[endpoints]\ngraph = \"no url\"\n").contains("line 2: \"graph\""));
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let below = parse(COMPLETE).expect("file");
+        let above = Layer::from_option("poll=5").expect("option");
+        let layer = above.over(below);
+        assert_eq!(layer.poll, Some(5));
+        assert_eq!(layer.cache_size, Some(ByteSize(10 << 30)));
+    }
+
+    #[test]
+    fn options_need_no_quotes_and_are_checked_like_the_file() {
+        let layer = Layer::from_option("cache_size=3GiB").expect("bare value");
+        assert_eq!(layer.cache_size, Some(ByteSize(3 << 30)));
+        let layer = Layer::from_option("local_only=[\"*.bak\"]").expect("list");
+        assert_eq!(layer.local_only, Some(vec!["*.bak".to_owned()]));
+        for bad in ["poll", "pool=3", "poll=soon", "upload=never"] {
+            let text = Layer::from_option(bad).expect_err("refused").to_string();
+            assert!(text.contains(&format!("--option {bad}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_says_nothing() {
+        let layer = Layer::from_file(Path::new("/nonexistent/config.toml")).expect("no file");
+        assert!(layer.account.is_none());
+    }
+}

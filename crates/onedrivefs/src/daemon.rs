@@ -1,0 +1,368 @@
+//! A mount from its start to its end.
+//!
+//! Nothing here waits for the network: the mount comes up from what is on this disk, and the
+//! service is asked behind it. The end has an order, each step with a deadline, because programs,
+//! systemd and a person at a keyboard may all be waiting for it: answer what waits, take the mount
+//! out of the tree, bring what is in memory to disk, leave. Nothing that was accepted depends on
+//! reaching the last step.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onedrivefs_core::local_only::LocalOnly;
+use onedrivefs_fuse::{MountError, MountOptions, Mounted, SessionEnd, Teardown};
+use onedrivefs_graph::GraphClient;
+use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError};
+use onedrivefs_vfs::{Vfs, VfsOptions};
+use sd_notify::NotifyState;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::account::DriveRecord;
+use crate::config::{Layer, NameMode, UploadMode};
+use crate::control::registry::{self, Record, Running};
+use crate::control::server::Listener;
+use crate::failure::{Explain, Failure, Outcome};
+use crate::handler::Control;
+use crate::output;
+use crate::paths::{AccountName, Dirs, create_private_dir, unwritable};
+use crate::status::pending_text;
+
+/// Time the engine has to bring everything to disk. Together with the unmount's own limits this
+/// stays below the unit's TimeoutStopSec.
+const ENGINE_STOP: Duration = Duration::from_secs(8);
+
+/// Pause between two looks whether another daemon has ended.
+const ENDING_POLL: Duration = Duration::from_millis(50);
+
+/// Pause between two reports to systemd.
+const REPORT_PERIOD: Duration = Duration::from_secs(5);
+
+/// Exit code after a second signal, as a shell reports a death by SIGINT.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// Who may do what in the mount.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    /// Whether changes are refused.
+    pub(crate) read_only: bool,
+    /// Whether other users are let in.
+    pub(crate) allow_other: bool,
+}
+
+/// Everything that is decided before mounting.
+pub(crate) struct Plan {
+    /// Where state, cache and sockets lie.
+    pub(crate) dirs: Dirs,
+    /// The account.
+    pub(crate) account: AccountName,
+    /// The drive.
+    pub(crate) drive: DriveRecord,
+    /// The way to the service.
+    pub(crate) graph: GraphClient,
+    /// Settings.
+    pub(crate) config: Layer,
+    /// Who may do what.
+    pub(crate) access: Access,
+    /// Where to mount.
+    pub(crate) mountpoint: PathBuf,
+    /// What a person is told once the mount answers.
+    pub(crate) greeting: Option<String>,
+}
+
+/// Mounts and serves until unmounted or told to end.
+pub(crate) async fn serve(plan: Plan) -> Outcome {
+    let signals = Signals::install()?;
+    create_private_dir(&plan.dirs.runtime)?;
+    let engine = open_engine(&plan).await?;
+    let mounted = match mount(&plan, &engine) {
+        Ok(mounted) => mounted,
+        Err(failure) => {
+            stop_engine(&engine).await;
+            return Err(failure);
+        }
+    };
+    engine.start();
+    let control = match listen(&plan, &engine, &mounted) {
+        Ok(control) => control,
+        Err(failure) => {
+            finish(mounted, &engine).await?;
+            return Err(failure);
+        }
+    };
+    let reporter = announce(&engine, &mounted);
+    if let Some(greeting) = &plan.greeting {
+        output::note(greeting);
+    }
+    let end = wait_for_end(&mounted, signals).await;
+    notify_systemd(&[NotifyState::Stopping]);
+    reporter.abort();
+    let outcome = finish(mounted, &engine).await;
+    // The socket stays until the state is free: whoever waits for the end of this daemon waits for
+    // it to close.
+    control.server.abort();
+    // It removes its socket when it has ended.
+    drop(control.server.await);
+    drop(control.record);
+    outcome?;
+    match end {
+        SessionEnd::Failed { reason } => Err(Failure::new("the mount ended", reason)
+            .next("mount again; nothing that was saved is lost")),
+        _ => Ok(()),
+    }
+}
+
+/// Opens the state. Another daemon that is ending is waited for; one that serves is an error.
+async fn open_engine(plan: &Plan) -> Outcome<Arc<Engine>> {
+    let config = engine_config(plan);
+    create_private_dir(&config.state_dir)?;
+    create_private_dir(&config.cache_dir)?;
+    let patience = Instant::now() + ENGINE_STOP;
+    loop {
+        match Engine::open(config.clone(), plan.graph.clone(), Handle::current()) {
+            Ok(engine) => return Ok(engine),
+            Err(EngineError::AlreadyRunning { pid })
+                if Instant::now() < patience && serving(plan, pid).is_none() =>
+            {
+                tokio::time::sleep(ENDING_POLL).await;
+            }
+            Err(error) => return Err(explain_engine(plan, error)),
+        }
+    }
+}
+
+/// Where the daemon of this process id serves, if it does.
+fn serving(plan: &Plan, pid: u32) -> Option<PathBuf> {
+    let running = registry::list(&plan.dirs).unwrap_or_default();
+    let daemon = running.into_iter().find(|daemon| daemon.pid == pid)?;
+    Some(daemon.mountpoint)
+}
+
+/// The engine's defaults with what is configured.
+fn engine_config(plan: &Plan) -> EngineConfig {
+    let drive = &plan.drive;
+    let mut engine = EngineConfig::new(
+        plan.dirs.drive_state(&plan.account, &drive.id),
+        plan.dirs.drive_cache(&plan.account, &drive.id),
+        DriveIdentity {
+            id: drive.id.clone(),
+            kind: drive.kind,
+            name: drive.name.clone(),
+        },
+    );
+    let config = &plan.config;
+    let seconds = |setting: Option<u64>, default: Duration| {
+        setting.map_or(default, |seconds| Duration::from_secs(seconds.max(1)))
+    };
+    engine.poll_interval = seconds(config.poll, engine.poll_interval);
+    engine.metadata_deadline = seconds(config.metadata_timeout, engine.metadata_deadline);
+    engine.first_byte_deadline = seconds(config.read_timeout, engine.first_byte_deadline);
+    if let Some(size) = config.cache_size {
+        engine.cache_limit_bytes = size.0;
+    }
+    if let Some(size) = config.free_space {
+        engine.free_disk_floor_bytes = size.0;
+    }
+    if let Some(count) = config.parallel_uploads {
+        engine.upload_parallelism = usize::from(count.max(1));
+    }
+    if let Some(delay) = config.upload_delay {
+        engine.settle = Duration::from_millis(delay);
+    }
+    if let Some(patterns) = &config.local_only {
+        engine.local_only = LocalOnly::new(patterns.clone());
+    }
+    engine.upload_on_close_wait = config.upload == Some(UploadMode::OnClose);
+    engine.reject_names = config.names == Some(NameMode::Reject);
+    engine.read_only = plan.access.read_only;
+    engine
+}
+
+fn mount(plan: &Plan, engine: &Arc<Engine>) -> Outcome<Mounted> {
+    let options = VfsOptions {
+        read_only: plan.access.read_only,
+        ..VfsOptions::for_this_user()
+    };
+    let vfs = Vfs::new(Arc::clone(engine), options, Handle::current());
+    let options = MountOptions {
+        mountpoint: plan.mountpoint.clone(),
+        fs_name: format!("{}:{}", plan.account, plan.drive.name),
+        read_only: plan.access.read_only,
+        allow_other: plan.access.allow_other,
+        threads: None,
+    };
+    onedrivefs_fuse::mount(vfs, Handle::current(), &options)
+        .map_err(|error| explain_mount("mount", error))
+}
+
+/// The control socket and the record that leads to it.
+struct ControlPlane {
+    server: JoinHandle<()>,
+    record: Record,
+}
+
+fn listen(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Outcome<ControlPlane> {
+    let stem = plan.dirs.daemon_stem(&plan.account, &plan.drive.id);
+    let running = Running {
+        pid: std::process::id(),
+        account: plan.account.clone(),
+        drive: plan.drive.id.clone(),
+        mountpoint: mounted.path().to_owned(),
+        socket: plan.dirs.runtime.join(format!("{stem}.sock")),
+    };
+    let listener = Listener::bind(&running.socket)?;
+    let record = Record::write(&plan.dirs, &stem, &running)?;
+    let control = Control::new(Arc::clone(engine), plan.graph.clone(), running.mountpoint);
+    let server = tokio::spawn(listener.serve(Arc::new(control)));
+    Ok(ControlPlane { server, record })
+}
+
+/// Says that the mount answers, to systemd or to a person, and goes on reporting to systemd.
+fn announce(engine: &Arc<Engine>, mounted: &Mounted) -> JoinHandle<()> {
+    let status = format!("Mounted at {}", mounted.path().display());
+    notify_systemd(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return;
+        }
+        let mut last = String::new();
+        loop {
+            tokio::time::sleep(REPORT_PERIOD).await;
+            // A database that cannot be read shows in the log and in `status`.
+            let Ok(pending) = engine.pending() else {
+                continue;
+            };
+            let status = format!("To send: {}", pending_text(pending.ops, pending.bytes));
+            if status != last {
+                notify_systemd(&[NotifyState::Status(&status)]);
+                last = status;
+            }
+        }
+    })
+}
+
+/// Tells systemd, if it started us.
+fn notify_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "Could not tell systemd about the state");
+    }
+}
+
+/// The signals that ask for an orderly end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn install() -> Outcome<Self> {
+        let one = |kind| signal(kind).explain(|| "preparing for signals".to_owned());
+        Ok(Self {
+            interrupt: one(SignalKind::interrupt())?,
+            terminate: one(SignalKind::terminate())?,
+            hangup: one(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}
+
+/// Waits for the first reason to end. From then on another signal ends the process at once, which
+/// is safe: what was accepted is on disk.
+async fn wait_for_end(mounted: &Mounted, mut signals: Signals) -> SessionEnd {
+    let end = tokio::select! {
+        end = mounted.wait_unmounted() => end,
+        signal = signals.next() => {
+            tracing::info!(signal, "Asked to end");
+            SessionEnd::Requested
+        }
+    };
+    tokio::spawn(async move {
+        let signal = signals.next().await;
+        tracing::warn!(signal, "Asked again; ending at once");
+        std::process::exit(EXIT_INTERRUPTED);
+    });
+    end
+}
+
+/// Unmounts and brings everything to disk.
+async fn finish(mounted: Mounted, engine: &Arc<Engine>) -> Outcome {
+    let path = mounted.path().to_owned();
+    let unmounted = mounted.unmount().await;
+    stop_engine(engine).await;
+    match unmounted {
+        Ok(Teardown::Complete) => Ok(()),
+        Ok(Teardown::StillInUse) => {
+            tracing::warn!(
+                path = %path.display(),
+                "Programs still have files of the mount open; they get errors from now on"
+            );
+            Ok(())
+        }
+        Err(error) => Err(explain_mount("unmount", error)),
+    }
+}
+
+async fn stop_engine(engine: &Arc<Engine>) {
+    if tokio::time::timeout(ENGINE_STOP, engine.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("The engine did not stop in time; the next mount goes on from its journal");
+    }
+}
+
+fn explain_engine(plan: &Plan, error: EngineError) -> Failure {
+    let what = format!("mounting {}", plan.drive.name);
+    match error {
+        EngineError::AlreadyRunning { pid } => {
+            let place = serving(plan, pid);
+            let failure = Failure::because(what, EngineError::AlreadyRunning { pid });
+            match place {
+                Some(place) => failure.next(format!(
+                    "use {0}, or run `onedrivefs unmount {0}` first",
+                    place.display()
+                )),
+                None => failure.next(format!("end process {pid} first")),
+            }
+        }
+        EngineError::State { path, source } => unwritable(&path, source),
+        error => Failure::because(what, error).next("run `onedrivefs doctor`"),
+    }
+}
+
+/// Says what to do about a mount or an unmount that failed.
+pub(crate) fn explain_mount(what: &str, error: MountError) -> Failure {
+    let next = match &error {
+        MountError::Missing { path } => format!("mkdir -p '{}'", path.display()),
+        MountError::AlreadyMounted { path, fs_type, .. } if fs_type == registry::MOUNT_TYPE => {
+            format!("onedrivefs unmount '{}'", path.display())
+        }
+        MountError::NotADirectory { .. }
+        | MountError::NotEmpty { .. }
+        | MountError::AlreadyMounted { .. } => "choose an empty directory".to_owned(),
+        MountError::NoAccess { .. } => "choose a directory of your own".to_owned(),
+        MountError::DeviceMissing => "sudo modprobe fuse".to_owned(),
+        MountError::DeviceDenied => "sudo chmod 0666 /dev/fuse".to_owned(),
+        MountError::HelperMissing => "install the package fuse3".to_owned(),
+        MountError::NotMounted { .. } | MountError::NotOurs { .. } => {
+            "`onedrivefs accounts` lists what is mounted".to_owned()
+        }
+        MountError::AllowOtherDenied => {
+            "add the line user_allow_other to /etc/fuse.conf, or leave --allow-other out".to_owned()
+        }
+        MountError::Busy { path } => format!("fuser -vm '{}' shows who uses it", path.display()),
+        _ => "run `onedrivefs doctor`".to_owned(),
+    };
+    Failure::because(what, error).next(next)
+}

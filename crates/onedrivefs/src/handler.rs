@@ -1,0 +1,185 @@
+//! What a daemon answers on its control socket.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use onedrivefs_fuse::MountError;
+use onedrivefs_graph::GraphClient;
+use onedrivefs_sync::{Engine, EngineError, Pending, SyncOutcome};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::control::server::{Handler, Reply};
+use crate::control::{Answer, Request};
+use crate::status::pending_text;
+
+/// Progress lines waiting for a slow client; more are left out, the next one says it all.
+const PROGRESS_QUEUE: usize = 16;
+
+/// Answers for one mount.
+pub(crate) struct Control {
+    engine: Arc<Engine>,
+    graph: GraphClient,
+    mountpoint: PathBuf,
+}
+
+impl Control {
+    /// Prepares to answer.
+    pub(crate) fn new(engine: Arc<Engine>, graph: GraphClient, mountpoint: PathBuf) -> Self {
+        Self {
+            engine,
+            graph,
+            mountpoint,
+        }
+    }
+
+    async fn answer(&self, request: Request, reply: &mut Reply) -> Answer {
+        match request {
+            Request::Status => match self.engine.status() {
+                Ok(status) => done(&status),
+                Err(error) => failed(describe(&error), "run `onedrivefs doctor`"),
+            },
+            Request::PathStatus { path } => match self.engine.path_status(&path) {
+                Ok(status) => done(&status),
+                Err(error) => failed(
+                    describe(&error),
+                    "check the spelling; what is in a folder is known once it was listed",
+                ),
+            },
+            Request::Sync { path, timeout_s } => self.sync(path, timeout_s, reply).await,
+            Request::Retry { path } => parked(self.engine.retry(&path)),
+            Request::Discard { path } => parked(self.engine.discard(&path)),
+            Request::Export { path, to } => {
+                let engine = Arc::clone(&self.engine);
+                blocking(move || parked(engine.export(&path, Path::new(&to)))).await
+            }
+            Request::CredentialsChanged => {
+                if let Err(error) = self.graph.tokens().reload() {
+                    tracing::warn!(%error, "Could not read the new sign-in");
+                }
+                self.engine.credentials_changed();
+                done(&Value::Null)
+            }
+            Request::Unmount => {
+                let mountpoint = self.mountpoint.clone();
+                blocking(move || unmount(&mountpoint)).await
+            }
+        }
+    }
+
+    async fn sync(
+        &self,
+        path: Option<String>,
+        timeout_s: Option<u64>,
+        reply: &mut Reply,
+    ) -> Answer {
+        let (sender, mut receiver) = mpsc::channel::<(u64, u64)>(PROGRESS_QUEUE);
+        let timeout = timeout_s.map(Duration::from_secs);
+        let progress = move |pending: &Pending| {
+            // When the queue is full, the client is told with the next change.
+            let _told = sender.try_send((pending.ops, pending.bytes));
+        };
+        let syncing = self.engine.sync(path.as_deref(), timeout, progress);
+        tokio::pin!(syncing);
+        loop {
+            tokio::select! {
+                outcome = &mut syncing => return sync_answer(outcome),
+                Some((ops, bytes)) = receiver.recv() => {
+                    if reply.send(&Answer::Progress { ops, bytes }).await.is_err() {
+                        return failed("the client went away".to_owned(), "run it again");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Handler for Control {
+    async fn handle(&self, request: Request, mut reply: Reply) {
+        let answer = self.answer(request, &mut reply).await;
+        // A client that went away needs no answer.
+        drop(reply.send(&answer).await);
+    }
+}
+
+fn sync_answer(outcome: Result<SyncOutcome, EngineError>) -> Answer {
+    match outcome {
+        Err(error) => failed(describe(&error), "run `onedrivefs doctor`"),
+        Ok(SyncOutcome::Done) => done(&Value::Null),
+        Ok(SyncOutcome::TimedOut { pending }) => failed(
+            format!(
+                "time ran out; still to send: {}",
+                pending_text(pending.ops, pending.bytes)
+            ),
+            "it goes on in the background; look with `onedrivefs status`",
+        ),
+        Ok(SyncOutcome::Parked { parked }) => failed(
+            format!("{parked} changes could not be sent"),
+            "`onedrivefs status` names them and says why",
+        ),
+        Ok(SyncOutcome::Offline) => failed(
+            "there is no network".to_owned(),
+            "changes are kept and sent as soon as there is one",
+        ),
+        Ok(SyncOutcome::NeedsLogin) => failed(
+            "the sign-in has expired".to_owned(),
+            "run `onedrivefs login`; changes are kept meanwhile",
+        ),
+    }
+}
+
+/// Takes the mount out of the tree unless programs use it; the daemon sees it go and ends.
+fn unmount(mountpoint: &Path) -> Answer {
+    match onedrivefs_fuse::unmount_path(mountpoint) {
+        Ok(()) => done(&Value::Null),
+        Err(error @ MountError::Busy { .. }) => failed(
+            error.to_string(),
+            "close them, or send the daemon SIGTERM to detach the mount",
+        ),
+        Err(error) => failed(error.to_string(), "run `onedrivefs doctor`"),
+    }
+}
+
+fn parked<T: Serialize>(result: Result<T, EngineError>) -> Answer {
+    match result {
+        Ok(value) => done(&value),
+        Err(error) => failed(describe(&error), "`onedrivefs status` lists what is parked"),
+    }
+}
+
+/// An error with its causes, in one line.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+async fn blocking(work: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| failed(error.to_string(), "look at the daemon's log"))
+}
+
+fn done(value: &impl Serialize) -> Answer {
+    match serde_json::to_value(value) {
+        Ok(value) => Answer::Done { value },
+        Err(error) => failed(error.to_string(), "please report this"),
+    }
+}
+
+fn failed(why: String, next: &str) -> Answer {
+    Answer::Failed {
+        why,
+        next: Some(next.to_owned()),
+    }
+}

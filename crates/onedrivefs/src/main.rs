@@ -1,0 +1,36 @@
+//! The `onedrivefs` command: what people and systemd see of the file system.
+//!
+//! Everything below reports errors in its own terms; here they become a sentence, a next step and
+//! an exit code. This is the only crate that prints, reads the environment or knows where the home
+//! directory is.
+
+mod account;
+mod cli;
+mod config;
+mod connect;
+mod control;
+mod daemon;
+mod doctor;
+mod failure;
+mod handler;
+mod logging;
+mod output;
+mod paths;
+mod size;
+mod status;
+mod unit;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    logging::abort_on_panic();
+    match cli::run(cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(failure.to_string());
+            ExitCode::from(failure.code())
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Shows the state of a mount to people. Scripts get the daemon's JSON as it is.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::output::printable;
+use crate::size::ByteSize;
+
+/// What `status` reads from the daemon's answer. Everything may be absent, so that a newer command
+/// understands an older daemon.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct View {
+    state: String,
+    drive: DriveView,
+    items: u64,
+    last_delta: Option<String>,
+    push: bool,
+    quota: QuotaView,
+    cache: CacheView,
+    pending: PendingView,
+    transfers: Vec<TransferView>,
+    parked: Vec<ParkedView>,
+    conflicts: Vec<ConflictView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct DriveView {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct QuotaView {
+    total: u64,
+    used: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct CacheView {
+    bytes: u64,
+    limit: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PendingView {
+    ops: u64,
+    bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct TransferView {
+    path: String,
+    direction: String,
+    done: u64,
+    total: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ParkedView {
+    path: String,
+    op: String,
+    error: String,
+    since: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ConflictView {
+    path: String,
+    copy: String,
+}
+
+/// The state of a file or folder.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PathView {
+    status: String,
+    id: Option<String>,
+    size: u64,
+    cached_bytes: u64,
+}
+
+/// Longest list shown to a person; the rest is counted.
+const LIST_MAX: usize = 20;
+
+/// The state of a mount, for people.
+pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
+    let Ok(view) = View::deserialize(status) else {
+        return format!("{mountpoint}: the daemon's answer is of another version; use --json\n");
+    };
+    let mut lines = vec![
+        format!("{}  ({}, {})", mountpoint, view.drive.name, view.drive.kind),
+        format!("  state      {}", describe_state(&view.state)),
+        format!("  items      {}", view.items),
+        format!("  updated    {}", updated(&view)),
+    ];
+    // Zero where the service gives no believable figures.
+    if view.quota.total > 0 {
+        let (used, total) = (ByteSize(view.quota.used), ByteSize(view.quota.total));
+        lines.push(format!("  drive      {used} of {total} used"));
+    }
+    lines.push(format!(
+        "  cache      {} of {}",
+        ByteSize(view.cache.bytes),
+        ByteSize(view.cache.limit)
+    ));
+    lines.push(format!(
+        "  to send    {}",
+        pending_text(view.pending.ops, view.pending.bytes)
+    ));
+    let full = |path: &str| {
+        format!(
+            "{}/{}",
+            mountpoint.trim_end_matches('/'),
+            path.trim_start_matches('/')
+        )
+    };
+    list(&mut lines, &view.transfers, |transfer| {
+        let percent = match transfer.total {
+            0 => 0,
+            total => u128::from(transfer.done) * 100 / u128::from(total),
+        };
+        let total = ByteSize(transfer.total);
+        let direction = match transfer.direction.as_str() {
+            "up" => "sending",
+            "down" => "fetching",
+            other => other,
+        };
+        format!(
+            "  {direction:<9}  {} {percent}% of {total}",
+            full(&transfer.path)
+        )
+    });
+    list(&mut lines, &view.parked, |parked| {
+        format!(
+            "  parked     {} {}: {} (since {})",
+            parked.op,
+            full(&parked.path),
+            parked.error,
+            parked.since
+        )
+    });
+    if !view.parked.is_empty() {
+        lines.push(
+            "             next: `onedrivefs retry PATH`, `export PATH` to save the local body, \
+             `discard PATH` to give it up"
+                .to_owned(),
+        );
+    }
+    list(&mut lines, &view.conflicts, |conflict| {
+        format!(
+            "  conflict   {}: your version is kept as {}",
+            full(&conflict.path),
+            full(&conflict.copy)
+        )
+    });
+    joined(&lines)
+}
+
+fn list<T>(lines: &mut Vec<String>, entries: &[T], show: impl Fn(&T) -> String) {
+    lines.extend(entries.iter().take(LIST_MAX).map(show));
+    if let Some(more @ 1..) = entries.len().checked_sub(LIST_MAX) {
+        lines.push(format!("             and {more} more; --json shows all"));
+    }
+}
+
+fn describe_state(state: &str) -> &str {
+    match state {
+        "online" => "online",
+        "offline" => "offline: what is cached can be read, changes are kept and sent later",
+        "throttled" => "throttled: the service asked for a pause, it goes on by itself",
+        "needs-login" => "signed out: run `onedrivefs login`; changes are kept meanwhile",
+        "enumerating" => "first listing under way; folders appear as they are opened",
+        other => other,
+    }
+}
+
+fn updated(view: &View) -> String {
+    let how = if view.push { "push" } else { "polling" };
+    match &view.last_delta {
+        Some(when) => format!("{when} ({how})"),
+        None => format!("not yet ({how})"),
+    }
+}
+
+/// What still has to be sent, in words.
+pub(crate) fn pending_text(ops: u64, bytes: u64) -> String {
+    match ops {
+        0 => "nothing".to_owned(),
+        1 => format!("1 change, {}", ByteSize(bytes)),
+        _ => format!("{ops} changes, {}", ByteSize(bytes)),
+    }
+}
+
+/// The state of one file or folder, for people.
+pub(crate) fn render_path(path: &str, status: &Value) -> String {
+    let Ok(view) = PathView::deserialize(status) else {
+        return format!("{path}: the daemon's answer is of another version; use --json\n");
+    };
+    let meaning = match view.status.as_str() {
+        "cloud" => "on the service only; reading it fetches it",
+        "partial" => "partly here",
+        "cached" => "here and on the service",
+        "pinned" => "kept here",
+        "pending" => "changed here, waiting to be sent",
+        "uploading" => "being sent",
+        "parked" => "could not be sent; `onedrivefs status` says why",
+        "local-only" => "stays on this machine because of its name",
+        _ => "",
+    };
+    let mut lines = vec![
+        path.to_owned(),
+        format!("  status     {} ({meaning})", view.status),
+        format!(
+            "  size       {}, {} here",
+            ByteSize(view.size),
+            ByteSize(view.cached_bytes)
+        ),
+    ];
+    if let Some(id) = view.id {
+        lines.push(format!("  id         {id}"));
+    }
+    joined(&lines)
+}
+
+fn joined(lines: &[String]) -> String {
+    lines
+        .iter()
+        .map(|line| format!("{}\n", printable(line)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_full_status_is_shown() {
+        let status = json!({
+            "state": "throttled",
+            "drive": {"id": "b!x", "type": "business", "name": "OneDrive"},
+            "items": 1234,
+            "last_delta": "2026-11-21T07:00:00Z",
+            "push": false,
+            "quota": {"total": 1_u64 << 40, "used": 1 << 30, "pending": 0},
+            "cache": {"bytes": 1 << 20, "limit": 10_u64 << 30, "pinned": 0},
+            "pending": {"ops": 2, "bytes": 2048},
+            "transfers": [{"path": "big.iso", "direction": "up", "done": 25, "total": 100}],
+            "parked": [{"path": "/a\u{1b}b", "op": "upload", "error": "quota is used up",
+                        "since": "2026-11-21T06:00:00Z"}],
+            "conflicts": [{"path": "/n.txt", "copy": "/n (conflict).txt", "when": "x"}],
+        });
+        assert_eq!(
+            render("/home/ada/OneDrive", &status),
+            "/home/ada/OneDrive  (OneDrive, business)\n\
+             \x20 state      throttled: the service asked for a pause, it goes on by itself\n\
+             \x20 items      1234\n\
+             \x20 updated    2026-11-21T07:00:00Z (polling)\n\
+             \x20 drive      1.0 GiB of 1.0 TiB used\n\
+             \x20 cache      1.0 MiB of 10.0 GiB\n\
+             \x20 to send    2 changes, 2.0 KiB\n\
+             \x20 sending    /home/ada/OneDrive/big.iso 25% of 100 B\n\
+             \x20 parked     upload /home/ada/OneDrive/a\u{fffd}b: quota is used up (since 2026-11-21T06:00:00Z)\n\
+             \x20            next: `onedrivefs retry PATH`, `export PATH` to save the local body, \
+             `discard PATH` to give it up\n\
+             \x20 conflict   /home/ada/OneDrive/n.txt: your version is kept as /home/ada/OneDrive/n (conflict).txt\n"
+        );
+    }
+
+    #[test]
+    fn an_empty_answer_is_no_defect() {
+        let text = render("/m", &json!({}));
+        assert!(text.contains("to send    nothing"), "{text}");
+        assert!(text.contains("not yet (polling)"), "{text}");
+        assert!(render("/m", &json!([1])).contains("--json"));
+        assert!(render_path("/m/a", &json!({"status": "cloud"})).contains("on the service only"));
+    }
+
+    #[test]
+    fn long_lists_are_cut_for_people() {
+        let parked: Vec<Value> = (0..30).map(|n| json!({"path": format!("/{n}")})).collect();
+        let text = render("/m", &json!({ "parked": parked }));
+        assert!(text.contains("and 10 more"), "{text}");
+    }
+}
