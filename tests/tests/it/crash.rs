@@ -1,0 +1,226 @@
+//! What `close` and `fsync` accepted survives the death of the daemon.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use onedrivefs_sim::{FaultAction, FaultRule};
+use onedrivefs_tests::mount::MountSpec;
+use onedrivefs_tests::{Home, Need, Service, needs, tree, wait};
+
+use crate::files::{self, GIB, MIB};
+
+/// Largest fragment a client may send, in bytes: 60 MiB, rounded down to the unit of 320 KiB. Ours
+/// are smaller; the test measures how large.
+const FRAGMENT_MAX: u64 = 192 * 327_680;
+
+#[test]
+fn a_large_upload_goes_on_where_it_was_after_kill_9() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount_with(MountSpec::lasting(300));
+    mount.sync();
+    let before = service.last_request();
+    let pause = FaultRule::on("upload_fragment", FaultAction::Delay { ms: 100 });
+    service.faults().add(pause);
+    files::write(&mount.at("large.bin"), GIB, 1);
+    let received = || service.sessions()[0]["received"].as_u64().unwrap_or(0);
+    wait::until("300 MiB on the service", wait::secs(120), || {
+        received() > 300 * MIB
+    });
+    mount.crash();
+    let acknowledged = received();
+    assert!(acknowledged < GIB, "killed too late to prove anything");
+    let first = service.upload_since(before);
+    assert_eq!(first.sessions, 1);
+    let fragment = acknowledged / (first.fragments - 1).max(1);
+    assert!(fragment <= FRAGMENT_MAX, "{fragment}");
+    service.faults().clear();
+    drop(mount);
+
+    let mount = home.mount_with(MountSpec::lasting(300));
+    mount.sync();
+    let all = service.upload_since(before);
+    assert_eq!(all.sessions, 1, "the same session: {all:?}");
+    assert_eq!(all.puts, 0, "{all:?}");
+    assert!(
+        all.bytes < GIB + fragment,
+        "sent twice: {} bytes, a fragment is {fragment}",
+        all.bytes - GIB
+    );
+    let drive = service.default_drive();
+    assert_eq!(drive.dump().len(), 1, "nothing is duplicated");
+    assert_eq!(drive.entry("/large.bin").expect("entry").versions, 1);
+    tree::assert_in_step(mount.path(), &drive);
+    mount.unmount();
+}
+
+#[test]
+fn five_hundred_small_files_arrive_although_the_daemon_was_killed_right_after_the_last_close() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    fs::create_dir(mount.at("many")).expect("folder");
+    for number in 0..500 {
+        let path = mount.at(&format!("many/file {number}.txt"));
+        fs::write(path, format!("content of {number}")).expect("written");
+    }
+    mount.crash();
+    drop(mount);
+    let drive = service.default_drive();
+    let mount = home.mount();
+    mount.sync();
+    assert_eq!(drive.dump().len(), 501, "the folder and its files, once");
+    for number in 0..500 {
+        let body = drive.read(&format!("/many/file {number}.txt"));
+        let expected = format!("content of {number}");
+        assert_eq!(body.as_deref(), Some(expected.as_bytes()), "{number}");
+    }
+    tree::assert_in_step(mount.path(), &drive);
+    mount.unmount();
+}
+
+#[test]
+fn a_daemon_killed_while_it_asks_for_upload_sessions_leaves_no_name_blocked() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    mount.sync();
+    // Every session is made, and none of the answers is heard.
+    service
+        .faults()
+        .add(FaultRule::on("create_session", FaultAction::DropAfter));
+    fs::create_dir(mount.at("dir")).expect("folder");
+    for number in 0..8 {
+        let path = mount.at(&format!("dir/{number}"));
+        fs::write(path, files::noise(number, 10_000)).expect("written");
+    }
+    wait::until("a session for each file", wait::secs(60), || {
+        service.sessions().as_array().is_some_and(|s| s.len() == 8)
+    });
+    mount.crash();
+    service.faults().clear();
+    drop(mount);
+    let mount = home.mount();
+    mount.sync();
+    tree::assert_in_step(mount.path(), &service.default_drive());
+    mount.unmount();
+}
+
+#[test]
+fn what_fsync_accepted_is_there_although_the_file_was_never_closed() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/old.txt", "0123456789").expect("file");
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    let mut new = File::create(mount.at("new.txt")).expect("created");
+    new.write_all(b"safe").expect("written");
+    new.sync_all().expect("synced");
+    let old = File::options()
+        .write(true)
+        .open(mount.at("old.txt"))
+        .expect("opened");
+    old.write_all_at(b"AB", 2).expect("written");
+    old.sync_data().expect("synced");
+    mount.crash();
+    drop((new, old));
+    drop(mount);
+    let mount = home.mount();
+    assert_eq!(fs::read(mount.at("new.txt")).expect("read"), b"safe");
+    assert_eq!(fs::read(mount.at("old.txt")).expect("read"), b"01AB456789");
+    mount.sync();
+    assert_eq!(drive.read("/new.txt").as_deref(), Some(b"safe".as_slice()));
+    assert_eq!(
+        drive.read("/old.txt").as_deref(),
+        Some(b"01AB456789".as_slice())
+    );
+    mount.unmount();
+}
+
+#[test]
+fn renames_and_deletions_survive_kill_9() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    for number in 0..20 {
+        let put = drive.put(&format!("/a/{number}"), format!("{number}").as_str());
+        put.expect("file");
+    }
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    home.sh(r#"cd "$M"; ls a > /dev/null; mkdir b
+        for i in 0 1 2 3 4 5 6 7 8 9; do mv a/$i b/moved-$i; done
+        rm a/10 a/11 a/12; mv b c; mkdir a/new; echo x > a/new/x"#);
+    mount.crash();
+    drop(mount);
+    let mount = home.mount();
+    let here = tree::of_directory(mount.path());
+    assert!(here.contains_key("/c/moved-3") && !here.contains_key("/a/10"));
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(drive.dump().len(), 2 + 17 + 2);
+    mount.unmount();
+}
+
+#[test]
+fn answers_that_get_lost_do_not_duplicate_anything() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    // The address of a session is lost with the answer that had it, and the service keeps the name
+    // reserved until the session has run out. Small files need not wait for that.
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/old.txt", "old").expect("file");
+    drive.put("/gone.txt", "gone").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    for op in [
+        "mkdir",
+        "create_session",
+        "upload_fragment",
+        "put_content",
+        "patch",
+        "delete",
+    ] {
+        let lost = FaultRule::on(op, FaultAction::DropAfter).times(2);
+        service.faults().add(lost);
+    }
+    home.sh(
+        r#"cd "$M"; mkdir -p new/er; echo text > new/er/text; : > new/empty
+        mv old.txt new/renamed.txt; rm gone.txt; head -c 300000 /dev/zero > new/zeros"#,
+    );
+    mount.sync();
+    service.faults().clear();
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    let paths: Vec<String> = drive.dump().into_iter().map(|e| e.path).collect();
+    let expected = [
+        "/new",
+        "/new/empty",
+        "/new/er",
+        "/new/er/text",
+        "/new/renamed.txt",
+        "/new/zeros",
+    ];
+    assert_eq!(paths, expected);
+    // Times that are sent on their own make a version on this kind of drive.
+    assert!(drive.entry("/new/zeros").expect("entry").versions <= 2);
+    mount.unmount();
+}

@@ -1,0 +1,18 @@
+//! onedrivefs as programs and people meet it: the built binary on a real mount, against the
+//! simulated service. One binary with a module for each promise, so that it is linked once.
+
+mod basics;
+mod crash;
+mod economy;
+mod ending;
+mod files;
+mod genuine;
+mod mistakes;
+mod offline;
+mod rclone;
+mod remote;
+mod room;
+mod rules;
+mod secrets;
+mod together;
+mod trees;

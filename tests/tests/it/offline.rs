@@ -1,0 +1,146 @@
+//! Without a network the mount is a disk that has what was used before.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use onedrivefs_sim::{FileBody, Reach};
+use onedrivefs_tests::{Home, Mount, Need, Service, needs, tree, wait};
+
+/// Time in which everything has to arrive by itself once the service is back.
+const RETURN_LIMIT: Duration = wait::secs(90);
+
+/// Longest time for a system call that needs no network.
+const LOCAL_LIMIT: Duration = Duration::from_secs(2);
+
+fn wait_for_state(mount: &Mount<'_>, state: &str) {
+    wait::until(&format!("state {state}"), wait::secs(60), || {
+        mount.status()["state"] == state
+    });
+}
+
+fn seeded(service: &Service) {
+    let drive = service.default_drive();
+    drive.put("/dir/cached.txt", "cached").expect("file");
+    drive.put("/dir/rename me", "renamed").expect("file");
+    drive.put("/dir/remove me", "removed").expect("file");
+    drive.put("/deep/er/down.txt", "down").expect("file");
+    let body = FileBody::Generated {
+        seed: 1,
+        size: 500_000,
+    };
+    drive.put("/dir/never read.bin", body).expect("file");
+}
+
+/// Works on the mount, and expects every step to be quick.
+fn work_offline(home: &Home<'_>) {
+    let start = Instant::now();
+    home.sh(r#"cd "$M"
+        ls -lR > /dev/null; stat dir/cached.txt > /dev/null
+        test "$(cat dir/cached.txt)" = cached
+        mkdir new; echo written > new/file; echo more >> dir/cached.txt
+        mv "dir/rename me" new/renamed; rm "dir/remove me"
+        mkdir gone; rmdir gone; mv deep/er deep/rer; cp dir/cached.txt new/copy
+        test "$(cat new/file)" = written; df . > /dev/null; sync new/file"#);
+    assert!(
+        start.elapsed() < LOCAL_LIMIT * 10,
+        "{:?} for local work",
+        start.elapsed()
+    );
+}
+
+fn assert_work_arrived(service: &Service, mount: &Mount<'_>) {
+    let drive = service.default_drive();
+    // By itself: no command asks for it.
+    wait::until("everything on the service", RETURN_LIMIT, || {
+        drive.exists("/new/renamed")
+            && drive.read("/new/file").as_deref() == Some(b"written\n")
+            && drive.read("/dir/cached.txt").as_deref() == Some(b"cachedmore\n")
+            && !drive.exists("/dir/remove me")
+            && drive.exists("/deep/rer/down.txt")
+            && drive.exists("/new/copy")
+    });
+    mount.wait_sent(wait::secs(30));
+    wait_for_state(mount, "online");
+    tree::assert_in_step(mount.path(), &drive);
+}
+
+#[test]
+fn work_goes_on_without_the_service_and_arrives_by_itself_when_it_is_back() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    seeded(&service);
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&["--poll", "2"]);
+    home.sh(r#"cat "$M/dir/cached.txt"; ls -R "$M" > /dev/null"#);
+    mount.sync();
+    service.set_reach(Reach::Offline);
+    work_offline(&home);
+    wait_for_state(&mount, "offline");
+    assert!(mount.status()["pending"]["ops"].as_u64() > Some(0));
+    let start = Instant::now();
+    let error = fs::read(mount.at("dir/never read.bin")).expect_err("not here");
+    assert_eq!(
+        error.raw_os_error(),
+        Some(rustix::io::Errno::NETDOWN.raw_os_error()),
+        "{error}"
+    );
+    assert!(start.elapsed() < wait::secs(5), "{:?}", start.elapsed());
+    let sync = home.try_sync(5);
+    sync.explained(1, "network");
+    service.set_reach(Reach::Online);
+    assert_work_arrived(&service, &mount);
+    mount.unmount();
+}
+
+#[test]
+fn a_known_drive_can_be_mounted_without_the_service() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    seeded(&service);
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    home.sh(r#"cat "$M/dir/cached.txt"; ls -R "$M" > /dev/null"#);
+    mount.sync();
+    mount.unmount();
+    service.set_reach(Reach::Offline);
+    let mount = home.mount_args(&["--poll", "2"]);
+    work_offline(&home);
+    wait_for_state(&mount, "offline");
+    // What was done offline also survives an end and a start offline.
+    mount.unmount();
+    let mount = home.mount_args(&["--poll", "2"]);
+    assert_eq!(home.sh(r#"cat "$M/new/file""#), "written\n");
+    service.set_reach(Reach::Online);
+    assert_work_arrived(&service, &mount);
+    mount.unmount();
+}
+
+#[test]
+fn a_service_that_swallows_everything_hangs_nobody() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    seeded(&service);
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&[
+        "--option",
+        "read_timeout=3",
+        "--option",
+        "metadata_timeout=1",
+    ]);
+    home.sh(r#"cat "$M/dir/cached.txt"; ls -R "$M" > /dev/null"#);
+    mount.sync();
+    service.set_reach(Reach::BlackHole);
+    work_offline(&home);
+    let start = Instant::now();
+    fs::read(mount.at("dir/never read.bin")).expect_err("never answered");
+    assert!(start.elapsed() < wait::secs(8), "{:?}", start.elapsed());
+    let start = Instant::now();
+    mount.unmount();
+    assert!(start.elapsed() < wait::secs(20), "{:?}", start.elapsed());
+}

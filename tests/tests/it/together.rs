@@ -1,0 +1,120 @@
+//! Many at once: programs that work in the same folders, databases, and people elsewhere.
+
+use onedrivefs_tests::mount::MountSpec;
+use onedrivefs_tests::{Home, Need, Service, needs, tree, wait};
+
+#[test]
+fn databases_locks_and_shared_mappings_work() {
+    if !needs::met(&[Need::Fuse, Need::Program("python3")]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    home.sh(r#"cd "$M"; python3 - <<'PYTHON'
+import fcntl, mmap, os, sqlite3
+for mode in ("delete", "wal"):
+    name = f"{mode}.db"
+    one, two = sqlite3.connect(name), sqlite3.connect(name, timeout=0.1)
+    assert one.execute(f"pragma journal_mode={mode}").fetchone() == (mode,)
+    one.execute("create table t(x)")
+    with one:
+        one.executemany("insert into t values(?)", [(n,) for n in range(5000)])
+    assert two.execute("select count(*), sum(x) from t").fetchone() == (5000, 12497500)
+    one.execute("begin immediate")
+    try:
+        two.execute("insert into t values(1)")
+        raise SystemExit("two writers at once")
+    except sqlite3.OperationalError as error:
+        assert "locked" in str(error), error
+    one.rollback()
+    assert two.execute("pragma integrity_check").fetchone() == ("ok",)
+    one.close(), two.close()
+
+with open("mapped", "wb") as file:
+    file.truncate(100_000)
+with open("mapped", "r+b") as file, mmap.mmap(file.fileno(), 0) as map:
+    map[50_000:50_005] = b"hello"
+    map.flush()
+with open("mapped", "rb") as file:
+    file.seek(50_000)
+    assert file.read(5) == b"hello"
+
+first, second = open("mapped", "rb"), open("mapped", "rb")
+fcntl.flock(first, fcntl.LOCK_EX)
+try:
+    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    raise SystemExit("locked twice")
+except BlockingIOError:
+    pass
+log = [os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND) for _ in range(2)]
+for number in range(100):
+    os.write(log[number % 2], b"0123456789")
+assert os.stat("log").st_size == 1000
+PYTHON"#);
+    mount.sync();
+    let drive = service.default_drive();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(
+        &drive.read("/mapped").expect("file")[50_000..50_005],
+        b"hello"
+    );
+    mount.unmount();
+}
+
+/// What each of several shells does in the same folders, `$N` being its number.
+const WORKER: &str = r#"
+set +e; cd "$M/shared"
+for i in $(seq 25); do
+  d=$((i % 5)); mkdir -p dir$d; echo "$N $i" > dir$d/file-$N-$i
+  cat dir$d/* > /dev/null 2>&1 || true
+  mv dir$d/file-$N-$i dir$(((i + 1) % 5))/moved-$N-$i 2> /dev/null || mkdir -p dir$(((i + 1) % 5))
+  ls -l dir$d > /dev/null; echo more >> common-$((i % 3))
+  if ((i % 4 == 0)); then rm -f dir$(((i + 1) % 5))/moved-$N-$i; fi
+  if ((i % 9 == 0)); then mv dir$d other-$N-$i 2> /dev/null || true; fi
+  find . -name "moved-$N-*" > /dev/null 2>&1 || true
+done
+"#;
+
+#[test]
+fn many_programs_and_somebody_elsewhere_in_the_same_folders_end_with_the_same_tree() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/shared/dir0/there", "there").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount_with(MountSpec {
+        arguments: vec!["--poll".into(), "1".into()],
+        ..MountSpec::default()
+    });
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..6)
+            .map(|number| {
+                let home = &home;
+                scope.spawn(move || home.sh(&format!("N={number}\n{WORKER}")))
+            })
+            .collect();
+        for number in 0..30 {
+            // Folders come and go under the other's hands, so that some of this is refused.
+            let dir = format!("/shared/dir{}", number % 5);
+            drop(drive.put(&format!("{dir}/theirs-{number}"), "theirs"));
+            drop(drive.put(&format!("/shared/common-{}", number % 3), "theirs"));
+            if number % 7 == 3 {
+                drop(drive.delete(&format!("{dir}/theirs-{}", number - 1)));
+                drop(drive.rename(&dir, &format!("/shared/renamed-{number}")));
+            }
+            std::thread::sleep(wait::secs(4) / 30);
+        }
+        for worker in workers {
+            drop(worker.join());
+        }
+    });
+    mount.sync();
+    // Conflict copies that the first pass made may still be on their way.
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert!(drive.count() > 50, "{}", drive.count());
+    mount.unmount();
+}

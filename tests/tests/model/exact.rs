@@ -1,0 +1,443 @@
+//! Histories of one client. The model is exact: the same calls on a plain local directory.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onedrivefs_sim::DriveHandle;
+
+use crate::chaos::{self, Chaos};
+use crate::counts;
+use crate::disk::{self, Errno, Node, Seen, Side, Step, Tree};
+use crate::names;
+use crate::plan::Planner;
+use crate::rig::Rig;
+
+/// What may happen beside the calls of programs.
+#[derive(Clone, Copy, Debug)]
+pub struct Perils {
+    pub kills: bool,
+    pub faults: bool,
+    /// Somebody else changes the same files on the service.
+    pub second_client: bool,
+}
+
+/// Calls after one under another spelling for which the kernel may still be catching up.
+const RESPELT_CALLS: u32 = 8;
+
+/// Calls of one history, in groups.
+const GROUPS: u64 = 40;
+
+/// One history.
+pub struct Exact<'r, 'h, 's> {
+    rig: &'r mut Rig<'h>,
+    name: String,
+    here: Side,
+    model: Side,
+    planner: Planner,
+    perils: Perils,
+    chaos: Chaos<'s>,
+    /// Files that are open and were emptied, with what they held: until something is written or
+    /// the handle is closed, a crash may leave either.
+    emptied: BTreeMap<u32, Emptied>,
+    /// Whether bytes may have to come from the service.
+    cache_wiped: bool,
+    /// Calls for which attributes may be outdated, since a file was used under another spelling.
+    respelt: u32,
+    trace: Vec<String>,
+}
+
+/// What a file held before it was emptied.
+#[derive(Clone)]
+struct Emptied {
+    inode: u64,
+    before: Vec<u8>,
+}
+
+impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
+    /// Runs a history in a folder of its own.
+    pub fn run(
+        rig: &'r mut Rig<'h>,
+        seed: u64,
+        model: PathBuf,
+        perils: Perils,
+        chaos: Chaos<'s>,
+    ) -> Result<(), String> {
+        let name = format!("h{seed:x}");
+        std::fs::create_dir_all(&model).expect("directory");
+        let here = Side::mount(rig.mountpoint().join(&name));
+        let mut planner = Planner::new(seed);
+        planner.whole_only = perils.faults && chaos::corrupts(seed);
+        let mut history = Self {
+            here,
+            model: Side::local(model),
+            planner,
+            name,
+            rig,
+            perils,
+            chaos,
+            emptied: BTreeMap::new(),
+            cache_wiped: false,
+            respelt: 0,
+            trace: Vec::new(),
+        };
+        let outcome = history.play();
+        history.chaos.end();
+        outcome.map_err(|why| {
+            format!(
+                "{why}\n--- what led there ---\n{}",
+                history.trace.join("\n")
+            )
+        })
+    }
+
+    fn play(&mut self) -> Result<(), String> {
+        std::fs::create_dir(self.here.root()).map_err(|e| format!("mkdir: {e}"))?;
+        let groups = 5 + self.planner.rng.below(GROUPS);
+        for _ in 0..groups {
+            self.peril();
+            let tree = self.model_tree()?;
+            for step in self.planner.next(&tree) {
+                self.step(&step)?;
+            }
+        }
+        for step in self.planner.close_all() {
+            self.step(&step)?;
+        }
+        if self.perils.kills && self.planner.rng.percent(60) {
+            // Killed while it sends.
+            let ms = self.planner.rng.below(400);
+            self.trace
+                .push(format!("kill while sending, after {ms} ms"));
+            if !self.rig.is_armed() {
+                self.rig.arm(Duration::from_millis(ms));
+            }
+        }
+        if self.rig.is_armed() {
+            self.recover(None)?;
+        }
+        self.chaos.end();
+        self.rig.quiesce();
+        self.compare()
+    }
+
+    /// Perhaps lets something go wrong.
+    fn peril(&mut self) {
+        if self.perils.kills && !self.rig.is_armed() && self.planner.rng.percent(6) {
+            let us = self.planner.rng.below(60_000);
+            self.trace.push(format!("kill after {us} us"));
+            self.rig.arm(Duration::from_micros(us));
+        }
+        if self.perils.faults {
+            if let Some(what) = self.chaos.strike() {
+                self.trace.push(format!("fault: {what}"));
+            }
+            if self.planner.rng.percent(2) {
+                self.trace.push("cache wiped".into());
+                chaos::wipe_cache(&self.rig.home.path("cache"));
+                self.cache_wiped = true;
+            }
+        }
+        if self.planner.rng.percent(10) {
+            std::thread::sleep(Duration::from_millis(self.planner.rng.below(150)));
+        }
+    }
+
+    fn model_tree(&self) -> Result<Tree, String> {
+        disk::read_tree(self.model.root()).map_err(|e| format!("model: {e}"))
+    }
+
+    /// One call on both sides.
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        counts::add("calls", 1);
+        let before = self.before_emptying(step);
+        let here = self.here.apply(step);
+        if self.rig.struck() && here.is_err() {
+            self.trace
+                .push(format!("{step:?} -> interrupted ({here:?})"));
+            return self.recover(Some((step, before)));
+        }
+        if here.is_err() && self.is_out_of_reach(step, &here) {
+            return self.out_of_reach(step, &here);
+        }
+        let model = self.model.apply(step);
+        self.respelt = if self.is_respelt(step) {
+            RESPELT_CALLS
+        } else {
+            self.respelt.saturating_sub(1)
+        };
+        let here = self.once_more(step, here, &model);
+        self.trace.push(format!("{step:?} -> {here:?}"));
+        if here != model && !is_same_refusal(step, &here, &model) {
+            return Err(format!(
+                "{step:?}\n    is:        {here:?}\n    should be: {model:?}"
+            ));
+        }
+        self.note_emptied(step, before);
+        Ok(())
+    }
+
+    /// Tells whether a call names something under another spelling than it has.
+    fn is_respelt(&self, step: &Step) -> bool {
+        let (Step::Open(_, path, _) | Step::Truncate(path, _) | Step::Times(path, ..)) = step
+        else {
+            return false;
+        };
+        self.model.resolve(path) != self.model.root().join(path)
+    }
+
+    /// What the kernel knows of a name and its file under another spelling, it forgets a moment
+    /// after they changed under this one. A call in that moment is made again.
+    fn once_more(
+        &mut self,
+        step: &Step,
+        here: Result<Seen, Errno>,
+        model: &Result<Seen, Errno>,
+    ) -> Result<Seen, Errno> {
+        let looks = matches!(
+            step,
+            Step::Read(_) | Step::ReadRange(..) | Step::List(_) | Step::Stat(_)
+        );
+        let stale = here == Err(libc::ENOENT) || (looks && self.respelt > 0);
+        if model == &here || !stale {
+            return here;
+        }
+        counts::add("calls made again for another spelling", 1);
+        std::thread::sleep(Duration::from_millis(100));
+        self.here.apply(step)
+    }
+
+    /// Tells whether a call may have failed because its bytes are on the service only.
+    fn is_out_of_reach(&self, step: &Step, here: &Result<Seen, Errno>) -> bool {
+        let reads = matches!(step, Step::Read(_) | Step::ReadRange(..));
+        let errno = here.as_ref().err().copied().unwrap_or(0);
+        self.perils.faults
+            && self.cache_wiped
+            && reads
+            && [libc::ENETDOWN, libc::ETIMEDOUT, libc::EIO, libc::EACCES].contains(&errno)
+    }
+
+    fn out_of_reach(&mut self, step: &Step, here: &Result<Seen, Errno>) -> Result<(), String> {
+        self.trace
+            .push(format!("{step:?} -> out of reach ({here:?})"));
+        counts::add("reads out of reach", 1);
+        Ok(())
+    }
+
+    /// What the file of a call that empties it holds.
+    fn before_emptying(&self, step: &Step) -> Option<Vec<u8>> {
+        match step {
+            Step::Open(_, path, how) if how.truncate && self.perils.kills => {
+                std::fs::read(self.model.resolve(path)).ok()
+            }
+            Step::SetLen(slot, 0) if self.perils.kills => {
+                let path = self.path_of(self.model.inode_of(*slot)?)?;
+                std::fs::read(self.model.root().join(path)).ok()
+            }
+            _ => None,
+        }
+    }
+
+    fn note_emptied(&mut self, step: &Step, before: Option<Vec<u8>>) {
+        match step {
+            Step::Open(slot, ..) | Step::SetLen(slot, 0) => {
+                if let (Some(inode), Some(before)) = (self.model.inode_of(*slot), before) {
+                    self.emptied
+                        .entry(*slot)
+                        .or_insert(Emptied { inode, before });
+                }
+            }
+            Step::Write(slot, _, _, len) if *len > 0 => self.forget_emptied(*slot),
+            Step::SetLen(slot, _) | Step::Fsync(slot) | Step::Close(slot) => {
+                self.forget_emptied(*slot);
+            }
+            _ => {}
+        }
+    }
+
+    fn forget_emptied(&mut self, slot: u32) {
+        let inode = self.model.inode_of(slot);
+        let same = self.emptied.get(&slot).map(|e| e.inode);
+        self.emptied
+            .retain(|_, e| Some(e.inode) != inode && Some(e.inode) != same);
+    }
+
+    /// The path of an inode of the model.
+    fn path_of(&self, inode: u64) -> Option<String> {
+        use std::os::unix::fs::MetadataExt;
+        let tree = self.model_tree().ok()?;
+        tree.into_keys().find(|path| {
+            std::fs::metadata(self.model.root().join(path)).is_ok_and(|m| m.ino() == inode)
+        })
+    }
+
+    /// After a kill: what is there must be what was acknowledged, with or without the call that
+    /// was interrupted.
+    fn recover(&mut self, interrupted: Option<(&Step, Option<Vec<u8>>)>) -> Result<(), String> {
+        self.rig.after_kill();
+        if self.cache_wiped {
+            // What is not here any more has to be fetched to be compared.
+            self.chaos.end();
+        }
+        self.here.drop_handles();
+        self.planner.open.clear();
+        let without = self.model_tree()?;
+        let mut emptied: Vec<Emptied> = Vec::new();
+        let cut = interrupted.as_ref().map(|(step, _)| *step);
+        if let Some((step, before)) = interrupted {
+            // The call that would have settled it may not have arrived.
+            emptied.extend(self.emptied.values().cloned());
+            drop(self.model.apply(step));
+            self.note_emptied(step, before);
+        }
+        let with = self.model_tree()?;
+        let mut either: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        emptied.extend(std::mem::take(&mut self.emptied).into_values());
+        for emptied in emptied {
+            if let Some(path) = self.path_of(emptied.inode) {
+                either.insert(path, emptied.before);
+            }
+        }
+        self.model.drop_handles();
+        let is = disk::read_tree(self.here.root()).map_err(|e| format!("after the kill: {e}"))?;
+        let matches = |wanted: &Tree| {
+            let wanted = settle_emptied(wanted, &is, &either);
+            disk::differences(&is, &wanted)
+        };
+        let (unlike_with, unlike_without) = (matches(&with), matches(&without));
+        if !unlike_with.is_empty()
+            && !unlike_without.is_empty()
+            && !cut.is_some_and(|step| is_partly_written(step, &is, &without, &with))
+        {
+            return Err(format!(
+                "after a kill\n  without the interrupted call:\n{}\n  with it:\n{}",
+                unlike_without.join("\n"),
+                unlike_with.join("\n")
+            ));
+        }
+        self.trace.push("mounted again".into());
+        disk::write_tree(self.model.root(), &is).map_err(|e| format!("model: {e}"))
+    }
+
+    /// Here, there and the model hold the same.
+    fn compare(&mut self) -> Result<(), String> {
+        let wanted = self.model_tree()?;
+        let here = disk::read_tree(self.here.root()).map_err(|e| format!("at the end: {e}"))?;
+        let unlike = disk::differences(&here, &wanted);
+        if !unlike.is_empty() {
+            return Err(format!("the mount differs:\n{}", unlike.join("\n")));
+        }
+        let drive = self.rig.home.service.default_drive();
+        let unlike = unlike_service(&drive, &self.name, &wanted);
+        if !unlike.is_empty() {
+            return Err(format!("the service differs:\n{}", unlike.join("\n")));
+        }
+        let status = self.rig.mount().status();
+        if status["conflicts"].as_array().is_none_or(|c| !c.is_empty()) {
+            return Err(format!("a conflict without a second client: {status}"));
+        }
+        Ok(())
+    }
+}
+
+/// A rename can be wrong in several ways at once, and which one is told depends on the spelling
+/// under which the kernel knows the folders.
+fn is_same_refusal(step: &Step, here: &Result<Seen, Errno>, model: &Result<Seen, Errno>) -> bool {
+    let wrong = [
+        libc::EINVAL,
+        libc::ENOTDIR,
+        libc::EISDIR,
+        libc::ENOTEMPTY,
+        libc::EEXIST,
+    ];
+    let refused =
+        |outcome: &Result<Seen, Errno>| outcome.as_ref().is_err_and(|errno| wrong.contains(errno));
+    let renames = matches!(
+        step,
+        Step::Rename(..) | Step::RenameNoReplace(..) | Step::Exchange(..)
+    );
+    renames && refused(here) && refused(model)
+}
+
+/// Where a file may be empty or hold what it held, takes what is there.
+fn settle_emptied(wanted: &Tree, is: &Tree, either: &BTreeMap<String, Vec<u8>>) -> Tree {
+    let mut wanted = wanted.clone();
+    for (path, before) in either {
+        if let (Some(Node::File(now, time)), Some(Node::File(bytes, _))) =
+            (is.get(path), wanted.get(path))
+            && bytes.is_empty()
+            && now == before
+        {
+            wanted.insert(path.clone(), Node::File(before.clone(), *time));
+        }
+    }
+    wanted
+}
+
+/// A long write may be cut by a kill between two requests of the kernel.
+fn is_partly_written(step: &Step, is: &Tree, without: &Tree, with: &Tree) -> bool {
+    if !matches!(step, Step::Write(..)) {
+        return false;
+    }
+    let changed = disk::differences(with, without);
+    let unlike = disk::differences(is, without);
+    if changed.len() != 1 || unlike.len() != 1 {
+        return false;
+    }
+    with.iter().any(|(path, node)| {
+        let (Node::File(new, _), Some(Node::File(old, _)), Some(Node::File(now, _))) =
+            (node, without.get(path), is.get(path))
+        else {
+            return false;
+        };
+        // Up to some point new, from there on old.
+        let cut = now.iter().zip(new).take_while(|(a, b)| a == b).count();
+        new != old && now.get(cut..) == Some(old.get(cut..).unwrap_or_default())
+    })
+}
+
+/// Names every difference between a folder on the service and a tree.
+pub fn unlike_service(drive: &DriveHandle, folder: &str, wanted: &Tree) -> Vec<String> {
+    let inside = format!("/{folder}/");
+    let mut unlike = Vec::new();
+    let mut there: BTreeMap<String, onedrivefs_sim::Entry> = drive
+        .dump()
+        .into_iter()
+        .filter_map(|entry| Some((entry.path.strip_prefix(&inside)?.to_owned(), entry)))
+        .collect();
+    for (path, node) in wanted {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        if names::stays_here(name) {
+            continue;
+        }
+        let stored = names::on_service(path);
+        let Some(entry) = there.remove(&stored) else {
+            unlike.push(format!("{stored} is missing on the service: {node:?}"));
+            continue;
+        };
+        match node {
+            Node::Folder if entry.folder => {}
+            Node::File(bytes, time) if !entry.folder => {
+                let body = drive.read(&entry.path).unwrap_or_default();
+                if body != *bytes {
+                    unlike.push(format!(
+                        "{stored}\n    on the service: {}\n    should be:      {}",
+                        disk::describe(&body),
+                        disk::describe(bytes)
+                    ));
+                }
+                let mtime: jiff::Timestamp = entry.mtime.parse().expect("time");
+                if time.is_some_and(|(seconds, _)| seconds != mtime.as_second()) {
+                    unlike.push(format!("{stored}: time {mtime} instead of {time:?}"));
+                }
+            }
+            _ => unlike.push(format!("{stored} is of another kind: {entry:?}")),
+        }
+    }
+    unlike.extend(
+        there
+            .into_values()
+            .map(|entry| format!("{} is too much on the service", entry.path)),
+    );
+    unlike
+}

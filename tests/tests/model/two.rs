@@ -1,0 +1,542 @@
+//! Histories of two clients: programs on the mount, and somebody else on the service. What the end
+//! looks like depends on who was first, so the model is a rule instead of a tree: no body that
+//! anybody saved is lost unless the same side, knowing it, replaced or removed it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onedrivefs_sim::DriveHandle;
+
+use crate::chaos::Chaos;
+use crate::counts;
+use crate::disk;
+use crate::exact::Perils;
+use crate::names::{NAMES, TEMPORARY};
+use crate::rig::Rig;
+use crate::rng::Rng;
+
+/// Steps of one history at most.
+const STEPS: u64 = 60;
+
+/// What became of a body that somebody wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It must exist somewhere.
+    Kept,
+    /// It may exist: whether it was saved is not known, or who knew it replaced or removed it.
+    Free,
+}
+
+/// A body that somebody wrote.
+#[derive(Debug)]
+struct Body {
+    len: usize,
+    fate: Fate,
+    written: String,
+}
+
+/// One history.
+pub struct Two<'r, 'h, 's> {
+    rig: &'r mut Rig<'h>,
+    folder: String,
+    here: PathBuf,
+    there: DriveHandle,
+    rng: Rng,
+    perils: Perils,
+    chaos: Chaos<'s>,
+    bodies: BTreeMap<u64, Body>,
+    next_body: u64,
+    removals: Vec<Removal>,
+    trace: Vec<String>,
+}
+
+/// A name was removed here.
+struct Removal {
+    /// What programs saw under it.
+    seen: Option<u64>,
+    /// What the service had under it.
+    there: Vec<u64>,
+}
+
+impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
+    /// Runs a history in a folder of its own.
+    pub fn run(
+        rig: &'r mut Rig<'h>,
+        seed: u64,
+        perils: Perils,
+        chaos: Chaos<'s>,
+    ) -> Result<(), String> {
+        let folder = format!("t{seed:x}");
+        let here = rig.mountpoint().join(&folder);
+        let there = rig.home.service.default_drive();
+        let mut history = Self {
+            rig,
+            folder,
+            here,
+            there,
+            rng: Rng::new(seed),
+            perils,
+            chaos,
+            bodies: BTreeMap::new(),
+            next_body: (seed & 0xffff) << 16,
+            removals: Vec::new(),
+            trace: Vec::new(),
+        };
+        let outcome = history.play();
+        history.chaos.end();
+        outcome.map_err(|why| {
+            format!(
+                "{why}\n--- what led there ---\n{}",
+                history.trace.join("\n")
+            )
+        })
+    }
+
+    fn play(&mut self) -> Result<(), String> {
+        fs::create_dir(&self.here).map_err(|e| format!("mkdir: {e}"))?;
+        let steps = 10 + self.rng.below(STEPS);
+        for _ in 0..steps {
+            self.peril();
+            if self.rng.percent(60) {
+                let outcome = self.act_here();
+                self.note(&outcome);
+            } else {
+                self.act_there();
+            }
+            if self.rig.struck() {
+                self.rig.after_kill();
+                self.trace.push("mounted again".into());
+            }
+        }
+        self.rig.after_kill();
+        self.chaos.end();
+        self.rig.quiesce();
+        self.check()
+    }
+
+    fn peril(&mut self) {
+        if self.perils.kills && !self.rig.is_armed() && self.rng.percent(5) {
+            let us = self.rng.below(60_000);
+            self.trace.push(format!("kill after {us} us"));
+            self.rig.arm(Duration::from_micros(us));
+        }
+        if self.perils.faults
+            && let Some(what) = self.chaos.strike()
+        {
+            self.trace.push(format!("fault: {what}"));
+        }
+        if self.rng.percent(25) {
+            std::thread::sleep(Duration::from_millis(self.rng.below(250)));
+        }
+    }
+
+    fn note(&mut self, outcome: &io::Result<()>) {
+        if let Some(last) = self.trace.last_mut() {
+            match outcome {
+                Ok(()) => last.push_str(" -> done"),
+                Err(error) => last.push_str(&format!(" -> {error}")),
+            }
+        }
+    }
+
+    /// Makes up a body.
+    fn new_body(&mut self, written: String) -> (u64, Vec<u8>) {
+        self.next_body += 1;
+        let len = match self.rng.below(10) {
+            0..=6 => 20 + self.rng.below(300),
+            7..=8 => 20 + self.rng.below(50_000),
+            _ => 20 + self.rng.below(600_000),
+        };
+        let len = usize::try_from(len).expect("small");
+        let number = self.next_body;
+        let fate = Fate::Free;
+        self.bodies.insert(number, Body { len, fate, written });
+        (number, disk::body(number, len))
+    }
+
+    fn set(&mut self, number: Option<u64>, fate: Fate) {
+        if let Some(body) = number.and_then(|number| self.bodies.get_mut(&number)) {
+            body.fate = fate;
+        }
+    }
+
+    /// Which body these bytes are; an error for bytes that nobody wrote.
+    fn recognise(&self, bytes: &[u8]) -> Result<Option<u64>, String> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let head: Vec<u8> = bytes.iter().copied().take(20).collect();
+        let text = String::from_utf8_lossy(&head);
+        let number = text
+            .strip_prefix('<')
+            .and_then(|rest| rest.split_once('.'))
+            .and_then(|(number, _)| u64::from_str_radix(number, 16).ok());
+        let known = number.and_then(|number| Some((number, self.bodies.get(&number)?)));
+        match known {
+            Some((number, body)) if disk::body(number, body.len) == bytes => Ok(Some(number)),
+            _ => Err(format!("nobody wrote {}", disk::describe(bytes))),
+        }
+    }
+
+    // --- here ---
+
+    fn act_here(&mut self) -> io::Result<()> {
+        match self.rng.below(100) {
+            0..=34 => self.write_here(),
+            35..=49 => self.save_here(),
+            50..=57 => self.mkdir_here(),
+            58..=77 => self.rename_here(),
+            78..=91 => self.unlink_here(),
+            _ => {
+                let path = self.path_here(true);
+                self.trace.push(format!("here: rmdir {path}"));
+                fs::remove_dir(self.here.join(path))
+            }
+        }
+    }
+
+    /// What programs see at a path before they replace or remove it. Not to see it is no reason
+    /// to, so that an error ends the step.
+    fn seen_here(&self, path: &str) -> io::Result<Option<u64>> {
+        let mut bytes = Vec::new();
+        match File::open(self.here.join(path)) {
+            Ok(mut file) if !file.metadata()?.is_dir() => file.read_to_end(&mut bytes)?,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        self.recognise(&bytes).map_err(io::Error::other)
+    }
+
+    fn fill(&mut self, path: &str) -> io::Result<u64> {
+        let (number, bytes) = self.new_body(format!("here {path}"));
+        let mut file = File::create(self.here.join(path))?;
+        file.write_all(&bytes)?;
+        crate::sys::close(file)?;
+        self.set(Some(number), Fate::Kept);
+        Ok(number)
+    }
+
+    fn write_here(&mut self) -> io::Result<()> {
+        let path = self.path_here(false);
+        self.trace
+            .push(format!("here: write {:x} to {path}", self.next_body + 1));
+        let seen = self.seen_here(&path)?;
+        self.set(seen, Fate::Free);
+        self.fill(&path).map(drop)
+    }
+
+    fn save_here(&mut self) -> io::Result<()> {
+        let path = self.path_here(false);
+        let temporary = sibling(&path, self.rng.pick(TEMPORARY).here);
+        self.trace.push(format!(
+            "here: save {:x} to {path} by {temporary}",
+            self.next_body + 1
+        ));
+        let before = self.seen_here(&temporary)?;
+        self.set(before, Fate::Free);
+        self.fill(&temporary)?;
+        let seen = self.seen_here(&path)?;
+        self.note_removal(seen, &path);
+        let outcome = fs::rename(self.here.join(&temporary), self.here.join(&path));
+        if outcome.is_ok() || self.rig.struck() {
+            self.set(seen, Fate::Free);
+        }
+        outcome
+    }
+
+    fn mkdir_here(&mut self) -> io::Result<()> {
+        let path = self.new_place_here();
+        self.trace.push(format!("here: mkdir {path}"));
+        fs::create_dir(self.here.join(path))
+    }
+
+    fn rename_here(&mut self) -> io::Result<()> {
+        let folders = self.rng.percent(30);
+        let from = self.path_here(folders);
+        let to = if self.rng.percent(40) {
+            self.path_here(folders)
+        } else {
+            self.new_place_here()
+        };
+        self.trace.push(format!("here: rename {from} to {to}"));
+        let moved = self.seen_here(&from)?;
+        let seen = self.seen_here(&to)?;
+        self.note_removal(seen, &to);
+        let outcome = fs::rename(self.here.join(from), self.here.join(to));
+        if (outcome.is_ok() || self.rig.struck()) && seen != moved {
+            self.set(seen, Fate::Free);
+        }
+        outcome
+    }
+
+    fn unlink_here(&mut self) -> io::Result<()> {
+        let path = self.path_here(false);
+        self.trace.push(format!("here: unlink {path}"));
+        let seen = self.seen_here(&path)?;
+        self.note_removal(seen, &path);
+        let outcome = fs::remove_file(self.here.join(path));
+        if outcome.is_ok() || self.rig.struck() {
+            self.set(seen, Fate::Free);
+        }
+        outcome
+    }
+
+    fn note_removal(&mut self, seen: Option<u64>, path: &str) {
+        let there = self.bodies_there(path);
+        self.removals.push(Removal { seen, there });
+    }
+
+    /// Tells whether a body was removed in the very moment in which it took the name of another,
+    /// which is still there. System calls remove names, so nothing can prevent that.
+    fn is_crossed(&self, number: u64, found: &BTreeSet<u64>) -> bool {
+        self.removals.iter().any(|removal| {
+            removal.there.contains(&number)
+                && removal
+                    .seen
+                    .is_some_and(|seen| seen != number && found.contains(&seen))
+        })
+    }
+
+    /// Paths of files (or folders) in the mount.
+    fn paths_here(&self, folders: bool) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut todo = vec![String::new()];
+        while let Some(below) = todo.pop() {
+            for entry in fs::read_dir(self.here.join(&below))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = join(&below, &name);
+                let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_dir {
+                    todo.push(path.clone());
+                }
+                if is_dir == folders {
+                    found.push(path);
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn path_here(&mut self, folders: bool) -> String {
+        let found = self.paths_here(folders);
+        if found.is_empty() || self.rng.percent(25) {
+            return self.new_place_here();
+        }
+        self.rng.pick(&found).clone()
+    }
+
+    fn new_place_here(&mut self) -> String {
+        let folders = self.paths_here(true);
+        self.new_place(&folders)
+    }
+
+    fn new_place(&mut self, folders: &[String]) -> String {
+        // Names that the service refuses are the business of the other histories.
+        let plain: Vec<&str> = NAMES
+            .iter()
+            .filter(|name| name.here == name.there)
+            .map(|name| name.here)
+            .collect();
+        let name = *self.rng.pick(&plain);
+        let shallow: Vec<&String> = folders
+            .iter()
+            .filter(|path| path.matches('/').count() < 2)
+            .collect();
+        if shallow.is_empty() || self.rng.percent(50) {
+            return name.to_owned();
+        }
+        let folder = *self.rng.pick(&shallow);
+        join(folder, name)
+    }
+
+    // --- there ---
+
+    fn at(&self, path: &str) -> String {
+        format!("/{}/{path}", self.folder)
+    }
+
+    fn entries_there(&self) -> Vec<(String, bool)> {
+        let inside = format!("/{}/", self.folder);
+        let all = self.there.dump().into_iter();
+        all.filter_map(|entry| Some((entry.path.strip_prefix(&inside)?.to_owned(), entry.folder)))
+            .collect()
+    }
+
+    fn path_there(&mut self, files_only: bool) -> String {
+        let entries = self.entries_there();
+        let found: Vec<&String> = entries
+            .iter()
+            .filter(|(_, folder)| !(files_only && *folder))
+            .map(|(path, _)| path)
+            .collect();
+        if found.is_empty() || self.rng.percent(25) {
+            return self.new_place_there();
+        }
+        (*self.rng.pick(&found)).clone()
+    }
+
+    fn new_place_there(&mut self) -> String {
+        let entries = self.entries_there();
+        let folders: Vec<String> = entries
+            .into_iter()
+            .filter_map(|(path, folder)| folder.then_some(path))
+            .collect();
+        self.new_place(&folders)
+    }
+
+    /// Bodies that are at or below a path on the service.
+    fn bodies_there(&self, path: &str) -> Vec<u64> {
+        let below = format!("{path}/");
+        let entries = self.entries_there().into_iter();
+        entries
+            .filter(|(at, folder)| !folder && (at == path || at.starts_with(&below)))
+            .filter_map(|(at, _)| self.there.read(&self.at(&at)))
+            .filter_map(|bytes| self.recognise(&bytes).ok().flatten())
+            .collect()
+    }
+
+    fn act_there(&mut self) {
+        let told = match self.rng.below(100) {
+            0..=49 => self.put_there(),
+            50..=59 => {
+                let path = self.new_place_there();
+                let done = self.there.mkdir(&self.at(&path));
+                format!("there: mkdir {path} -> {:?}", done.map(drop))
+            }
+            60..=79 => {
+                let (from, to) = (self.path_there(false), self.new_place_there());
+                let done = self.there.rename(&self.at(&from), &self.at(&to));
+                format!("there: rename {from} to {to} -> {done:?}")
+            }
+            _ => {
+                let path = self.path_there(false);
+                let path = self.spelt_there(&path);
+                let gone = self.bodies_there(&path);
+                let done = self.there.delete(&self.at(&path));
+                if done.is_ok() {
+                    for number in gone {
+                        self.set(Some(number), Fate::Free);
+                    }
+                }
+                format!("there: delete {path} -> {done:?}")
+            }
+        };
+        self.trace.push(told);
+    }
+
+    /// The spelling that a path has on the service.
+    fn spelt_there(&self, path: &str) -> String {
+        let inside = format!("/{}/", self.folder);
+        let entry = self.there.entry(&self.at(path));
+        entry
+            .and_then(|entry| Some(entry.path.strip_prefix(&inside)?.to_owned()))
+            .unwrap_or_else(|| path.to_owned())
+    }
+
+    fn put_there(&mut self) -> String {
+        let path = self.path_there(true);
+        let path = self.spelt_there(&path);
+        let replaced = self.bodies_there(&path);
+        let (number, bytes) = self.new_body(format!("there {path}"));
+        let done = self.there.put(&self.at(&path), bytes);
+        if done.is_ok() {
+            self.set(Some(number), Fate::Kept);
+            for other in replaced {
+                self.set(Some(other), Fate::Free);
+            }
+        }
+        format!("there: put {number:x} at {path} -> {:?}", done.map(drop))
+    }
+
+    // --- the end ---
+
+    fn check(&mut self) -> Result<(), String> {
+        let here = disk::read_tree(&self.here).map_err(|e| format!("at the end: {e}"))?;
+        let unlike = crate::exact::unlike_service(&self.there, &self.folder, &here);
+        if !unlike.is_empty() {
+            return Err(format!("the service differs:\n{}", unlike.join("\n")));
+        }
+        let mut found = BTreeSet::new();
+        for (path, node) in &here {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            let known = NAMES.iter().chain(TEMPORARY).any(|n| n.here == name);
+            if name.contains(" (conflict ") {
+                counts::add("conflict copies", 1);
+            } else if !known {
+                return Err(format!("{path}: a name that nobody gave"));
+            }
+            if let disk::Node::File(bytes, _) = node {
+                let body = self
+                    .recognise(bytes)
+                    .map_err(|why| format!("{path}: {why}"))?;
+                found.extend(body);
+            }
+        }
+        found.extend(self.older_versions());
+        let lost: Vec<String> = self
+            .bodies
+            .iter()
+            .filter(|(number, body)| body.fate == Fate::Kept && !found.contains(number))
+            .filter(|(number, _)| {
+                let crossed = self.is_crossed(**number, &found);
+                counts::add("removed in the moment of a change", u64::from(crossed));
+                !crossed
+            })
+            .map(|(number, body)| format!("{number:x} ({} bytes, {})", body.len, body.written))
+            .collect();
+        counts::add("losses", lost.len() as u64);
+        counts::add("bodies saved", self.bodies.len() as u64);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let tree: Vec<String> = here.iter().map(|(p, n)| format!("{p}: {n:?}")).collect();
+        Err(format!(
+            "LOST: {}\nwhat is there:\n{}",
+            lost.join(", "),
+            tree.join("\n")
+        ))
+    }
+
+    /// Bodies that are earlier versions of what is on the service.
+    fn older_versions(&self) -> Vec<u64> {
+        let mut found = Vec::new();
+        for (path, folder) in self.entries_there() {
+            if folder {
+                continue;
+            }
+            let at = self.at(&path);
+            for version in self.there.versions(&at) {
+                let body = self.there.version_body(&at, &version.id);
+                let bytes = body.and_then(|body| {
+                    let size = usize::try_from(body.size()).ok()?;
+                    body.read(0, size).ok()
+                });
+                if let Some(Ok(Some(number))) = bytes.map(|bytes| self.recognise(&bytes)) {
+                    found.push(number);
+                }
+            }
+        }
+        found
+    }
+}
+
+fn join(folder: &str, name: &str) -> String {
+    if folder.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{folder}/{name}")
+    }
+}
+
+fn sibling(path: &str, name: &str) -> String {
+    join(path.rsplit_once('/').map_or("", |(folder, _)| folder), name)
+}
