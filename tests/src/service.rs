@@ -61,6 +61,23 @@ impl Service {
         self.requests().bytes_out("download") + self.requests().bytes_out("content")
     }
 
+    /// Every download as one line of text: the range that was asked for, and the bytes that went
+    /// out.
+    #[must_use]
+    pub fn download_lines(&self) -> Vec<String> {
+        let all = self.requests().since(0).into_iter();
+        let lines = all.filter(|record| matches!(record.op, "download" | "content"));
+        let line = |record: std::sync::Arc<onedrivefs_sim::Record>| {
+            let bytes = record.bytes_out.load(Ordering::Relaxed);
+            format!(
+                "{} {} {bytes}",
+                record.op,
+                record.range.as_deref().unwrap_or("all")
+            )
+        };
+        lines.map(line).collect()
+    }
+
     /// What clients have sent as file bodies since request `after`.
     #[must_use]
     pub fn upload_since(&self, after: u64) -> Upload {

@@ -1,6 +1,7 @@
 //! On whose behalf ranges are fetched, and in what portions.
 
 use onedrivefs_content::RangeSet;
+use onedrivefs_core::ByteRange;
 
 use super::{Demand, HydrateConfig};
 
@@ -42,12 +43,18 @@ impl Claim {
     }
 }
 
-/// Joins ranges with less than a block between them: a request costs more than the bytes.
-pub(super) fn join_close(ranges: &RangeSet<u64>, block_bytes: u64) -> RangeSet<u64> {
+/// Joins ranges with less than a block of present bytes between them: a request costs more than
+/// fetching those again. What is between them and under way is left alone.
+pub(super) fn join_close(
+    ranges: &RangeSet<u64>,
+    block_bytes: u64,
+    is_present: impl Fn(ByteRange) -> bool,
+) -> RangeSet<u64> {
     let mut joined = ranges.clone();
     let mut end = None;
     for range in ranges.iter() {
-        if let Some(end) = end.filter(|end| range.start - end < block_bytes) {
+        let close = |end: &u64| range.start - end < block_bytes && is_present(*end..range.start);
+        if let Some(end) = end.filter(close) {
             joined.insert(end..range.end);
         }
         end = Some(range.end);

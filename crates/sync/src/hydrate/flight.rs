@@ -227,8 +227,11 @@ impl Flight {
                 }
             }
         }
-        let mut wanted = join_close(&wanted, claim.block_bytes);
+        // In this order: joined first, the bytes between two transfers that begin would count as
+        // wanted as soon as they have arrived.
         state.settle_overlaps(&mut wanted, claim);
+        let is_present = |gap| self.body.missing(gap).is_empty();
+        let wanted = join_close(&wanted, claim.block_bytes, is_present);
         let mut claimed = Claimed::default();
         for range in wanted {
             let mut at = range.start;
