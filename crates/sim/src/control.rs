@@ -57,11 +57,11 @@ POST   /_sim/drives/DRIVE/seed                  {\"items\": [{\"path\", \"folder
 POST   /_sim/drives/DRIVE/sample                {\"files\": N?}
 POST   /_sim/drives/DRIVE/expire                makes this drive's delta links stale
 
-A fault rule: {\"op\"?, \"method\"?, \"path\"? (with *), \"skip\", \"count\"?, \"probability\"?, \"seed\",
-\"action\": {\"kind\": …}} with the kinds pass, status (status, code?, inner?, retry_after?,
-form: json|html|bom|empty|raw, body?, after_effect), delay (ms), drop_before, drop_after,
-truncate (bytes), corrupt (offset), stall, stall_body (bytes), expire_tokens, expire_urls,
-expire_sessions, expire_delta.
+A fault rule: {\"op\"?, \"method\"?, \"path\"? (with *), \"skip\", \"count\"?, \"each\" (count each address
+by itself), \"probability\"?, \"seed\", \"action\": {\"kind\": …}} with the kinds pass, status (status, code?, inner?, retry_after?,
+form: json|html|bom|empty|raw, body?, after_effect), delay (ms), hold (until the rule is removed),
+drop_before, drop_after, truncate (bytes), corrupt (offset), stall, stall_body (bytes), header
+(name, value?), expire_tokens, expire_urls, expire_sessions, expire_delta.
 
 Operations: authorize token devicecode adminconsent | user drive drives item children delta search
 content create_session put_content put_item patch delete permanent_delete mkdir copy create_link

@@ -2,6 +2,8 @@
 //! a chosen moment. A plan is a list of rules; the first rules that match a request decide its
 //! fate, before or after the request has taken effect.
 
+use std::collections::HashMap;
+
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,8 @@ pub struct FaultRule {
     pub skip: u64,
     /// How many requests it hits; absent means no end.
     pub count: Option<u64>,
+    /// Whether `skip` and `count` hold for each address (method and path) by itself.
+    pub each: bool,
     /// Chance of hitting each matching request, 0 to 1; absent means certain.
     pub probability: Option<f64>,
     /// Seed of the chance.
@@ -51,6 +55,20 @@ impl FaultRule {
     #[must_use]
     pub fn after(mut self, skip: u64) -> Self {
         self.skip = skip;
+        self
+    }
+
+    /// Counts for each address by itself.
+    #[must_use]
+    pub fn each(mut self) -> Self {
+        self.each = true;
+        self
+    }
+
+    /// Limits the rule to paths that a pattern is found in.
+    #[must_use]
+    pub fn at(mut self, path: &str) -> Self {
+        self.path = Some(path.into());
         self
     }
 }
@@ -107,6 +125,8 @@ pub enum FaultAction {
         /// Milliseconds.
         ms: u64,
     },
+    /// Waits until the rule is removed, then goes on (further rules included).
+    Hold,
     /// Closes the connection; the request has no effect.
     DropBefore,
     /// Closes the connection; the request has taken effect.
@@ -123,6 +143,14 @@ pub enum FaultAction {
     },
     /// Accepts the request and never answers.
     Stall,
+    /// Answers with another value in a header; an absent one leaves the header out.
+    Header {
+        /// Its name.
+        name: String,
+        /// Its value.
+        #[serde(default)]
+        value: Option<String>,
+    },
     /// Sends the beginning of the body and then nothing more, keeping the connection.
     StallBody {
         /// Bytes that are sent.
@@ -191,6 +219,33 @@ pub struct FaultState {
     pub matched: u64,
     /// Requests that were hit.
     pub hits: u64,
+    /// The same counters by address, for rules that count each by itself.
+    #[serde(skip)]
+    by_address: HashMap<String, (u64, u64)>,
+}
+
+impl FaultState {
+    /// Counts a request that matches the rule. Tells whether it is hit.
+    fn takes(&mut self, address: impl FnOnce() -> String) -> bool {
+        self.matched += 1;
+        let mut own = None;
+        if self.rule.each {
+            let counters = self.by_address.entry(address()).or_default();
+            counters.0 += 1;
+            own = Some(counters);
+        }
+        let (matched, hits) = own.as_deref().map_or((self.matched, self.hits), |own| *own);
+        let rule = &self.rule;
+        let exhausted = rule.count.is_some_and(|count| hits >= count);
+        if matched <= rule.skip || exhausted || !chance(rule, self.matched) {
+            return false;
+        }
+        self.hits += 1;
+        if let Some(own) = own {
+            own.1 += 1;
+        }
+        true
+    }
 }
 
 /// The rules in force.
@@ -210,6 +265,7 @@ impl FaultPlan {
             rule,
             matched: 0,
             hits: 0,
+            by_address: HashMap::new(),
         });
         id
     }
@@ -229,22 +285,29 @@ impl FaultPlan {
         self.state.lock().1.clone()
     }
 
-    /// What happens to this request, in order; all but the last are preliminaries.
-    pub(crate) fn decide(&self, op: &str, method: &str, target: &str) -> Vec<FaultAction> {
+    /// Requests that a rule has hit so far; 0 for one that was removed.
+    pub fn hits(&self, id: u64) -> u64 {
+        let state = self.state.lock();
+        state.1.iter().find(|s| s.id == id).map_or(0, |s| s.hits)
+    }
+
+    /// Whether a rule is in force.
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.state.lock().1.iter().any(|s| s.id == id)
+    }
+
+    /// What happens to this request, in order and with the numbers of the rules; all but the last
+    /// are preliminaries.
+    pub(crate) fn decide(&self, op: &str, method: &str, target: &str) -> Vec<(u64, FaultAction)> {
         let mut actions = Vec::new();
         for state in &mut self.state.lock().1 {
-            if !matches(&state.rule, op, method, target) {
+            if !matches(&state.rule, op, method, target)
+                || !state.takes(|| format!("{method} {target}"))
+            {
                 continue;
             }
-            state.matched += 1;
-            let rule = &state.rule;
-            let exhausted = rule.count.is_some_and(|count| state.hits >= count);
-            if state.matched <= rule.skip || exhausted || !chance(rule, state.matched) {
-                continue;
-            }
-            state.hits += 1;
-            actions.push(rule.action.clone());
-            if is_final(&rule.action) {
+            actions.push((state.id, state.rule.action.clone()));
+            if is_final(&state.rule.action) {
                 break;
             }
         }
@@ -257,6 +320,7 @@ fn is_final(action: &FaultAction) -> bool {
         action,
         FaultAction::Pass
             | FaultAction::Delay { .. }
+            | FaultAction::Hold
             | FaultAction::ExpireTokens
             | FaultAction::ExpireUrls
             | FaultAction::ExpireSessions
@@ -320,8 +384,22 @@ mod tests {
         let actions = plan.decide("x", "GET", "/");
         assert_eq!(
             actions,
-            [FaultAction::Delay { ms: 1 }, FaultAction::DropAfter]
+            [
+                (1, FaultAction::Delay { ms: 1 }),
+                (2, FaultAction::DropAfter)
+            ]
         );
+    }
+
+    #[test]
+    fn each_address_has_counters_of_its_own() {
+        let plan = FaultPlan::default();
+        let rule = FaultRule::on("patch", FaultAction::DropAfter).times(1);
+        let id = plan.add(rule.each());
+        let hit = |target| !plan.decide("patch", "PATCH", target).is_empty();
+        assert!(hit("/a") && hit("/b"));
+        assert!(!hit("/a") && !hit("/b"));
+        assert_eq!(plan.hits(id), 2);
     }
 
     #[test]

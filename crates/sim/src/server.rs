@@ -117,6 +117,9 @@ async fn connection(world: Arc<World>, host: Host, stream: TcpStream, generation
     }
 }
 
+/// Pause between two looks whether a request is held any longer.
+const HOLD_LOOK: Duration = Duration::from_millis(10);
+
 /// The connection is closed without an answer.
 #[derive(Debug)]
 struct Dropped;
@@ -156,9 +159,14 @@ async fn answer(
         .faults
         .decide(call.op, request.method().as_str(), &target);
     let mut fate = FaultAction::Pass;
-    for action in actions {
+    for (rule, action) in actions {
         match action {
             FaultAction::Delay { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+            FaultAction::Hold => {
+                while world.faults.has(rule) {
+                    tokio::time::sleep(HOLD_LOOK).await;
+                }
+            }
             FaultAction::DropBefore => return Err(Dropped),
             FaultAction::Stall => std::future::pending::<()>().await,
             action => {
@@ -405,6 +413,14 @@ fn finish(
         return response;
     }
     let (mut parts, body) = response.into_parts();
+    if let FaultAction::Header { name, value } = fate
+        && let Ok(name) = name.parse::<header::HeaderName>()
+    {
+        parts.headers.remove(&name);
+        if let Some(value) = value.as_deref().and_then(|v| v.parse().ok()) {
+            parts.headers.insert(name, value);
+        }
+    }
     tracing::trace!(
         op = record.op,
         status = parts.status.as_u16(),

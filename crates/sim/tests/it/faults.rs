@@ -402,3 +402,43 @@ async fn knobs_tokens_and_logs_over_http() {
         1_u64 << 30
     );
 }
+
+#[tokio::test]
+async fn held_requests_go_on_when_the_rule_is_removed() {
+    let c = client().await;
+    let drive = c.sim.default_drive();
+    let gate = c
+        .sim
+        .faults()
+        .add(FaultRule::on("put_content", FaultAction::Hold));
+    let put = c
+        .call(Method::PUT, "~/root:/held:/content")
+        .body("x")
+        .send();
+    let put = tokio::spawn(put);
+    while c.sim.faults().hits(gate) == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(PATIENCE).await;
+    assert!(!put.is_finished() && !drive.exists("/held"));
+    c.sim.faults().remove(gate);
+    assert_eq!(put.await.unwrap().unwrap().status(), 201);
+    assert!(drive.exists("/held"));
+}
+
+#[tokio::test]
+async fn headers_lie_on_demand() {
+    let c = client().await;
+    let url = download_url(&c).await;
+    let lie = FaultAction::Header {
+        name: "content-range".into(),
+        value: Some("bytes 3-4/11".into()),
+    };
+    c.sim.faults().add(FaultRule::on("download", lie).times(1));
+    let get = || c.http.get(&url).header("range", "bytes=0-1").send();
+    let answer = get().await.unwrap();
+    assert_eq!(answer.status(), 206);
+    assert_eq!(answer.headers()["content-range"], "bytes 3-4/11");
+    let honest = get().await.unwrap();
+    assert_eq!(honest.headers()["content-range"], "bytes 0-1/11");
+}
