@@ -27,6 +27,19 @@ pub(super) struct Uploaded {
     pub times_sent: bool,
 }
 
+/// What a request to rename or move asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Moved<'a> {
+    /// The name it has on the service in the end, before encoding.
+    pub name: &'a str,
+    /// Whether that name was asked for, or is the one it had anyway.
+    pub named: bool,
+    /// Whether the folder it is in here was asked for.
+    pub placed: bool,
+    /// Whether more has to be asked for: the name is one for the moment.
+    pub more: bool,
+}
+
 /// How the service's answer compares with what was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -72,13 +85,12 @@ impl Engine {
         Ok(())
     }
 
-    /// An item was renamed or moved. `swap` says that it has an intermediate name now.
+    /// An item was renamed or moved.
     pub(super) fn adopt_moved(
         &self,
         item: &Item,
         there: Option<&RemoteItem>,
-        sent: &str,
-        swap: bool,
+        sent: Moved<'_>,
     ) -> Result<(), EngineError> {
         let asked = Instant::now();
         let mut changes = Vec::new();
@@ -92,35 +104,41 @@ impl Engine {
             let Some(mut remote) = now.remote.clone() else {
                 return Ok(false);
             };
-            if now.ino != item.ino {
+            let left = remote.parent.map(|parent| (parent, remote.name.clone()));
+            // What nobody here asked for is somebody else's move, and not our base.
+            let elsewhere = there
+                .map(|there| is_elsewhere(tx, &remote, there, sent))
+                .transpose()?
+                .unwrap_or_default();
+            if sent.placed {
                 remote.parent = folder_told(tx, there)?.or(item.parent);
+            }
+            if sent.named {
                 remote.name = there
                     .and_then(|there| there.name.as_deref().map(name::decode))
-                    .unwrap_or_else(|| sent.to_owned());
+                    .unwrap_or_else(|| sent.name.to_owned());
+            }
+            if now.ino != item.ino {
                 now.remote = Some(remote);
                 tx.update_item(&now)?;
-                return Self::settle_place(tx, &now).map(|()| false);
+                return Self::settle_place(tx, &now).map(|()| elsewhere);
             }
-            let left = remote.parent.map(|parent| (parent, remote.name.clone()));
             let news = !now.is_dir() && there.is_some_and(|there| has_news(&remote, there));
-            remote.parent = folder_told(tx, there)?.or(item.parent);
-            remote.name = there
-                .and_then(|there| there.name.as_deref().map(name::decode))
-                .unwrap_or_else(|| sent.to_owned());
             if let Some(there) = there.filter(|_| !news) {
                 take_tags(&mut remote, there);
             }
             let time_was_reset = !remote.mtime.same_second(now.mtime) && !now.is_dir();
-            let renamed_there = remote.name != sent;
+            let renamed_there = sent.named && remote.name != sent.name;
             now.remote = Some(remote);
             tx.update_item(&now)?;
-            settle(tx, &now, if swap { Ops::NONE } else { Ops::MOVE })?;
+            settle(tx, &now, if sent.more { Ops::NONE } else { Ops::MOVE })?;
             let mut waiting = tx.journal(now.ino)?.map_or(Ops::NONE, |row| row.ops);
             let before = waiting;
-            if time_was_reset && !swap && !news {
+            if time_was_reset && !sent.more && !news {
                 waiting = waiting.with(Ops::TIMES);
             }
-            if renamed_there && !swap && stored_name(&now) == sent && now.parent == item.parent {
+            let wanted = stored_name(&now) == sent.name && now.parent == item.parent;
+            if renamed_there && !sent.more && wanted {
                 // The service has its own idea of the name. Asking again would not end.
                 waiting = waiting.without(Ops::MOVE);
             }
@@ -130,7 +148,7 @@ impl Engine {
             if let Some((parent, name)) = left {
                 changes = reclaim(tx, parent, &name)?;
             }
-            Ok::<_, EngineError>(news)
+            Ok::<_, EngineError>(news || elsewhere)
         })?;
         self.tell_kernel(changes);
         self.look_at_news(item.ino, there.filter(|_| news), asked)
@@ -152,7 +170,7 @@ impl Engine {
         Ok(())
     }
 
-    /// An answer shows that somebody else changed the content. Its tags must not become our base,
+    /// An answer shows that somebody else changed or moved the item. Its tags must not become our base,
     /// under which our next upload would replace what nobody here has seen; the merge decides.
     fn look_at_news(
         &self,
@@ -252,6 +270,8 @@ impl Engine {
     ) -> Result<Verdict, EngineError> {
         let verdict = self.compare(sent, there);
         let epoch = self.epoch()?;
+        let asked = Instant::now();
+        let mut elsewhere = false;
         let mut changes = Vec::new();
         let mut dropped = Vec::new();
         self.store.write(|tx| {
@@ -282,11 +302,18 @@ impl Engine {
                 return self.adopt_stray(tx, there);
             }
             now.epoch = epoch;
-            let stored = there
-                .name
-                .as_deref()
-                .map_or_else(|| sent.name.clone(), name::decode);
-            let parent = folder_told(tx, Some(there))?.or(sent.parent);
+            let (parent, stored) = match &now.remote {
+                // Only content was sent: another place is somebody else's move.
+                Some(base) => {
+                    elsewhere = is_elsewhere(tx, base, there, Moved::NOT)?;
+                    (base.parent, base.name.clone())
+                }
+                None => {
+                    let name = there.name.as_deref();
+                    let name = name.map_or_else(|| sent.name.clone(), name::decode);
+                    (folder_told(tx, Some(there))?.or(sent.parent), name)
+                }
+            };
             let mut remote = remote_of(there, parent, stored, &now);
             if verdict == Verdict::Same {
                 remote.size = sent.size;
@@ -307,6 +334,7 @@ impl Engine {
         })?;
         self.bodies.remove_files(&dropped);
         self.tell_kernel(changes);
+        self.look_at_news(sent.ino, Some(there).filter(|_| elsewhere), asked)?;
         Ok(verdict)
     }
 
@@ -393,6 +421,34 @@ impl Engine {
             Verdict::Different
         }
     }
+}
+
+impl Moved<'_> {
+    /// Nothing was asked for.
+    const NOT: Self = Self {
+        name: "",
+        named: false,
+        placed: false,
+        more: false,
+    };
+}
+
+/// Tells whether an answer shows an item in a place that is neither its base nor was asked for.
+fn is_elsewhere(
+    tx: &Tx<'_>,
+    base: &Remote,
+    there: &RemoteItem,
+    sent: Moved<'_>,
+) -> Result<bool, StoreError> {
+    let renamed = |name: &str| name::decode(name) != base.name;
+    if !sent.named && there.name.as_deref().is_some_and(renamed) {
+        return Ok(true);
+    }
+    let Some(folder) = there.parent.as_ref().filter(|_| !sent.placed) else {
+        return Ok(false);
+    };
+    let folder = tx.item_by_id(folder)?.map(|folder| folder.ino);
+    Ok(folder.is_none() || folder != base.parent)
 }
 
 /// The folder that the service says an item is in, if it is known here.

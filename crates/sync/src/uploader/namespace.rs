@@ -7,6 +7,7 @@ use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem, name};
 use onedrivefs_graph::{Disposition, GraphError, ItemPatch, OnConflict};
 use onedrivefs_store::{Item, JournalRow, Kind, Ops};
 
+use super::adopt::Moved;
 use super::{Step, ready};
 use crate::apply::{Applier, is_made_here, reclaim};
 use crate::engine::{Engine, Outcome};
@@ -79,7 +80,9 @@ impl Engine {
         self.hash_for_decisions(Some(&there)).await?;
         let before = self.store.item(item.ino)?;
         self.apply_now(&[there.clone()], Some(item.ino), asked)?;
-        if self.store.item(item.ino)? == before {
+        let wants = |now: &Item| now.parent == item.parent && now.name == item.name;
+        // It may have another name by now, which the next request asks for.
+        if before.as_deref().is_some_and(wants) && self.store.item(item.ino)? == before {
             // Applying it changed nothing here: it is an item that holds the name for good.
             self.yield_name(item)?;
         }
@@ -125,14 +128,20 @@ impl Engine {
         };
         let swap = self.store.read(|r| ready::is_cycle(r, item))?;
         let wanted = stored_name(item);
-        let sent = if swap { swap_name(item.ino) } else { wanted };
+        let name = if swap { swap_name(item.ino) } else { wanted };
+        let sent = Moved {
+            name: &name,
+            named: remote.name != name,
+            placed: remote.parent != item.parent,
+            more: swap,
+        };
         let patch = ItemPatch {
-            name: (remote.name != sent).then(|| name::encode(&sent)),
-            parent: (remote.parent != item.parent).then(|| parent.clone()),
+            name: sent.named.then(|| name::encode(&name)),
+            parent: sent.placed.then(|| parent.clone()),
             ..ItemPatch::default()
         };
         if patch == ItemPatch::default() {
-            self.adopt_moved(item, None, &sent, swap)?;
+            self.adopt_moved(item, None, sent)?;
             return Ok(Step::Progress);
         }
         match self
@@ -146,10 +155,10 @@ impl Engine {
                 if ignored_parent {
                     // The service is known to rename without moving: what it did is taken, and the
                     // rest is tried again.
-                    self.adopt_moved(item, Some(&there), &sent, true)?;
+                    self.adopt_moved(item, Some(&there), Moved { more: true, ..sent })?;
                     return Err(EngineError::NotMoved);
                 }
-                self.adopt_moved(item, Some(&there), &sent, swap)?;
+                self.adopt_moved(item, Some(&there), sent)?;
                 Ok(Step::Progress)
             }
             Err(error) if error.disposition() == Disposition::Conflict => {
@@ -176,7 +185,13 @@ impl Engine {
                     let folder = folder.map(|ino| self.store.item(ino)).transpose()?;
                     there.parent = folder.flatten().and_then(|f| f.item_id().cloned());
                 }
-                self.adopt_moved(item, Some(&there), &sent, true)?;
+                let sent = Moved {
+                    name: &sent,
+                    named: true,
+                    placed: false,
+                    more: true,
+                };
+                self.adopt_moved(item, Some(&there), sent)?;
                 Ok(Step::Progress)
             }
             Err(error) if error.is_not_found() => self.item_gone(item, error).await,
