@@ -15,9 +15,10 @@ pub(crate) use unanswered::is_made_here;
 
 use onedrivefs_core::{Ino, ItemKind, QuickXorHash, RemoteItem, Timestamp, name};
 use onedrivefs_store::{
-    BodyRow, ConflictRow, Item, Kind, Ops, Reader, Remote, Role, StoreError, Tx,
+    BodyRow, ConflictRow, Item, Kind, Ops, Place, Reader, Remote, Role, StoreError, Tx,
 };
 
+use crate::bodies::Bodies;
 use crate::change::KernelChange;
 use crate::conflict_name::free_conflict_name;
 use crate::journal::{self, LINK_SUFFIX};
@@ -56,6 +57,8 @@ pub struct Facts<'a> {
     pub creating: bool,
     /// Tells whether a request for an inode is on its way.
     pub in_flight: &'a dyn Fn(Ino) -> bool,
+    /// The files of bodies; absent where there are only rows.
+    pub bodies: Option<&'a Bodies>,
 }
 
 /// Applies items one by one and collects what follows from it.
@@ -139,6 +142,26 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// Moves the body of a row into the spool, because the service is about to have it no longer.
+    /// Tells whether all of it is there now.
+    pub(crate) fn keep_body(&self, mut row: BodyRow) -> Result<bool, StoreError> {
+        let Some(bodies) = self.facts.bodies.filter(|_| row.ranges.is_none()) else {
+            return Ok(false);
+        };
+        let kept = match bodies.open(&row) {
+            Ok(Some(body)) => bodies.content().promote(&body).map_err(Into::into),
+            Ok(None) => return Ok(false),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::error!(body = row.id, %error, "A body could not be moved into the spool.");
+            return Ok(false);
+        }
+        row.place = Place::Spool;
+        self.tx.update_body(&row)?;
+        Ok(true)
+    }
+
     /// What waits for an item.
     pub(crate) fn waiting(&self, ino: Ino) -> Result<Ops, StoreError> {
         Ok(self.tx.journal(ino)?.map_or(Ops::NONE, |row| row.ops))
@@ -195,7 +218,8 @@ impl<'a> Applier<'a> {
         ops: Ops,
     ) -> Result<(), StoreError> {
         let parent = item.parent.unwrap_or(Ino::ROOT);
-        let path = self.tx.path(item.ino)?;
+        // The name it had before it stepped aside, if it did.
+        let path: String = without_aside(&self.tx.path(item.ino)?).to_owned();
         let copy =
             free_conflict_name(self.tx, parent, &item.name, self.facts.host, self.facts.now)?;
         let old = std::mem::replace(&mut item.name, copy.clone());
@@ -217,6 +241,11 @@ impl<'a> Applier<'a> {
             at: self.facts.now,
         })
     }
+}
+
+/// A name or path without the mark of having stepped aside.
+fn without_aside(name: &str) -> &str {
+    name.split_once(ASIDE).map_or(name, |(name, _)| name)
 }
 
 /// The kind an item has here; `None` for what is not shown.

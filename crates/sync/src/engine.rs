@@ -390,6 +390,7 @@ impl Engine {
             prefer_confirmed: false,
             creating: !self.in_flight.lock().is_empty(),
             in_flight,
+            bodies: Some(&self.bodies),
         }
     }
 

@@ -248,6 +248,7 @@ fn apply_round(store: &Store, page: &[RemoteItem]) {
                 prefer_confirmed: false,
                 creating: false,
                 in_flight: &|_| false,
+                bodies: None,
             };
             let mut applier = Applier::new(tx, facts);
             tx.stage(page)?;

@@ -1,6 +1,7 @@
 //! An item that no longer exists on the service.
 
-use onedrivefs_store::{Item, Ops, StoreError};
+use onedrivefs_core::Ino;
+use onedrivefs_store::{Item, Kind, Ops, StoreError};
 
 use super::{ASIDE, Applier, reclaim};
 use crate::change::KernelChange;
@@ -21,7 +22,82 @@ impl Applier<'_> {
         if waiting.has(Ops::CONTENT) || self.being_written(&item)? {
             return self.detach(item, Ops::CREATE.with(Ops::CONTENT));
         }
+        if self.went_with_its_folder(&item)? {
+            return self.survive(item);
+        }
         self.remove(item)
+    }
+
+    /// Tells whether an item was moved here out of a folder that was deleted on the service: nobody
+    /// there deleted the item for itself.
+    fn went_with_its_folder(&self, item: &Item) -> Result<bool, StoreError> {
+        let base = item.remote.as_ref().and_then(|remote| remote.parent);
+        let Some(base) = base.filter(|base| Some(*base) != item.parent) else {
+            return Ok(false);
+        };
+        let Some(folder) = self.tx.item(base)? else {
+            return Ok(true);
+        };
+        let Some(id) = folder.item_id() else {
+            return Ok(true);
+        };
+        Ok(self
+            .tx
+            .staged_item(id)?
+            .is_some_and(|folder| folder.deleted))
+    }
+
+    /// An item that was moved out of a folder before that was deleted on the service: what of it is
+    /// here is created there again.
+    fn survive(&mut self, item: Item) -> Result<(), StoreError> {
+        if (self.facts.in_flight)(item.ino) {
+            // Its request will not find it, which brings it back here.
+            return Ok(());
+        }
+        let again = Ops::CREATE.with(Ops::CONTENT);
+        if self.waiting(item.ino)?.has(Ops::CONTENT) || self.being_written(&item)? {
+            return self.detach(item, again);
+        }
+        if item.is_dir() {
+            let empty = !self.tx.has_children(item.ino)?;
+            for child in self.tx.children(item.ino)? {
+                let remote = child.remote.as_ref();
+                if remote.is_some_and(|remote| remote.parent == Some(item.ino)) {
+                    self.survive(child)?;
+                }
+            }
+            self.leave_folder(item.ino)?;
+            return if empty || self.tx.has_children(item.ino)? {
+                self.detach(item, Ops::CREATE)
+            } else {
+                self.remove(item)
+            };
+        }
+        let here = match item.body.map(|id| self.tx.body(id)).transpose()?.flatten() {
+            Some(row) => self.keep_body(row)?,
+            None => item.size == 0 || item.kind == Kind::Symlink && item.target.is_some(),
+        };
+        if here {
+            return self.detach(item, again);
+        }
+        let path = self.tx.path(item.ino)?;
+        tracing::warn!(
+            path,
+            "A file that was moved here was deleted on the service with its old folder; its content is only in the recycle bin there."
+        );
+        self.remove(item)
+    }
+
+    /// What has left a folder here, but not on the service, before that is gone there.
+    fn leave_folder(&mut self, folder: Ino) -> Result<(), StoreError> {
+        for child in self.tx.remote_children(folder)? {
+            match child.parent {
+                None => self.remove(child)?,
+                Some(parent) if parent != folder => self.survive(child)?,
+                Some(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// A folder: first what is in it.
@@ -36,13 +112,7 @@ impl Applier<'_> {
                 self.tombstone(child)?;
             }
         }
-        // Items that were unlinked or moved away here have nothing left to be sent about the
-        // folder: moved ones are found missing when their turn comes.
-        for child in self.tx.remote_children(folder.ino)? {
-            if child.parent.is_none() {
-                self.remove(child)?;
-            }
-        }
+        self.leave_folder(folder.ino)?;
         if self.tx.has_children(folder.ino)? {
             return self.detach(folder, Ops::CREATE);
         }

@@ -256,7 +256,47 @@ impl Applier<'_> {
             item.mtime = there.modified.unwrap_or(item.mtime);
         }
         item.remote = Some(remote_of(there, Some(parent), remote_name, &item));
-        self.restore(&mut item, &shown, parent)
+        match self.tx.child(parent, &shown)? {
+            // A folder was made here under the same name since: folders merge.
+            Some(made) if item.is_dir() && self.may_merge(&made) => self.merge_into(made, item),
+            _ => self.restore(&mut item, &shown, parent),
+        }
+    }
+
+    /// Tells whether an item is a folder that the service does not have yet.
+    fn may_merge(&self, item: &Item) -> bool {
+        let own = item.is_dir() && item.remote.is_none() && !item.local_only;
+        own && !(self.facts.in_flight)(item.ino)
+    }
+
+    /// A folder that was made here takes over the identity of one that was deleted here, with all
+    /// that others put into that.
+    fn merge_into(&mut self, mut made: Item, mut old: Item) -> Result<(), StoreError> {
+        made.remote = old.remote.take();
+        made.children_known = old.children_known;
+        made.epoch = old.epoch;
+        journal::forget(self.tx, old.ino, self.facts.now)?;
+        self.tx.update_item(&old)?;
+        self.tx.update_item(&made)?;
+        let waiting = self.waiting(made.ino)?;
+        self.set_waiting(made.ino, waiting.without(Ops::CREATE))?;
+        for mut child in self.tx.remote_children(old.ino)? {
+            if let Some(remote) = &mut child.remote {
+                remote.parent = Some(made.ino);
+            }
+            if child.parent == Some(old.ino) {
+                child.name = self.free_place(child.ino, made.ino, &child.name)?;
+                child.parent = Some(made.ino);
+                self.changes.push(KernelChange::Entry {
+                    parent: made.ino,
+                    name: child.name.clone(),
+                });
+            }
+            self.tx.update_item(&child)?;
+        }
+        self.changes
+            .push(KernelChange::Attributes { ino: made.ino });
+        self.tx.delete_item(old.ino)
     }
 
     /// Both sides have content of their own: the service's keeps the name.
@@ -412,6 +452,11 @@ impl Applier<'_> {
         }
         item.parent = Some(place.parent);
         item.name = name;
+        if let Some(remote) = &mut item.remote {
+            // It holds its old name no longer there either.
+            remote.parent = item.parent;
+            remote.name.clone_from(&place.remote_name);
+        }
         self.changes.push(KernelChange::Entry {
             parent: place.parent,
             name: item.name.clone(),
