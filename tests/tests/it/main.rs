@@ -14,5 +14,6 @@ mod remote;
 mod room;
 mod rules;
 mod secrets;
+mod table;
 mod together;
 mod trees;
