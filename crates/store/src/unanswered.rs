@@ -13,13 +13,13 @@ use crate::{Reader, StoreError, Tx};
 pub struct Unanswered {
     /// The inode it was sent for.
     pub ino: Ino,
-    /// The item whose content it replaces; `None` for one that creates an item.
+    /// The item whose content it replaces, or that it moves; `None` for one that creates an item.
     pub item: Option<ItemId>,
     /// The folder it creates something in.
     pub parent: Ino,
     /// The name it creates, before encoding.
     pub name: String,
-    /// Size in bytes of the content; absent for a folder.
+    /// Size in bytes of the content; absent for a folder, and for an item that is only moved.
     pub size: Option<u64>,
     /// Hash of the content.
     pub hash: Option<QuickXorHash>,
@@ -85,6 +85,14 @@ impl Reader<'_> {
         self.unanswered("item_key = ?1", (item.key(),))
     }
 
+    /// Requests that may have moved an item.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn unanswered_moves(&self, item: &ItemId) -> Result<Vec<Unanswered>, StoreError> {
+        self.unanswered("item_key = ?1 AND size IS NULL", (item.key(),))
+    }
+
     fn unanswered(
         &self,
         condition: &str,
@@ -122,13 +130,28 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Forgets the requests of an inode: what became of them is known.
+    /// Forgets the requests that moved an item: where it is now is known.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn forget_moves(&self, item: &ItemId) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached("DELETE FROM unanswered WHERE item_key = ?1 AND size IS NULL")?
+            .execute((item.key(),))?;
+        Ok(())
+    }
+
+    /// Forgets the requests of an inode that made something or replaced its content: what became of
+    /// them is known.
     ///
     /// # Errors
     /// SQLite's errors.
     pub fn forget_unanswered(&self, ino: Ino) -> Result<(), StoreError> {
         self.conn
-            .prepare_cached("DELETE FROM unanswered WHERE ino = ?1")?
+            .prepare_cached(
+                "DELETE FROM unanswered
+                 WHERE ino = ?1 AND (item_key IS NULL OR size IS NOT NULL)",
+            )?
             .execute((ino.0,))?;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Recording changes in the journal, inside the transaction that makes them.
 
 use onedrivefs_core::{Ino, Timestamp};
-use onedrivefs_store::{Item, JournalRow, Kind, Ops, Session, StoreError, Tx};
+use onedrivefs_store::{Item, JournalRow, Kind, Ops, Reader, Session, StoreError, Tx};
 
 use crate::fold::{Change, Standing, fold};
 
@@ -11,6 +11,19 @@ pub fn is_home(item: &Item) -> bool {
     item.remote.as_ref().is_some_and(|remote| {
         item.parent == remote.parent && item.name == remote_display_name(item, &remote.name)
     })
+}
+
+/// Tells whether an item may be in another place on the service than was last seen, because a
+/// request that moves it was not answered.
+///
+/// # Errors
+/// The store's errors.
+pub(crate) fn is_perhaps_moved(r: &Reader<'_>, item: &Item) -> Result<bool, StoreError> {
+    let moves = item
+        .item_id()
+        .map(|id| r.unanswered_moves(id))
+        .transpose()?;
+    Ok(moves.is_some_and(|moves| !moves.is_empty()))
 }
 
 /// The suffix under which symbolic links are stored, the one other clients use.
@@ -55,6 +68,13 @@ pub fn record(
     if item.local_only {
         return Ok(Ops::NONE);
     }
+    let change = match change {
+        // Perhaps it is not home any more: a request that moved it has not been answered.
+        Change::Moved { home: true } if is_perhaps_moved(tx, item)? => {
+            Change::Moved { home: false }
+        }
+        other => other,
+    };
     let standing = if item.remote.is_some() {
         Standing::Known
     } else if in_flight || !tx.unanswered_of(item.ino)?.is_empty() {

@@ -41,6 +41,7 @@ impl Applier<'_> {
                 name: item.name.clone(),
             });
         }
+        self.tx.forget_moves(&remote.id)?;
         let shown = shown_name(&remote.name, item.kind).to_owned();
         let parent = remote.parent.unwrap_or(Ino::ROOT);
         self.restore(&mut item, &shown, parent)

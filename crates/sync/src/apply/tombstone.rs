@@ -122,7 +122,9 @@ impl Applier<'_> {
     /// The item stays here and is sent anew.
     fn detach(&mut self, mut item: Item, ops: Ops) -> Result<(), StoreError> {
         tracing::info!(ino = %item.ino, "An item with unsent changes was deleted on the service and will be created again.");
-        item.remote = None;
+        if let Some(gone) = item.remote.take() {
+            self.tx.forget_moves(&gone.id)?;
+        }
         if let (Some(parent), Some((name, _))) = (item.parent, item.name.split_once(ASIDE)) {
             // It had stepped aside for an item that has its name now, or had.
             let name = name.to_owned();
@@ -140,6 +142,9 @@ impl Applier<'_> {
     /// The item goes.
     fn remove(&mut self, mut item: Item) -> Result<(), StoreError> {
         journal::forget(self.tx, item.ino, self.facts.now)?;
+        if let Some(id) = item.item_id() {
+            self.tx.forget_moves(id)?;
+        }
         self.drop_body(&mut item)?;
         self.tx.delete_item(item.ino)?;
         let Some(parent) = item.parent else {

@@ -1,6 +1,6 @@
 //! Items of the service that are what our own unanswered requests made.
 
-use onedrivefs_core::RemoteItem;
+use onedrivefs_core::{ItemId, NameKey, RemoteItem};
 use onedrivefs_store::{Item, Kind, Ops, Reader, Remote, StoreError, Unanswered};
 
 use super::upsert::Place;
@@ -71,6 +71,35 @@ impl Applier<'_> {
         tracing::debug!(ino = %item.ino, "What an unanswered request had made was found.");
         self.set_waiting(item.ino, left)?;
         self.disown_session(item.ino)
+    }
+
+    /// Tells whether an item is where an unanswered request of this machine moved it.
+    pub(super) fn is_our_move(&self, id: &ItemId, place: &Place) -> Result<bool, StoreError> {
+        let name = NameKey::of(&place.remote_name);
+        let moves = self.tx.unanswered_moves(id)?;
+        let here =
+            |sent: &Unanswered| sent.parent == place.parent && NameKey::of(&sent.name) == name;
+        Ok(moves.iter().any(here))
+    }
+
+    /// Takes the place that an unanswered request gave an item: the one it has here by now is sent
+    /// if it is another. Returns what waits for it.
+    pub(super) fn claim_move(
+        &mut self,
+        item: &Item,
+        remote: &Remote,
+        waiting: Ops,
+    ) -> Result<Ops, StoreError> {
+        let mut moved = item.clone();
+        moved.remote = Some(remote.clone());
+        let left = if journal::is_home(&moved) {
+            self.tx.forget_moves(&remote.id)?;
+            waiting.without(Ops::MOVE)
+        } else {
+            waiting.with(Ops::MOVE)
+        };
+        self.set_waiting(item.ino, left)?;
+        Ok(left)
     }
 
     /// Tells whether the content an item has on the service is what an unanswered request of this

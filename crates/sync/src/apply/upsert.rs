@@ -97,7 +97,7 @@ impl Applier<'_> {
             self.tx.defer(there)?;
             return Ok(Applied::Deferred);
         }
-        let waiting = self.waiting(item.ino)?;
+        let mut waiting = self.waiting(item.ino)?;
         let changed = item.kind != Kind::Directory && content_changed(&base, there);
         if waiting.has(Ops::DELETE) {
             return self
@@ -118,8 +118,12 @@ impl Applier<'_> {
             if moved {
                 self.set_waiting(item.ino, waiting.with(Ops::MOVE))?;
             }
+        } else if moved && self.is_our_move(&there.id, &place)? {
+            waiting = self.claim_move(&item, &remote, waiting)?;
         } else if decide_place(moved) == PlaceVerdict::TakeTheirs {
+            self.tx.forget_moves(&there.id)?;
             self.move_item(&mut item, &place)?;
+            waiting = waiting.without(Ops::MOVE);
         }
         let written = self.being_written(&item)?;
         let same = if changed {

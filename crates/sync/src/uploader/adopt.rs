@@ -104,6 +104,7 @@ impl Engine {
             let Some(mut remote) = now.remote.clone() else {
                 return Ok(false);
             };
+            tx.forget_moves(&remote.id)?;
             let left = remote.parent.map(|parent| (parent, remote.name.clone()));
             // What nobody here asked for is somebody else's move, and not our base.
             let elsewhere = there
@@ -159,7 +160,7 @@ impl Engine {
         let waiting = tx.journal(item.ino)?.map_or(Ops::NONE, |row| row.ops);
         let left = if waiting.has(Ops::DELETE) || item.parent.is_none() {
             waiting
-        } else if journal::is_home(item) {
+        } else if journal::is_home(item) && !journal::is_perhaps_moved(tx, item)? {
             waiting.without(Ops::MOVE)
         } else {
             waiting.with(Ops::MOVE)
@@ -231,6 +232,7 @@ impl Engine {
                 self.recent.note_deleted(id);
                 tx.unstage_item(id)?;
                 tx.undefer(id)?;
+                tx.forget_moves(id)?;
             }
             if item.parent.is_some() {
                 // It was created again here in the meantime.
@@ -501,7 +503,9 @@ fn settle(tx: &Tx<'_>, item: &Item, done: Ops) -> Result<(), StoreError> {
         row.session = None;
     }
     let placed = journal::is_home(item) || item.parent.is_none();
-    left = if placed {
+    left = if placed && journal::is_perhaps_moved(tx, item)? {
+        left
+    } else if placed {
         left.without(Ops::MOVE)
     } else {
         left.with(Ops::MOVE)

@@ -80,6 +80,10 @@ impl Engine {
         self.hash_for_decisions(Some(&there)).await?;
         let before = self.store.item(item.ino)?;
         self.apply_now(&[there.clone()], Some(item.ino), asked)?;
+        if self.is_leaving(&there.id, item.ino)? {
+            // It is one of ours that goes elsewhere, as will be known when its request ends.
+            return Ok(Step::Blocked);
+        }
         let wants = |now: &Item| now.parent == item.parent && now.name == item.name;
         // It may have another name by now, which the next request asks for.
         if before.as_deref().is_some_and(wants) && self.store.item(item.ino)? == before {
@@ -87,6 +91,21 @@ impl Engine {
             self.yield_name(item)?;
         }
         Ok(Step::Progress)
+    }
+
+    /// Tells whether the item that holds a name on the service is about to leave it, or may turn out
+    /// to be what a request on its way made.
+    fn is_leaving(&self, holder: &ItemId, wanted_by: Ino) -> Result<bool, EngineError> {
+        self.store.read(|r| {
+            let Some(holder) = r.item_by_id(holder)? else {
+                return Ok(r.deferred()?.iter().any(|item| item.id == *holder));
+            };
+            if holder.ino == wanted_by {
+                return Ok(false);
+            }
+            let waiting = r.journal(holder.ino)?.filter(|row| !row.parked);
+            Ok(waiting.is_some_and(|row| row.ops.has(Ops::MOVE) || row.ops.has(Ops::DELETE)))
+        })
     }
 
     /// The service's item keeps the name; ours gets a conflict name.
@@ -129,10 +148,12 @@ impl Engine {
         let swap = self.store.read(|r| ready::is_cycle(r, item))?;
         let wanted = stored_name(item);
         let name = if swap { swap_name(item.ino) } else { wanted };
+        // After an unanswered request nobody knows where it is: all is said again.
+        let doubtful = self.store.read(|r| journal::is_perhaps_moved(r, item))?;
         let sent = Moved {
             name: &name,
-            named: remote.name != name,
-            placed: remote.parent != item.parent,
+            named: doubtful || remote.name != name,
+            placed: doubtful || remote.parent != item.parent,
             more: swap,
         };
         let patch = ItemPatch {
@@ -144,6 +165,7 @@ impl Engine {
             self.adopt_moved(item, None, sent)?;
             return Ok(Step::Progress);
         }
+        self.note_move(item, &remote.id, &name)?;
         match self
             .graph
             .update_item(&self.config.drive.id, &remote.id, &patch, None)

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use onedrivefs_core::{Ino, NameKey, QuickXorHash, name};
+use onedrivefs_core::{Ino, ItemId, NameKey, QuickXorHash, name};
 use onedrivefs_store::{Item, StoreError, Unanswered};
 
 use crate::engine::Engine;
@@ -29,6 +29,25 @@ impl Engine {
             name: stored_name(item),
             size,
             hash,
+        };
+        self.store.write(|tx| tx.add_unanswered(&sent))?;
+        Ok(())
+    }
+
+    /// Writes down where a request that is about to be sent moves an item.
+    pub(super) fn note_move(
+        &self,
+        item: &Item,
+        id: &ItemId,
+        name: &str,
+    ) -> Result<(), EngineError> {
+        let sent = Unanswered {
+            ino: item.ino,
+            item: Some(id.clone()),
+            parent: item.parent.unwrap_or(Ino::ROOT),
+            name: name.to_owned(),
+            size: None,
+            hash: None,
         };
         self.store.write(|tx| tx.add_unanswered(&sent))?;
         Ok(())
