@@ -6,6 +6,7 @@
 //! which is quick and a harder test than one after the other.
 
 mod conflicts;
+mod lost;
 
 use std::fs::{self, File};
 use std::io::Write;
