@@ -280,11 +280,16 @@ impl Engine {
             let asked = Instant::now();
             match self.graph.item(&self.config.drive.id, id).await {
                 Ok(there) => self.apply_now(&[there], None, asked)?,
-                Err(error) if error.is_not_found() => gone.push(tombstone_for(&item)),
+                Err(error) if error.is_not_found() => {
+                    let base = item.remote.as_ref().and_then(|remote| remote.parent);
+                    gone.push((base != item.parent, tombstone_for(&item)));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(gone)
+        // Whether what was moved here went with its old folder shows once that is gone.
+        gone.sort_by_key(|(moved, _)| *moved);
+        Ok(gone.into_iter().map(|(_, item)| item).collect())
     }
 
     /// Tries items again that were set aside. They are asked for anew: the state that was set aside

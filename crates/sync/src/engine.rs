@@ -326,15 +326,43 @@ impl Engine {
             return Ok(());
         };
         let asked = Instant::now();
-        let there = match self.graph.item(&self.config.drive.id, &id).await {
-            Ok(there) => there,
+        match self.graph.item(&self.config.drive.id, &id).await {
+            Ok(there) => {
+                self.hash_for_decisions(Some(&there)).await?;
+                self.apply_now(&[there], None, asked)
+            }
+            Err(error) if error.is_not_found() => self.bury(ino, asked).await,
             Err(error) => {
                 self.net.learn_error(&error);
-                return Err(error.into());
+                Err(error.into())
             }
-        };
-        self.hash_for_decisions(Some(&there)).await?;
-        self.apply_now(&[there], None, asked)
+        }
+    }
+
+    /// Removes an item here that the service does not find, with the folders above it that are
+    /// gone, too: the feed need not say that of what was moved into a folder and deleted with it.
+    pub(crate) async fn bury(&self, ino: Ino, asked: Instant) -> Result<(), EngineError> {
+        let mut gone = Vec::new();
+        let mut at = self.store.item(ino)?;
+        while let Some(item) = at {
+            let base = item.remote.as_ref().and_then(|remote| remote.parent);
+            gone.push(crate::delta::tombstone_for(&item));
+            at = base
+                .map(|folder| self.store.item(folder))
+                .transpose()?
+                .flatten();
+            let Some(id) = at.as_ref().and_then(|folder| folder.item_id()) else {
+                break;
+            };
+            match self.graph.item(&self.config.drive.id, id).await {
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => break,
+            }
+        }
+        // From above, so that each is known to have gone with its folder.
+        gone.reverse();
+        self.apply_now(&gone, Some(ino), asked)
     }
 
     /// Opens the body of a row; a body that is gone from the content cache is forgotten.

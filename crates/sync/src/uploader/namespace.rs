@@ -390,8 +390,7 @@ impl Engine {
                 self.folder_gone(item, error).await
             }
             Err(gone) if gone.is_not_found() => {
-                let tombstone = crate::delta::tombstone_for(item);
-                self.apply_now(&[tombstone], Some(item.ino), asked)?;
+                self.bury(item.ino, asked).await?;
                 Ok(Step::Progress)
             }
             Err(error) => Err(error.into()),
