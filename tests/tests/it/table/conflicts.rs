@@ -691,11 +691,16 @@ const FOLDERS: &[Row] = &[
 ];
 
 /// All rows.
+pub(super) fn rows() -> Vec<Row> {
+    [CONTENT, NAMES, FOLDERS].concat()
+}
+
+/// Runs all rows that make sense for a meeting.
 fn all(kind: DriveKind, meeting: Meeting) {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
-    let mut rows = [CONTENT, NAMES, FOLDERS].concat();
+    let mut rows = rows();
     if meeting == Meeting::WhileSending {
         rows.retain(Row::only_writes);
     }

@@ -6,6 +6,7 @@
 //! which is quick and a harder test than one after the other.
 
 mod conflicts;
+mod feed;
 mod lost;
 
 use std::fs::{self, File};
@@ -13,7 +14,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use onedrivefs_sim::{DriveHandle, DriveKind, FaultAction, FaultRule, Reach};
+use onedrivefs_sim::{DriveHandle, DriveKind, FaultAction, FaultRule, Knobs, Reach};
 use onedrivefs_tests::{Home, Mount, Service, wait};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -528,15 +529,30 @@ impl<'s> Bench<'s> {
 
 /// Lets both sides of all rows work, and expects what the rows say.
 pub(super) fn run(rows: &[Row], kind: DriveKind, meeting: Meeting) {
+    run_with(rows, kind, meeting, |_| {});
+}
+
+/// The same with a service that has habits of its own.
+pub(super) fn run_with(
+    rows: &[Row],
+    kind: DriveKind,
+    meeting: Meeting,
+    habits: impl FnOnce(&mut Knobs),
+) {
     let service = service(kind);
-    let home = Home::signed_in(&service);
+    service.set_knobs(habits);
+    run_on(&service, rows, meeting, format!("{kind:?}, {meeting:?}"));
+}
+
+/// The same on a service that has begun.
+pub(super) fn run_on(service: &Service, rows: &[Row], meeting: Meeting, case: String) {
+    let home = Home::signed_in(service);
     let (poll, delay) = match meeting {
         Meeting::ByDelta => ("1", "upload_delay=3000"),
         Meeting::AfterDays => ("1", "upload_delay=500"),
         Meeting::WhileAsking | Meeting::WhileSending => ("3600", "upload_delay=300"),
     };
     let arguments = ["--poll", poll, "--option", delay];
-    let case = format!("{kind:?}, {meeting:?}");
     let mut bench = Bench::new(&home, rows, &arguments, case);
     bench.ours_last = matches!(meeting, Meeting::WhileAsking | Meeting::WhileSending);
     let ids = bench.ids(rows);
