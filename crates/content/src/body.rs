@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use onedrivefs_core::ByteRange;
+use onedrivefs_core::{ByteRange, kill_point};
 use parking_lot::{Mutex, RwLock};
 use rangemap::RangeSet;
 
@@ -212,6 +212,7 @@ impl Body {
         state.preserve(&self.shared.layout, &(offset..end))?;
         let was_complete = state.has(&(0..old_size));
         let was_there = state.has(&(offset..end));
+        kill_point("before-body-write");
         if let Err(partial) = fileops::write_all(&state.file, offset, data) {
             let reached = (offset + partial.done as u64).min(old_size);
             if partial.done > 0 && end > old_size {
@@ -223,6 +224,7 @@ impl Body {
             }
             return Err(partial.error);
         }
+        kill_point("body-written");
         state.size = old_size.max(end);
         ranges::insert(&mut state.present, offset..end);
         ranges::insert(&mut state.present, old_size..state.size);
@@ -245,6 +247,7 @@ impl Body {
             if !state.detach(&shared.layout, shared.id, len)? {
                 state.preserve(&shared.layout, &(len..old_size))?;
                 state.file.set_len(len)?;
+                kill_point("body-shortened");
             }
             ranges::remove(&mut state.present, len..old_size);
             state.size = len;
@@ -279,6 +282,7 @@ impl Body {
         let range = ranges::overlap(&(offset..end), &(0..state.size));
         state.preserve(&self.shared.layout, &range)?;
         fileops::punch(&state.file, &range)?;
+        kill_point("body-punched");
         state.zeroed(range);
         Ok(())
     }
@@ -294,6 +298,7 @@ impl Body {
         let range = ranges::overlap(&(offset..end), &(0..state.size));
         state.preserve(&self.shared.layout, &range)?;
         fileops::zero(&state.file, &range)?;
+        kill_point("body-zeroed");
         state.zeroed(range);
         if !keep_size && end > state.size {
             state.extend(end)?;
@@ -403,7 +408,9 @@ impl Body {
         // Outside the lock: writing out a large body takes long, and a body that moves meanwhile
         // was synced by the move.
         let file = Arc::clone(&self.shared.state.read().file);
-        file.sync_data()
+        file.sync_data()?;
+        kill_point("body-synced");
+        Ok(())
     }
 
     /// Space it takes on disk, in bytes.
@@ -422,6 +429,7 @@ impl State {
     /// Grows the file with zeros, which are present.
     fn extend(&mut self, len: u64) -> io::Result<()> {
         self.file.set_len(len)?;
+        kill_point("body-extended");
         let added = self.size..len;
         ranges::insert(&mut self.present, added.clone());
         self.size = len;

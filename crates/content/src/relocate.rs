@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use onedrivefs_core::kill_point;
 use rangemap::RangeSet;
 
 use crate::body::Shared;
@@ -64,11 +65,13 @@ fn rename(shared: &Shared, to: Place, target: &Path) -> io::Result<bool> {
     if !leads_to(&source, &state.file)? {
         return Ok(false);
     }
+    kill_point("before-body-move");
     match shared.layout.rename(&source, to, target) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     }
+    kill_point("body-moved");
     shared.layout.mark_unsynced(to.other(), &source);
     state.place = to;
     Ok(true)
@@ -88,6 +91,7 @@ fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
 /// Copies the body and switches to the copy.
 fn copy(shared: &Shared, to: Place, temp: &Path, target: &Path) -> io::Result<()> {
     let copy = shared.layout.create_file(to, temp)?;
+    kill_point("body-copy-begun");
     {
         let mut state = shared.state.write();
         let all = state.present.clone();
@@ -113,13 +117,16 @@ fn copy(shared: &Shared, to: Place, temp: &Path, target: &Path) -> io::Result<()
             Err(error) => return Err(error),
         }
     }
+    kill_point("body-copy-nearly-done");
     let old = switch(shared, to, copy, temp, target)?;
     if let Some(parent) = target.parent() {
         layout::sync_dir(parent)?;
     }
     let source = shared.layout.path(to.other(), shared.id);
     if leads_to(&source, &old)? {
+        kill_point("before-body-original-remove");
         remove_if_there(&source)?;
+        kill_point("body-original-removed");
         shared.layout.mark_unsynced(to.other(), &source);
     }
     Ok(())
@@ -138,7 +145,9 @@ fn switch(
     let todo = state.uncopied.take().unwrap_or_default();
     copy_round(&state.file, &copy, &todo, state.size)?;
     copy.sync_all()?;
+    kill_point("before-body-copy-name");
     shared.layout.rename(temp, to, target)?;
+    kill_point("body-copy-named");
     state.place = to;
     Ok(std::mem::replace(&mut state.file, Arc::new(copy)))
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use onedrivefs_core::ByteRange;
+use onedrivefs_core::{ByteRange, kill_point};
 use rangemap::RangeSet;
 
 use crate::layout::Layout;
@@ -104,6 +104,7 @@ impl State {
         for gap in ranges::outside(&self.present, &(offset..end.min(self.size))) {
             let bytes = slice(data, offset, &gap);
             fileops::write_all(&self.file, gap.start, bytes).map_err(|partial| partial.error)?;
+            kill_point("body-filled");
             ranges::insert(&mut self.present, gap.clone());
             self.note_changed(gap);
         }
@@ -175,7 +176,9 @@ impl State {
             // The old file may be on stable storage by promise; its successor must not be less.
             file.sync_data()?;
         }
+        kill_point("before-body-detach");
         layout.rename(&temp, self.place, &layout.path(self.place, id))?;
+        kill_point("body-detached");
         let mut present = ranges::clipped(&self.present, &(0..snapshot.size));
         for touched in snapshot.touched.iter() {
             ranges::remove(&mut present, touched.clone());

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use onedrivefs_core::kill_point;
 use rangemap::RangeSet;
 use tracing::{debug, warn};
 
@@ -76,8 +77,11 @@ impl Content {
     fn create_sized(&self, place: Place, id: BodyId, size: u64) -> Result<Arc<Body>, ContentError> {
         let path = self.layout.path(place, id);
         let create = || {
+            kill_point("before-body-create");
             let file = self.layout.create_file(place, &path)?;
+            kill_point("body-created-empty");
             file.set_len(size)?;
+            kill_point("body-created");
             Ok(file)
         };
         let file = create().map_err(|error| ContentError::new("creating", &path, error))?;
@@ -146,7 +150,9 @@ impl Content {
             warn!(%id, recorded, file_len, "found a spool body shorter than recorded");
         }
         if len < file_len {
+            kill_point("before-body-cut");
             file.set_len(len)?;
+            kill_point("body-cut");
         }
         let mut set = match present {
             Presence::Complete => std::iter::once(0..recorded)
@@ -185,9 +191,11 @@ impl Content {
     /// When the file is there and cannot be removed.
     pub fn remove(&self, place: Place, id: BodyId) -> Result<(), ContentError> {
         let path = self.layout.path(place, id);
+        kill_point("before-body-remove");
         let removed =
             remove_if_there(&path).map_err(|error| ContentError::new("removing", &path, error))?;
         if removed {
+            kill_point("body-removed");
             self.layout.mark_unsynced(place, &path);
         }
         Ok(())

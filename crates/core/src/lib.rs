@@ -7,6 +7,7 @@
 pub mod hash;
 pub mod id;
 pub mod item;
+pub mod kill_point;
 pub mod local_only;
 pub mod name;
 pub mod range;
@@ -15,6 +16,7 @@ pub mod time;
 pub use hash::{HashAccumulator, QuickXorHash};
 pub use id::{CTag, DriveId, ETag, Ino, ItemId};
 pub use item::{DriveKind, ItemKind, Quota, RemoteItem, ShortcutTarget};
+pub use kill_point::kill_point;
 pub use name::{NameError, NameKey};
 pub use range::{ByteRange, align_down, align_up};
 pub use secrecy::{ExposeSecret, SecretString};

@@ -13,6 +13,8 @@ mod daemon;
 mod doctor;
 mod failure;
 mod handler;
+#[cfg(debug_assertions)]
+mod kill;
 mod logging;
 mod output;
 mod paths;
@@ -26,6 +28,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     logging::abort_on_panic();
+    #[cfg(debug_assertions)]
+    kill::install();
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

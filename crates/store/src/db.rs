@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
-use onedrivefs_core::Ino;
+use onedrivefs_core::{Ino, kill_point};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
@@ -122,6 +122,7 @@ impl Store {
     ///
     /// # Errors
     /// What `f` returns, and SQLite's errors.
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn write<T, E: From<StoreError>>(
         &self,
         f: impl FnOnce(&Tx<'_>) -> Result<T, E>,
@@ -138,7 +139,9 @@ impl Store {
             let result = f(&scope)?;
             (result, scope.touched.into_inner())
         };
+        kill_point("before-commit");
         tx.commit().map_err(StoreError::from)?;
+        kill_point("after-commit");
         let mut hot = self.hot.lock();
         hot.commits += 1;
         for ino in touched {
@@ -162,6 +165,7 @@ impl Store {
         );
         conn.pragma_update(None, "synchronous", "NORMAL")?;
         synced?;
+        kill_point("database-synced");
         Ok(())
     }
 
@@ -171,7 +175,9 @@ impl Store {
     /// SQLite's errors.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         let conn = self.writer.lock();
+        kill_point("before-checkpoint");
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
+        kill_point("after-checkpoint");
         Ok(())
     }
 

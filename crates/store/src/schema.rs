@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onedrivefs_core::{Ino, Timestamp};
+use onedrivefs_core::{Ino, Timestamp, kill_point};
 use rusqlite::Connection;
 
 use crate::StoreError;
@@ -136,7 +136,9 @@ pub fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
             insert_root(&tx)?;
         }
         tx.pragma_update(None, "user_version", version + 1)?;
+        kill_point("before-migration");
         tx.commit()?;
+        kill_point("after-migration");
     }
     Ok(())
 }

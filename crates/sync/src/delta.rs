@@ -8,7 +8,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use onedrivefs_core::{Ino, NameKey, RemoteItem};
+use onedrivefs_core::{Ino, NameKey, RemoteItem, kill_point};
 use onedrivefs_graph::{DeltaFrom, DeltaNext, Disposition, GraphError};
 use onedrivefs_store::{Item, Reader, StoreError};
 
@@ -109,6 +109,7 @@ impl Engine {
         let mut from = next.or(link).map_or(DeltaFrom::Start, DeltaFrom::Link);
         loop {
             let page = self.graph.delta_page(&self.config.drive.id, &from).await?;
+            kill_point("page-fetched");
             let (key, link) = match page.next {
                 DeltaNext::More(link) => (META_NEXT_LINK, link),
                 DeltaNext::Done(link) => (META_STAGED_LINK, link),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::time::{Duration, Instant};
 
 use onedrivefs_content::{Body, Content};
-use onedrivefs_core::{Ino, NameKey, Quota, Timestamp};
+use onedrivefs_core::{Ino, NameKey, Quota, Timestamp, kill_point};
 use onedrivefs_graph::GraphClient;
 use onedrivefs_store::{BodyRow, Item, Store, StoreError};
 use parking_lot::{Mutex, RwLock};
@@ -110,12 +110,15 @@ impl Engine {
     ) -> Result<Arc<Self>, EngineError> {
         make_private_dir(&config.state_dir)?;
         let lock = lock_state(&config.state_dir)?;
+        kill_point("state-locked");
         recover::keep_spool_of_lost_database(&config.state_dir)?;
         let store = Arc::new(Store::open(&config.state_dir.join("meta.db"))?);
+        kill_point("database-open");
         let content = Content::open(
             &config.state_dir.join("spool"),
             &config.cache_dir.join("content"),
         )?;
+        kill_point("content-open");
         let bodies = Arc::new(Bodies::new(content));
         recover::run(&store, &bodies)?;
         let net = Arc::new(NetState::new());

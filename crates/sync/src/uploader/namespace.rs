@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem, name};
+use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem, kill_point, name};
 use onedrivefs_graph::{Disposition, GraphError, ItemPatch, OnConflict};
 use onedrivefs_store::{Item, JournalRow, Kind, Ops};
 
@@ -45,12 +45,14 @@ impl Engine {
         self.note_unanswered(item, None, None)?;
         let name = name::encode(&item.name);
         let drive = &self.config.drive.id;
+        kill_point("before-folder-create");
         match self
             .graph
             .create_folder(drive, &parent, &name, OnConflict::Fail)
             .await
         {
             Ok(there) => {
+                kill_point("folder-created");
                 self.adopt_created(item, &there)?;
                 Ok(Step::Progress)
             }
@@ -166,12 +168,14 @@ impl Engine {
             return Ok(Step::Progress);
         }
         self.note_move(item, &remote.id, &name)?;
+        kill_point("before-move");
         match self
             .graph
             .update_item(&self.config.drive.id, &remote.id, &patch, None)
             .await
         {
             Ok(there) => {
+                kill_point("moved");
                 let ignored_parent =
                     patch.parent.is_some() && there.parent.as_ref().is_some_and(|id| *id != parent);
                 if ignored_parent {
@@ -199,8 +203,10 @@ impl Engine {
             ..ItemPatch::default()
         };
         let drive = &self.config.drive.id;
+        kill_point("before-step-aside");
         match self.graph.update_item(drive, id, &patch, None).await {
             Ok(mut there) => {
+                kill_point("stepped-aside");
                 // It is still where it was, also when the answer does not say so.
                 if there.parent.is_none() {
                     let folder = item.remote.as_ref().and_then(|remote| remote.parent);
@@ -235,12 +241,14 @@ impl Engine {
             created: Some(item.btime),
             ..ItemPatch::default()
         };
+        kill_point("before-times");
         match self
             .graph
             .update_item(&self.config.drive.id, &remote.id, &patch, None)
             .await
         {
             Ok(there) => {
+                kill_point("times-sent");
                 self.adopt_times(item, &there)?;
                 Ok(Step::Progress)
             }
@@ -257,9 +265,10 @@ impl Engine {
     ) -> Result<Step, EngineError> {
         if let Some(session) = &row.session {
             // An unfinished upload of a file that is gone, for which the name may be held.
+            kill_point("before-abandoned-session-cancel");
             match self.graph.cancel_upload(&session.url).await {
                 Err(error) if is_passing(&error) => return Err(error.into()),
-                _ => {}
+                _ => kill_point("abandoned-session-cancelled"),
             }
         }
         let Some(remote) = &item.remote else {
@@ -306,9 +315,13 @@ impl Engine {
             .etag
             .as_ref()
             .filter(|_| row.attempts == 0 && !refused());
+        kill_point("before-delete");
         let deleted = self.graph.delete_item(drive, id, tag.map(|t| t.as_str()));
         match deleted.await {
-            Ok(()) => return Ok(true),
+            Ok(()) => {
+                kill_point("deleted");
+                return Ok(true);
+            }
             Err(error) if tag.is_some() && error.disposition() == Disposition::Changed => {}
             Err(error) => return Err(error.into()),
         }
@@ -319,6 +332,7 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         self.graph.delete_item(drive, id, None).await?;
+        kill_point("deleted-without-tag");
         Ok(true)
     }
 

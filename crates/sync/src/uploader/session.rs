@@ -6,7 +6,9 @@
 use std::io;
 use std::sync::Arc;
 
-use onedrivefs_core::{ByteRange, DriveId, ExposeSecret as _, RemoteItem, Timestamp, name};
+use onedrivefs_core::{
+    ByteRange, DriveId, ExposeSecret as _, RemoteItem, Timestamp, kill_point, name,
+};
 use onedrivefs_graph::{Disposition, FragmentOutcome, GraphError, UploadProps};
 use onedrivefs_store::{BodyRow, Item, JournalRow, Session, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -54,10 +56,12 @@ impl Engine {
             created: Some(job.item.btime),
             modified: Some(job.item.mtime),
         };
+        kill_point("before-session");
         let begun = self
             .graph
             .create_upload_session(&target, &props, &conditions)
             .await?;
+        kill_point("session-begun");
         let session = Session {
             url: begun.url,
             offset: begun.next_offset,
@@ -124,9 +128,10 @@ impl Engine {
         let Some(session) = &journal.session else {
             return Ok(());
         };
+        kill_point("before-session-cancel");
         match self.graph.cancel_upload(&session.url).await {
             Err(error) if error.disposition() == Disposition::Offline => return Err(error.into()),
-            _ => {}
+            _ => kill_point("session-cancelled"),
         }
         self.forget_session(item)
     }
@@ -136,8 +141,10 @@ impl Engine {
         &self,
         mut session: Session,
     ) -> Result<Option<Session>, EngineError> {
+        kill_point("before-session-status");
         match self.graph.upload_status(&session.url).await {
             Ok(status) => {
+                kill_point("session-status-known");
                 session.offset = status.next_offset;
                 Ok(Some(session))
             }
@@ -182,6 +189,7 @@ impl Engine {
             }
             if session.offset > 0 && range.end == job.size && self.changed_meanwhile(job).await? {
                 let _unimportant = self.graph.cancel_upload(&session.url).await;
+                kill_point("outdated-session-cancelled");
                 self.forget_session(job.item)?;
                 return Err(HydrateError::Changed.into());
             }
@@ -199,11 +207,13 @@ impl Engine {
                     // On shutdown the session is kept: the next daemon goes on with it.
                     if !self.cancel.is_cancelled() {
                         let _unimportant = self.graph.cancel_upload(&session.url).await;
+                        kill_point("unwanted-session-cancelled");
                     }
                     return Ok(Sent::Cancelled);
                 }
                 outcome = self.send_fragment(job, &session, range.clone()) => outcome,
             };
+            kill_point("fragment-answered");
             match outcome {
                 Ok(FragmentOutcome::Done(there)) => return Ok(Sent::Arrived(there.map(Box::new))),
                 Ok(FragmentOutcome::Continue { next_offset, .. }) => {
@@ -243,6 +253,7 @@ impl Engine {
             let hash = self.hash_job(job).await?;
             self.note_unanswered(job.item, Some(job.size), Some(hash))?;
         }
+        kill_point("before-fragment");
         let body = pieces(Arc::clone(&job.snapshot), range.clone());
         Ok(self
             .graph
