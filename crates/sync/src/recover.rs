@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use onedrivefs_content::Place;
-use onedrivefs_core::Timestamp;
+use onedrivefs_content::{Body, Place, Presence};
+use onedrivefs_core::{Timestamp, kill_point};
 use onedrivefs_store::{BodyRow, Item, Ops, Store, StoreError, Tx};
 
 use crate::bodies::Bodies;
@@ -20,8 +20,11 @@ use crate::journal;
 /// # Errors
 /// Errors of the disk and the database.
 pub fn run(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
+    kill_point("recovery-begun");
     save_open_bodies(store, bodies)?;
+    kill_point("open-bodies-saved");
     remove_orphans(store, bodies)?;
+    kill_point("orphans-removed");
     Ok(())
 }
 
@@ -38,17 +41,28 @@ fn save_open_bodies(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
                 continue;
             }
         };
-        store.write(|tx| save_body(tx, &mut row, body.size(), now))?;
+        store.write(|tx| save_body(tx, &mut row, &body, now))?;
     }
     Ok(())
 }
 
 /// Records the body of a file that was open for writing.
-fn save_body(tx: &Tx<'_>, row: &mut BodyRow, size: u64, now: Timestamp) -> Result<(), EngineError> {
+fn save_body(
+    tx: &Tx<'_>,
+    row: &mut BodyRow,
+    body: &Body,
+    now: Timestamp,
+) -> Result<(), EngineError> {
+    let size = body.size();
     let previous = row.previous.take();
     row.dirty = false;
     row.generation += 1;
     row.size = size;
+    // What was written past the end of a partial body is here, and nowhere else.
+    row.ranges = match body.presence() {
+        Presence::Complete => None,
+        Presence::Ranges(ranges) => Some(ranges),
+    };
     row.hash = None;
     tx.update_body(row)?;
     let Some(mut item) = tx.item(row.ino)?.filter(|item| item.body == Some(row.id)) else {
@@ -129,6 +143,7 @@ fn remove_orphans(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
         Ok::<_, EngineError>(unowned)
     })?;
     bodies.remove_files(&unowned);
+    kill_point("unowned-bodies-removed");
     for place in [Place::Spool, Place::Cache] {
         for stored in bodies.content().list(place)? {
             if store.read(|r| r.body(stored.id.0))?.is_none() {
@@ -137,4 +152,68 @@ fn remove_orphans(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use onedrivefs_content::{BodyId, Content};
+    use onedrivefs_core::Ino;
+    use onedrivefs_store::Kind;
+
+    use super::*;
+    use crate::bodies::BodyError;
+
+    /// A daemon that is killed between the write and the note of which bytes it made present.
+    #[test]
+    fn what_was_written_past_the_end_of_a_partial_body_is_kept() {
+        let dir = tempfile::tempdir().expect("directory");
+        let store = Store::open(&dir.path().join("meta.db")).expect("database");
+        let open = || {
+            let (spool, cache) = (dir.path().join("spool"), dir.path().join("cache"));
+            Bodies::new(Content::open(&spool, &cache).expect("folders"))
+        };
+        let now = Timestamp::now();
+        let row = store
+            .write(|tx| {
+                let mut item = Item::new(Kind::File, Ino::ROOT, "partial", now);
+                item.size = 1000;
+                item.ino = tx.insert_item(&item)?;
+                let bodies = open();
+                let (row, body) = bodies.create_empty(tx, item.ino, None, now)?;
+                item.body = Some(row.id);
+                tx.update_item(&item)?;
+                let row = BodyRow {
+                    size: 1000,
+                    ranges: Some(std::iter::once(0..100).collect()),
+                    ..row
+                };
+                tx.update_body(&row)?;
+                body.set_len(1000)?;
+                body.write_at(1000, b"more")?;
+                Ok::<_, Failed>(row)
+            })
+            .expect("state");
+        run(&store, &open()).expect("recovery");
+        let saved = store.read(|r| r.body(row.id)).expect("row").expect("row");
+        assert_eq!((saved.size, saved.dirty), (1004, false));
+        let ranges = saved.ranges.as_ref().expect("still partial");
+        assert!(ranges.contains(&50) && !ranges.contains(&500));
+        assert!(ranges.contains(&1000) && ranges.contains(&1003));
+        let body = open().open(&saved).expect("opened").expect("there");
+        assert_eq!(body.id(), BodyId(row.id));
+        let mut bytes = [0; 4];
+        body.read_at(1000, &mut bytes).expect("present");
+        assert_eq!(&bytes, b"more");
+    }
+
+    /// What setting the state up can fail with.
+    #[derive(Debug, thiserror::Error)]
+    enum Failed {
+        #[error(transparent)]
+        Store(#[from] StoreError),
+        #[error(transparent)]
+        Body(#[from] BodyError),
+        #[error(transparent)]
+        File(#[from] std::io::Error),
+    }
 }
