@@ -224,3 +224,25 @@ fn answers_that_get_lost_do_not_duplicate_anything() {
     assert!(drive.entry("/new/zeros").expect("entry").versions <= 2);
     mount.unmount();
 }
+
+#[test]
+fn an_empty_file_or_link_whose_answer_was_lost_is_recognised_and_not_sent_again() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let before = service.last_request();
+    service
+        .faults()
+        .add(FaultRule::on("put_content", FaultAction::DropAfter).times(2));
+    home.sh(r#"cd "$M"; : > empty; ln -s empty link"#);
+    mount.sync();
+    // One that took effect and one that was told so, for each.
+    assert_eq!(service.upload_since(before).puts, 4);
+    assert_eq!(drive.dump().len(), 2);
+    mount.unmount();
+}

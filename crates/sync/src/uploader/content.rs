@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use onedrivefs_content::{Body, Snapshot};
-use onedrivefs_core::{Ino, ItemId, ItemKind, QuickXorHash, RemoteItem, name};
+use onedrivefs_core::{Ino, ItemId, ItemKind, QuickXorHash, RemoteItem, kill_point, name};
 use onedrivefs_graph::{Conditions, Disposition, GraphError, OnConflict, UploadTarget};
 use onedrivefs_store::{BodyRow, Item, JournalRow, Kind};
 use tokio_util::sync::CancellationToken;
@@ -81,8 +81,10 @@ impl Engine {
         let Some((body, snapshot)) = self.freeze(&body_row)? else {
             return Ok(Step::Blocked);
         };
-        if let Some(there) = same_there(item, &body_row) {
-            return self.arrived(&unsent(item, &body_row), &there);
+        if let Some(there) = same_there(item, body_row.size, body_row.hash) {
+            let body = Some((body_row.id, body_row.generation));
+            let unsent = unsent(item, body, body_row.size, body_row.hash);
+            return self.arrived(&unsent, &there);
         }
         if snapshot.size() == 0 {
             self.drop_session(item, row).await?;
@@ -132,11 +134,16 @@ impl Engine {
             name: stored_name(item),
             times_sent: false,
         };
+        if let Some(there) = same_there(item, sent.size, sent.hash) {
+            return self.arrived(&unsent(item, sent.body, sent.size, sent.hash), &there);
+        }
         self.note_unanswered(item, Some(sent.size), sent.hash)?;
+        kill_point("before-put");
         let outcome = self
             .graph
             .put_small(&target, Bytes::from(data), &conditions)
             .await;
+        kill_point("put-answered");
         match outcome {
             Ok(there) => self.arrived(&sent, &there),
             Err(error) => self.refused(item, parent.as_ref(), error).await,
@@ -343,10 +350,10 @@ impl Engine {
     }
 }
 
-/// The service's item, when it is known to have the very content of a body.
-fn same_there(item: &Item, row: &BodyRow) -> Option<RemoteItem> {
+/// The service's item, when it is known to have content of this size and hash.
+fn same_there(item: &Item, size: u64, hash: Option<QuickXorHash>) -> Option<RemoteItem> {
     let remote = item.remote.as_ref()?;
-    let same = remote.size == row.size && (row.size == 0 || row.hash? == remote.hash?);
+    let same = remote.size == size && (size == 0 || hash? == remote.hash?);
     same.then(|| RemoteItem {
         deleted: false,
         kind: ItemKind::File,
@@ -359,13 +366,18 @@ fn same_there(item: &Item, row: &BodyRow) -> Option<RemoteItem> {
     })
 }
 
-/// Describes a body that did not have to be sent.
-fn unsent(item: &Item, row: &BodyRow) -> Uploaded {
+/// Describes content that did not have to be sent.
+fn unsent(
+    item: &Item,
+    body: Option<(u64, u64)>,
+    size: u64,
+    hash: Option<QuickXorHash>,
+) -> Uploaded {
     Uploaded {
         ino: item.ino,
-        body: Some((row.id, row.generation)),
-        size: row.size,
-        hash: row.hash,
+        body,
+        size,
+        hash,
         mtime: item.mtime,
         parent: item.remote.as_ref().map_or(item.parent, |r| r.parent),
         name: item
