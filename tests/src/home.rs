@@ -250,6 +250,12 @@ impl<'s> Home<'s> {
         Mount::start(self, spec)
     }
 
+    /// Starts a daemon that may end before it mounts; see [`Mount::comes_up`].
+    #[must_use]
+    pub fn begin_mount(&self, spec: MountSpec) -> Mount<'_> {
+        Mount::begin(self, spec)
+    }
+
     /// Mounts with further arguments.
     ///
     /// # Panics

@@ -36,6 +36,8 @@ pub struct MountSpec {
     pub mountpoint: Option<PathBuf>,
     /// After this time the watchdog aborts the connection.
     pub limit: Duration,
+    /// Variables for the daemon alone.
+    pub env: Vec<(String, String)>,
 }
 
 impl Default for MountSpec {
@@ -44,6 +46,7 @@ impl Default for MountSpec {
             arguments: Vec::new(),
             mountpoint: None,
             limit: Duration::from_secs(180),
+            env: Vec::new(),
         }
     }
 }
@@ -71,6 +74,13 @@ pub struct Mount<'h> {
 
 impl<'h> Mount<'h> {
     pub(crate) fn start(home: &'h Home<'h>, spec: MountSpec) -> Self {
+        let mut mount = Self::begin(home, spec);
+        assert!(mount.comes_up(), "the daemon ended while mounting");
+        mount
+    }
+
+    /// Starts the daemon and does not wait for it.
+    pub(crate) fn begin(home: &'h Home<'h>, spec: MountSpec) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = spec.mountpoint.unwrap_or_else(|| home.mountpoint());
@@ -78,37 +88,59 @@ impl<'h> Mount<'h> {
         let mut command = home.command(&["mount"]);
         command
             .args(&spec.arguments)
+            .envs(spec.env)
             .arg(&path)
             .stdin(Stdio::null())
             .stdout(File::create(&log).expect("log"))
             .stderr(File::options().append(true).open(&log).expect("log"));
         let child = command.spawn().expect("daemon");
         let watchdog = Watchdog::start(&path, child.id(), spec.limit);
-        let mut mount = Self {
+        Self {
             home,
             path,
             log,
             child,
             ended: None,
             watchdog: Some(watchdog),
-        };
-        mount.wait_until_up();
-        mount
+        }
     }
 
-    fn wait_until_up(&mut self) {
+    /// Waits until the daemon answers. `false` when it ended before it did.
+    ///
+    /// # Panics
+    /// When it does neither.
+    pub fn comes_up(&mut self) -> bool {
         let path = self.path.clone();
-        wait::until("the mount", UP_LIMIT, || {
-            assert!(
-                self.child.try_wait().expect("daemon").is_none(),
-                "the daemon ended while mounting"
-            );
-            is_mounted(&path)
-        });
-        wait::until("an answer of the daemon", UP_LIMIT, || {
+        wait::value("an answer of the daemon", UP_LIMIT, || {
+            if self.has_ended() {
+                return Some(false);
+            }
+            if !is_mounted(&path) {
+                return None;
+            }
             let ran = self.home.run(&["status", "--json", path_text(&path)]);
-            ran.code == Some(0)
-        });
+            (ran.code == Some(0)).then_some(true)
+        })
+    }
+
+    /// Tells whether the daemon has ended, for whatever reason.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    pub fn has_ended(&mut self) -> bool {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().expect("daemon");
+            if self.ended.is_some() {
+                self.watchdog = None;
+            }
+        }
+        self.ended.is_some()
+    }
+
+    /// How the daemon ended, if it did.
+    #[must_use]
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.ended
     }
 
     /// Where it is mounted.
@@ -197,8 +229,11 @@ impl<'h> Mount<'h> {
     /// Ends the daemon as a crash would. The mount stays in the tree with nobody to answer.
     ///
     /// # Panics
-    /// When the daemon has ended before.
+    /// When it survives.
     pub fn crash(&mut self) {
+        if self.has_ended() {
+            return;
+        }
         watchdog::kill(self.pid());
         self.ended = process::wait(&mut self.child, DEATH_LIMIT);
         if self.ended.is_none() {
