@@ -212,6 +212,8 @@ fn listen(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Outcome<Contr
         mountpoint: mounted.path().to_owned(),
         socket: plan.dirs.runtime.join(format!("{stem}.sock")),
     };
+    // Somebody may be clearing away what a killed daemon left under the same names.
+    let _turn = registry::turn(&plan.dirs)?;
     let listener = Listener::bind(&running.socket)?;
     let record = Record::write(&plan.dirs, &stem, &running)?;
     let control = Control::new(Arc::clone(engine), plan.graph.clone(), running.mountpoint);

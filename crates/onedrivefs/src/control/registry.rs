@@ -1,7 +1,7 @@
 //! Which daemons run: a small record beside each socket, so that a path leads to the daemon that
 //! serves it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -87,12 +87,34 @@ pub(crate) fn list(dirs: &Dirs) -> Outcome<Vec<Running>> {
         if is_listening(&daemon.socket) {
             running.push(daemon);
         } else {
-            remove_file(&path)?;
-            remove_file(&daemon.socket)?;
+            forget(dirs, &path, &bytes, &daemon)?;
         }
     }
     running.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
     Ok(running)
+}
+
+/// Waits until nobody else changes records and sockets, and keeps them from it while the result
+/// lives.
+pub(crate) fn turn(dirs: &Dirs) -> Outcome<File> {
+    let lock = || {
+        let dir = File::open(&dirs.runtime)?;
+        dir.lock()?;
+        Ok(dir)
+    };
+    lock().map_err(|error| unreadable(&dirs.runtime, error))
+}
+
+/// Removes the record and the socket of a dead daemon, unless another one has begun to serve in its
+/// place since they were looked at.
+fn forget(dirs: &Dirs, record: &Path, seen: &[u8], daemon: &Running) -> Outcome {
+    let _turn = turn(dirs)?;
+    let unchanged = fs::read(record).is_ok_and(|now| now == seen);
+    if unchanged && !is_listening(&daemon.socket) {
+        remove_file(record)?;
+        remove_file(&daemon.socket)?;
+    }
+    Ok(())
 }
 
 /// Tells whether somebody listens on a socket. A process id would prove less: it may be in use
