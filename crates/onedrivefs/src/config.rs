@@ -57,6 +57,12 @@ pub(crate) struct Layer {
     pub(crate) metadata_timeout: Option<u64>,
     /// Longest time a read waits for its first byte, in seconds.
     pub(crate) read_timeout: Option<u64>,
+    /// More deletions than this within a minute are held back; zero sets no limit.
+    pub(crate) hold_deletions: Option<u64>,
+    /// The same for this share of the drive, in percent.
+    pub(crate) hold_share: Option<Percent>,
+    /// Whether the desktop shows what needs attention.
+    pub(crate) notifications: Option<bool>,
     /// Addresses of the service.
     pub(crate) endpoints: Endpoints,
     /// Settings of single accounts.
@@ -111,6 +117,21 @@ pub(crate) struct MountLayer {
     pub(crate) allow_other: Option<bool>,
 }
 
+/// A share, as a whole number from 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Percent(pub(crate) u8);
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u8::deserialize(deserializer) {
+            Ok(percent @ 0..=100) => Ok(Self(percent)),
+            _ => Err(serde::de::Error::custom(
+                "must be a whole number from 0 to 100, which is a percentage",
+            )),
+        }
+    }
+}
+
 /// When `close(2)` of a changed file returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -146,6 +167,9 @@ const TOP_KEYS: &[&str] = &[
     "local_only",
     "metadata_timeout",
     "read_timeout",
+    "hold_deletions",
+    "hold_share",
+    "notifications",
     "endpoints",
     "accounts",
     "mounts",
@@ -247,6 +271,9 @@ impl Layer {
             local_only: self.local_only.or(below.local_only),
             metadata_timeout: self.metadata_timeout.or(below.metadata_timeout),
             read_timeout: self.read_timeout.or(below.read_timeout),
+            hold_deletions: self.hold_deletions.or(below.hold_deletions),
+            hold_share: self.hold_share.or(below.hold_share),
+            notifications: self.notifications.or(below.notifications),
             endpoints: Endpoints {
                 graph: self.endpoints.graph.or(below.endpoints.graph),
                 login: self.endpoints.login.or(below.endpoints.login),
@@ -377,6 +404,9 @@ mod tests {
         local_only = ["*.tmp"]
         metadata_timeout = 2
         read_timeout = 15
+        hold_deletions = 1000
+        hold_share = 33
+        notifications = true
         [endpoints]
         graph = "http://127.0.0.1:1/v1.0"
         login = "http://127.0.0.1:1"
@@ -438,6 +468,13 @@ mod tests {
         );
         assert!(error("poll = \n").contains("line 1"));
         assert!(error("poll = -1\n").contains("line 1: \"poll\""));
+        for share in ["101", "-1", "\"a third\"", "0.33"] {
+            let text = error(&format!("hold_share = {share}\n"));
+            assert!(
+                text.contains("line 1: \"hold_share\": must be a whole number"),
+                "{text}"
+            );
+        }
         assert!(error("[endpoints]\ngraph = \"no url\"\n").contains("line 2: \"graph\""));
     }
 

@@ -174,6 +174,12 @@ fn engine_config(plan: &Plan) -> EngineConfig {
     if let Some(patterns) = &config.local_only {
         engine.local_only = LocalOnly::new(patterns.clone());
     }
+    if let Some(count) = config.hold_deletions {
+        engine.brake.count = count;
+    }
+    if let Some(share) = config.hold_share {
+        engine.brake.share_percent = u64::from(share.0);
+    }
     engine.upload_on_close_wait = config.upload == Some(UploadMode::OnClose);
     engine.reject_names = config.names == Some(NameMode::Reject);
     engine.read_only = plan.access.read_only;

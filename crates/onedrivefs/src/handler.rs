@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::control::server::{Handler, Reply};
 use crate::control::{Answer, Request};
-use crate::status::pending_text;
+use crate::status::{counted, held_next, pending_text};
 
 /// Progress lines waiting for a slow client; more are left out, the next one says it all.
 const PROGRESS_QUEUE: usize = 16;
@@ -49,12 +49,9 @@ impl Control {
                 ),
             },
             Request::Sync { path, timeout_s } => self.sync(path, timeout_s, reply).await,
-            Request::Retry { path } => parked(self.engine.retry(&path)),
-            Request::Discard { path } => parked(self.engine.discard(&path)),
-            Request::Export { path, to } => {
-                let engine = Arc::clone(&self.engine);
-                blocking(move || parked(engine.export(&path, Path::new(&to)))).await
-            }
+            Request::Retry { path } => parked(self.engine.retry(&path).await),
+            Request::Discard { path } => parked(self.engine.discard(&path).await),
+            Request::Export { path, to } => parked(self.engine.export(&path, Path::new(&to)).await),
             Request::CredentialsChanged => {
                 if let Err(error) = self.graph.tokens().reload() {
                     tracing::warn!(%error, "Could not read the new sign-in");
@@ -75,23 +72,66 @@ impl Control {
         timeout_s: Option<u64>,
         reply: &mut Reply,
     ) -> Answer {
-        let (sender, mut receiver) = mpsc::channel::<(u64, u64)>(PROGRESS_QUEUE);
+        let (sender, mut receiver) = mpsc::channel::<Answer>(PROGRESS_QUEUE);
         let timeout = timeout_s.map(Duration::from_secs);
-        let progress = move |pending: &Pending| {
+        let progress = move |pending: &Pending, obstacle: Option<&str>| {
             // When the queue is full, the client is told with the next change.
-            let _told = sender.try_send((pending.ops, pending.bytes));
+            let _told = sender.try_send(Answer::Progress {
+                ops: pending.ops,
+                bytes: pending.bytes,
+                obstacle: obstacle.map(str::to_owned),
+            });
         };
         let syncing = self.engine.sync(path.as_deref(), timeout, progress);
         tokio::pin!(syncing);
         loop {
             tokio::select! {
-                outcome = &mut syncing => return sync_answer(outcome),
-                Some((ops, bytes)) = receiver.recv() => {
-                    if reply.send(&Answer::Progress { ops, bytes }).await.is_err() {
+                outcome = &mut syncing => return self.sync_answer(outcome),
+                Some(told) = receiver.recv() => {
+                    if reply.send(&told).await.is_err() {
                         return failed("the client went away".to_owned(), "run it again");
                     }
                 }
             }
+        }
+    }
+
+    fn sync_answer(&self, outcome: Result<SyncOutcome, EngineError>) -> Answer {
+        match outcome {
+            Err(error) => failed(describe(&error), "run `onedrivefs doctor`"),
+            Ok(SyncOutcome::Done) => done(&Value::Null),
+            Ok(SyncOutcome::TimedOut { pending, obstacle }) => {
+                let waits = obstacle.map_or_else(String::new, |why| format!("; waits for {why}"));
+                failed(
+                    format!(
+                        "time ran out; still to send: {}{waits}",
+                        pending_text(pending.ops, pending.bytes)
+                    ),
+                    "it goes on in the background; look with `onedrivefs status`",
+                )
+            }
+            Ok(SyncOutcome::Parked { parked, held: 0 }) => failed(
+                format!("{} could not be sent", counted(parked, "change")),
+                "`onedrivefs status` names them and says why",
+            ),
+            Ok(SyncOutcome::Parked { parked, held }) => {
+                let others = match parked {
+                    0 => String::new(),
+                    _ => format!("; {} could not be sent", counted(parked, "change")),
+                };
+                failed(
+                    format!("{} held back{others}", counted(held, "deletion")),
+                    &held_next(&self.mountpoint.display().to_string()),
+                )
+            }
+            Ok(SyncOutcome::Offline) => failed(
+                "there is no network".to_owned(),
+                "changes are kept and sent as soon as there is one",
+            ),
+            Ok(SyncOutcome::NeedsLogin) => failed(
+                "the sign-in has expired".to_owned(),
+                "run `onedrivefs login`; changes are kept meanwhile",
+            ),
         }
     }
 }
@@ -101,32 +141,6 @@ impl Handler for Control {
         let answer = self.answer(request, &mut reply).await;
         // A client that went away needs no answer.
         drop(reply.send(&answer).await);
-    }
-}
-
-fn sync_answer(outcome: Result<SyncOutcome, EngineError>) -> Answer {
-    match outcome {
-        Err(error) => failed(describe(&error), "run `onedrivefs doctor`"),
-        Ok(SyncOutcome::Done) => done(&Value::Null),
-        Ok(SyncOutcome::TimedOut { pending }) => failed(
-            format!(
-                "time ran out; still to send: {}",
-                pending_text(pending.ops, pending.bytes)
-            ),
-            "it goes on in the background; look with `onedrivefs status`",
-        ),
-        Ok(SyncOutcome::Parked { parked }) => failed(
-            format!("{parked} changes could not be sent"),
-            "`onedrivefs status` names them and says why",
-        ),
-        Ok(SyncOutcome::Offline) => failed(
-            "there is no network".to_owned(),
-            "changes are kept and sent as soon as there is one",
-        ),
-        Ok(SyncOutcome::NeedsLogin) => failed(
-            "the sign-in has expired".to_owned(),
-            "run `onedrivefs login`; changes are kept meanwhile",
-        ),
     }
 }
 
@@ -145,7 +159,18 @@ fn unmount(mountpoint: &Path) -> Answer {
 fn parked<T: Serialize>(result: Result<T, EngineError>) -> Answer {
     match result {
         Ok(value) => done(&value),
-        Err(error) => failed(describe(&error), "`onedrivefs status` lists what is parked"),
+        Err(error) => {
+            let next = match &error {
+                EngineError::Incomplete { .. } => {
+                    "export it when the service can be reached, or copy out of the mount what can \
+                     be read"
+                }
+                EngineError::NotAFile { .. } => "name a file in it",
+                EngineError::Export { .. } => "make room there, or go to another directory",
+                _ => "`onedrivefs status` lists what is parked",
+            };
+            failed(describe(&error), next)
+        }
     }
 }
 

@@ -22,6 +22,23 @@ struct View {
     transfers: Vec<TransferView>,
     parked: Vec<ParkedView>,
     conflicts: Vec<ConflictView>,
+    details: DetailsView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct DetailsView {
+    held: u64,
+    held_reason: String,
+    failing: Vec<FailingView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct FailingView {
+    path: String,
+    op: String,
+    error: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -88,6 +105,9 @@ struct PathView {
     cached_bytes: u64,
 }
 
+/// Deletions that are held back which a daemon lists at most.
+const HELD_LISTED_MAX: usize = 1000;
+
 /// Longest list shown to a person; the rest is counted.
 const LIST_MAX: usize = 20;
 
@@ -139,7 +159,30 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
             full(&transfer.path)
         )
     });
-    list(&mut lines, &view.parked, |parked| {
+    list(&mut lines, &view.details.failing, |failing| {
+        format!(
+            "  retrying   {} {}: {}",
+            failing.op,
+            full(&failing.path),
+            failing.error
+        )
+    });
+    let held = view.details.held;
+    if held > 0 {
+        lines.push(format!(
+            "  held back  {}, since {}: {}",
+            counted(held, "deletion"),
+            view.details.held_reason,
+            held_next(mountpoint)
+        ));
+    }
+    // Those that are held back come first in the list.
+    let held = usize::try_from(held)
+        .unwrap_or(usize::MAX)
+        .min(view.parked.len());
+    let held = held.min(HELD_LISTED_MAX);
+    let parked = &view.parked[held..];
+    list(&mut lines, parked, |parked| {
         format!(
             "  parked     {} {}: {} (since {})",
             parked.op,
@@ -148,7 +191,7 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
             parked.since
         )
     });
-    if !view.parked.is_empty() {
+    if !parked.is_empty() {
         lines.push(
             "             next: `onedrivefs retry PATH`, `export PATH` to save the local body, \
              `discard PATH` to give it up"
@@ -189,6 +232,28 @@ fn updated(view: &View) -> String {
         Some(when) => format!("{when} ({how})"),
         None => format!("not yet ({how})"),
     }
+}
+
+/// A number of things, in words: `1 change`, `12,345 changes`.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{text} {thing}{plural}")
+}
+
+/// What to do about deletions that are held back.
+pub(crate) fn held_next(mountpoint: &str) -> String {
+    format!(
+        "`onedrivefs retry {mountpoint}` sends them, `onedrivefs discard {mountpoint}` brings the \
+         files back"
+    )
 }
 
 /// What still has to be sent, in words.

@@ -328,6 +328,18 @@ impl Reader<'_> {
             .query_row((), |row| row.get(0))?)
     }
 
+    /// Number of items in the mount that the service has, too.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn count_known(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM items WHERE parent IS NOT NULL AND item_id IS NOT NULL";
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row((), |row| row.get(0))?)
+    }
+
     /// The path of an inode from the root of the mount, without a leading slash; empty for the
     /// root. Unlinked items have the path they were last known under on the service, if any.
     ///
@@ -387,6 +399,24 @@ impl Tx<'_> {
         self.conn
             .prepare_cached("DELETE FROM xattrs WHERE ino = ?1")?
             .execute((ino.0,))?;
+        Ok(())
+    }
+
+    /// What one folder holds on the service is held by another from now on.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn move_remote_children(&self, from: Ino, to: Ino) -> Result<(), StoreError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("UPDATE items SET r_parent = ?2 WHERE r_parent = ?1 RETURNING ino")?;
+        let moved: Vec<u64> = statement
+            .query_map((from.0, to.0), |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        self.touched.borrow_mut().extend(moved.into_iter().map(Ino));
+        self.conn
+            .prepare_cached("UPDATE OR REPLACE unanswered SET parent = ?2 WHERE parent = ?1")?
+            .execute((from.0, to.0))?;
         Ok(())
     }
 

@@ -105,6 +105,9 @@ pub struct JournalRow {
     pub attempts: u32,
     /// Whether it waits for a person.
     pub parked: bool,
+    /// Whether it is one of many deletions that are held back until a person says what to do.
+    /// Such a row is parked, too.
+    pub held: bool,
     /// Why the last try failed.
     pub error: Option<String>,
     /// The upload session, if one was begun.
@@ -112,7 +115,7 @@ pub struct JournalRow {
 }
 
 const COLUMNS: &str = "ino, seq, ops, change, since, touched, not_before, attempts, parked, error, \
-     session_url, session_offset, session_body, session_generation, session_size";
+     session_url, session_offset, session_body, session_generation, session_size, held";
 
 fn decode(row: &Row<'_>) -> rusqlite::Result<JournalRow> {
     let url: Option<String> = row.get(10)?;
@@ -136,6 +139,7 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<JournalRow> {
         not_before: Timestamp::from_nanos(row.get(6)?),
         attempts: row.get(7)?,
         parked: row.get(8)?,
+        held: row.get(15)?,
         error: row.get(9)?,
         session,
     })
@@ -191,15 +195,65 @@ impl Reader<'_> {
         Ok(statement.exists((folder.0, leaving.0))?)
     }
 
-    /// Rows that wait for a person.
+    /// Rows that wait for a person because they cannot be sent. Deletions that are held back are
+    /// not among them.
     ///
     /// # Errors
     /// SQLite's errors.
     pub fn parked(&self) -> Result<Vec<JournalRow>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM journal WHERE parked = 1 ORDER BY seq");
+        let sql =
+            format!("SELECT {COLUMNS} FROM journal WHERE parked = 1 AND held = 0 ORDER BY seq");
         let mut statement = self.conn.prepare_cached(&sql)?;
         let rows = statement.query_map((), decode)?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The next deletions in order after `seq` that are held back.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn held_after(&self, seq: u64, limit: u32) -> Result<Vec<JournalRow>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM journal WHERE held = 1 AND seq > ?1 ORDER BY seq LIMIT ?2"
+        );
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let rows = statement.query_map((seq, limit), decode)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Rows in order whose last try failed and that are tried again by themselves.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn failing(&self, limit: u32) -> Result<Vec<JournalRow>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM journal WHERE parked = 0 AND error IS NOT NULL
+             ORDER BY seq LIMIT ?1"
+        );
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let rows = statement.query_map((limit,), decode)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Number of deletions that are held back.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn count_held(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM journal WHERE held = 1";
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row((), |row| row.get(0))?)
+    }
+
+    /// Tells whether deletions are held back.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn is_holding(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM journal WHERE held = 1 LIMIT 1";
+        Ok(self.conn.prepare_cached(sql)?.exists(())?)
     }
 
     /// Number of waiting rows, and the bytes of the bodies among them. Parked rows count.
@@ -242,13 +296,13 @@ impl Tx<'_> {
             &session.map(|s| s.body),
             &session.map(|s| s.generation),
             &session.map(|s| s.size),
+            &row.held,
         ];
-        self.conn
-            .prepare_cached(
-                "INSERT OR REPLACE INTO journal VALUES
-                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-            )?
-            .execute(params)?;
+        let sql = format!(
+            "INSERT OR REPLACE INTO journal ({COLUMNS}) VALUES
+               (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+        );
+        self.conn.prepare_cached(&sql)?.execute(params)?;
         Ok(())
     }
 
@@ -288,9 +342,39 @@ impl Tx<'_> {
             not_before: Timestamp::from_nanos(0),
             attempts: 0,
             parked: false,
+            held: false,
             error: None,
             session: None,
         })
+    }
+
+    /// Holds the deletion of an inode back, if one waits.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn hold(&self, ino: Ino) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached(
+                "UPDATE journal SET held = 1, parked = 1, attempts = 0, not_before = 0, error = NULL
+                 WHERE ino = ?1 AND ops & ?2 != 0",
+            )?
+            .execute((ino.0, Ops::DELETE.0))?;
+        Ok(())
+    }
+
+    /// Lets all deletions go that are held back; returns how many.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn release_held(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let released = self
+            .conn
+            .prepare_cached(
+                "UPDATE journal SET held = 0, parked = 0, change = change + 1, touched = ?1
+                 WHERE held = 1",
+            )?
+            .execute((now.as_nanos(),))?;
+        Ok(released as u64)
     }
 
     /// Lets rows that wait for their next try be tried at once.

@@ -8,7 +8,13 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited.
-const MIGRATIONS: &[&str] = &[V1, V2];
+const MIGRATIONS: &[&str] = &[V1, V2, V3];
+
+const V3: &str = "
+ALTER TABLE journal ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX journal_held ON journal (seq) WHERE held = 1;
+CREATE INDEX journal_free ON journal (seq) WHERE parked = 0;
+";
 
 const V2: &str = "
 CREATE TABLE unanswered (

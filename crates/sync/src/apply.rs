@@ -4,6 +4,7 @@
 //! the base (what the service said last), what holds here and what the service says now. Nothing
 //! that was saved on either side is thrown away: where both sides changed, both are kept.
 
+mod bring_back;
 mod give_up;
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,8 @@ pub struct Applier<'a> {
     pub dropped: Vec<BodyRow>,
     /// Whether something now waits to be sent.
     pub wake_uploader: bool,
+    /// Conflicts that were settled by keeping both sides.
+    pub conflicts: Vec<ConflictRow>,
 }
 
 impl<'a> Applier<'a> {
@@ -83,6 +86,7 @@ impl<'a> Applier<'a> {
             changes: Vec::new(),
             dropped: Vec::new(),
             wake_uploader: false,
+            conflicts: Vec::new(),
         }
     }
 
@@ -235,11 +239,14 @@ impl<'a> Applier<'a> {
             copy = copy_path,
             "Both sides changed a file; both were kept."
         );
-        self.tx.add_conflict(&ConflictRow {
+        let conflict = ConflictRow {
             path,
             copy: copy_path,
             at: self.facts.now,
-        })
+        };
+        self.tx.add_conflict(&conflict)?;
+        self.conflicts.push(conflict);
+        Ok(())
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use onedrivefs_core::local_only::LocalOnly;
 use onedrivefs_core::{DriveId, DriveKind};
 
+use crate::brake::BrakeLimits;
+
 /// The drive an engine serves.
 #[derive(Clone, Debug)]
 pub struct DriveIdentity {
@@ -50,6 +52,8 @@ pub struct EngineConfig {
     pub upload_parallelism: usize,
     /// Whether nothing may be changed.
     pub read_only: bool,
+    /// How many deletions within a minute are sent without asking.
+    pub brake: BrakeLimits,
 }
 
 impl EngineConfig {
@@ -72,6 +76,7 @@ impl EngineConfig {
             settle: Duration::from_secs(1),
             upload_parallelism: 8,
             read_only: false,
+            brake: BrakeLimits::default(),
         }
     }
 }

@@ -11,16 +11,21 @@ const EXTENSION_MAX: usize = 16;
 /// The name of the `n`th conflict copy of a file.
 #[must_use]
 pub fn conflict_name(name: &str, host: &str, date: &str, n: u32) -> String {
-    let (stem, extension) = match name.rfind('.') {
-        Some(at) if at > 0 && name.len() - at <= EXTENSION_MAX => name.split_at(at),
-        _ => (name, ""),
-    };
     let count = if n > 1 {
         format!(" {n}")
     } else {
         String::new()
     };
-    let mark = format!(" (conflict {host} {date}{count})");
+    marked_name(name, &format!(" (conflict {host} {date}{count})"))
+}
+
+/// A name with a mark before its extension, shortened to what the service takes.
+#[must_use]
+pub fn marked_name(name: &str, mark: &str) -> String {
+    let (stem, extension) = match name.rfind('.') {
+        Some(at) if at > 0 && name.len() - at <= EXTENSION_MAX => name.split_at(at),
+        _ => (name, ""),
+    };
     let room = NAME_MAX_UTF16
         .saturating_sub(mark.encode_utf16().count() + extension.encode_utf16().count());
     let mut used = 0;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use onedrivefs_content::{Body, Content};
 use onedrivefs_core::{Ino, NameKey, Quota, Timestamp, kill_point};
 use onedrivefs_graph::GraphClient;
-use onedrivefs_store::{BodyRow, Item, Store, StoreError};
+use onedrivefs_store::{BodyRow, ConflictRow, Item, Reader, Store, StoreError};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -20,9 +20,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::apply::{Applier, Facts};
 use crate::bodies::{Bodies, BodyError};
+use crate::brake::Brake;
 use crate::change::KernelChange;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
+use crate::event::{Event, EventListener};
 use crate::hydrate::{HydrateConfig, Hydrator};
 use crate::net_state::{Net, NetState};
 use crate::presence::PresenceToStore;
@@ -36,6 +38,8 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) const META_EPOCH: &str = "epoch";
 /// Key under which the delta link is kept.
 pub(crate) const META_DELTA_LINK: &str = "delta_link";
+/// Key under which it is kept when changes of others were last looked for, in nanoseconds.
+pub(crate) const META_LAST_DELTA: &str = "last_delta";
 /// Key under which the last seen quota is kept, as `total used`.
 const META_QUOTA: &str = "quota";
 
@@ -92,6 +96,9 @@ pub struct Engine {
     pub(crate) listings: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     quota: Mutex<Option<Quota>>,
     listener: SharedListener,
+    pub(crate) events: RwLock<Option<EventListener>>,
+    /// Deletions of the last minute.
+    pub(crate) brake: Brake,
     pub(crate) cancel: CancellationToken,
     tasks: TaskTracker,
     _lock: File,
@@ -130,10 +137,10 @@ impl Engine {
             ..HydrateConfig::default()
         };
         let hydrator = Hydrator::new(graph.clone(), handle.clone(), hydrate, presence);
-        let quota = store
-            .read(|r| r.meta(META_QUOTA))?
-            .as_deref()
-            .and_then(parse_quota);
+        let (quota, last_delta) =
+            store.read(|r| Ok::<_, StoreError>((r.meta(META_QUOTA)?, r.meta(META_LAST_DELTA)?)))?;
+        let quota = quota.as_deref().and_then(parse_quota);
+        let last_delta = last_delta.and_then(|text| text.parse().ok()).unwrap_or(0);
         Ok(Arc::new(Self {
             config,
             store,
@@ -156,12 +163,14 @@ impl Engine {
             wake_freshness: Notify::new(),
             progress: Notify::new(),
             rounds: tokio::sync::Mutex::default(),
-            last_delta: AtomicI64::new(0),
+            last_delta: AtomicI64::new(last_delta),
             enumerating: AtomicBool::new(false),
             walks: AtomicBool::new(false),
             listings: Mutex::default(),
             quota: Mutex::new(quota),
             listener,
+            events: RwLock::default(),
+            brake: Brake::default(),
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _lock: lock,
@@ -432,6 +441,9 @@ impl Engine {
             self.wake_uploader();
         }
         self.tell_kernel(outcome.changes);
+        for ConflictRow { path, copy, .. } in outcome.conflicts {
+            self.tell(Event::ConflictCopy { path, copy });
+        }
     }
 
     /// The number of the current enumeration.
@@ -445,19 +457,23 @@ impl Engine {
     /// # Errors
     /// `NoSuchPath`, or errors of the database.
     pub fn item_at(&self, path: &str) -> Result<Item, EngineError> {
-        self.store.read(|r| {
-            let mut item = r.item(Ino::ROOT)?;
-            for name in path.split('/').filter(|name| !name.is_empty()) {
-                item = match item {
-                    Some(parent) => r.child(parent.ino, name)?,
-                    None => None,
-                };
-            }
-            item.ok_or_else(|| EngineError::NoSuchPath {
-                path: path.to_owned(),
-            })
+        let found = self.store.read(|r| item_at(r, path))?;
+        found.ok_or_else(|| EngineError::NoSuchPath {
+            path: path.to_owned(),
         })
     }
+}
+
+/// The item at a path of the mount.
+pub(crate) fn item_at(r: &Reader<'_>, path: &str) -> Result<Option<Item>, StoreError> {
+    let mut item = r.item(Ino::ROOT)?;
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        item = match item {
+            Some(parent) => r.child(parent.ino, name)?,
+            None => None,
+        };
+    }
+    Ok(item)
 }
 
 /// What follows from applied items, to be done after the commit.
@@ -465,6 +481,7 @@ pub(crate) struct Outcome {
     pub changes: Vec<KernelChange>,
     pub dropped: Vec<BodyRow>,
     pub wake_uploader: bool,
+    pub conflicts: Vec<ConflictRow>,
 }
 
 impl From<Applier<'_>> for Outcome {
@@ -473,6 +490,7 @@ impl From<Applier<'_>> for Outcome {
             changes: applier.changes,
             dropped: applier.dropped,
             wake_uploader: applier.wake_uploader,
+            conflicts: applier.conflicts,
         }
     }
 }

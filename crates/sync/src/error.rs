@@ -69,11 +69,25 @@ pub enum EngineError {
         /// The path in the mount.
         path: String,
     },
-    /// The body is not whole on this machine.
-    #[error("{path} is not complete on this machine, so it cannot be exported without the service")]
+    /// It has no content that could be exported.
+    #[error("{path} is a folder; export the files in it")]
+    NotAFile {
+        /// The path in the mount.
+        path: String,
+    },
+    /// Nothing of the content is on this machine.
+    #[error("this machine has no content of {path} that the service does not have")]
+    NothingHere {
+        /// The path in the mount.
+        path: String,
+    },
+    /// The body is not whole on this machine, and what is missing cannot be fetched.
+    #[error("parts of {path} were never downloaded and cannot be fetched now")]
     Incomplete {
         /// The path in the mount.
         path: String,
+        /// Why.
+        source: Option<HydrateError>,
     },
     /// A file outside of the state could not be written.
     #[error("cannot write {}: {source}", path.display())]

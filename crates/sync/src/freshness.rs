@@ -8,7 +8,7 @@ use std::time::Duration;
 use onedrivefs_core::Timestamp;
 use onedrivefs_graph::Disposition;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, META_LAST_DELTA};
 use crate::error::EngineError;
 use crate::net_state::{Net, backoff};
 use crate::walk::WALK_EVERY;
@@ -63,8 +63,11 @@ impl Engine {
         let outcome = self.run_round().await;
         match &outcome {
             Ok(()) => {
-                self.last_delta
-                    .store(Timestamp::now().as_nanos(), Ordering::Relaxed);
+                let now = Timestamp::now().as_nanos();
+                self.last_delta.store(now, Ordering::Relaxed);
+                let text = now.to_string();
+                self.store
+                    .write(|tx| tx.set_meta(META_LAST_DELTA, Some(&text)))?;
                 if self.net.set(Net::Online) {
                     self.store.write(|tx| tx.hurry_journal())?;
                 }

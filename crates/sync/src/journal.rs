@@ -141,7 +141,7 @@ pub fn abandon(tx: &Tx<'_>, session: Session, now: Timestamp) -> Result<(), Stor
 }
 
 /// The row of an inode, new or existing, made ready for another change: what happened meanwhile
-/// ends any waiting for a next try or for a person.
+/// ends any waiting for a next try or for a person. Only a deletion that is held back stays so.
 ///
 /// # Errors
 /// The store's errors.
@@ -154,7 +154,7 @@ pub fn open_row(tx: &Tx<'_>, ino: Ino, now: Timestamp) -> Result<JournalRow, Sto
     row.touched = now;
     row.not_before = Timestamp::from_nanos(0);
     row.attempts = 0;
-    row.parked = false;
+    row.parked = row.held;
     row.error = None;
     Ok(row)
 }
@@ -169,7 +169,67 @@ pub fn set_ops(tx: &Tx<'_>, ino: Ino, ops: Ops, now: Timestamp) -> Result<(), St
     }
     let mut row = open_row(tx, ino, now)?;
     row.ops = ops;
+    if !ops.has(Ops::DELETE) {
+        (row.held, row.parked) = (false, false);
+    }
     tx.put_journal(&row)
+}
+
+/// Lets a row be sent that waits for a person.
+///
+/// # Errors
+/// The store's errors.
+pub fn release(tx: &Tx<'_>, ino: Ino, now: Timestamp) -> Result<(), StoreError> {
+    let mut row = open_row(tx, ino, now)?;
+    (row.held, row.parked) = (false, false);
+    disown_session(&mut row);
+    tx.put_journal(&row)
+}
+
+/// Passes the identity on the service from `old`, which was unlinked here, to `new`, which has
+/// taken its name: its content becomes the next version, and a folder is the one that was there.
+/// Nothing waits for `old` any more, and nothing on the service stands for it. Returns `new` as it
+/// is now. The body of `new` must be in the spool.
+///
+/// # Errors
+/// The store's errors.
+pub fn inherit(
+    tx: &Tx<'_>,
+    old: &mut Item,
+    mut new: Item,
+    now: Timestamp,
+) -> Result<Item, StoreError> {
+    let remote = old.remote.take();
+    old.parent = None;
+    tx.update_item(old)?;
+    let begun = tx.journal(old.ino)?.and_then(|row| row.session);
+    tx.delete_journal(old.ino)?;
+    abandon_unanswered(tx, new.ino, now)?;
+    new.remote = remote;
+    new.epoch = old.epoch;
+    new.local_only = false;
+    if new.is_dir() {
+        tx.move_remote_children(old.ino, new.ino)?;
+    }
+    tx.update_item(&new)?;
+    let mut row = open_row(tx, new.ino, now)?;
+    row.ops = match new.kind {
+        Kind::Directory => Ops::NONE,
+        // An empty file has no body to speak of; its content is new all the same.
+        _ => Ops::CONTENT.with(Ops::TIMES),
+    };
+    if !is_home(&new) {
+        row.ops = row.ops.with(Ops::MOVE);
+    }
+    // Neither goes where this content goes now. The one for the old file is ended first of all,
+    // since the service may allow one at a time for a name.
+    if let Some(other) = begun.as_ref().and(row.session.take()) {
+        abandon(tx, other, now)?;
+    }
+    row.session = begun.or(row.session);
+    disown_session(&mut row);
+    tx.put_journal(&row)?;
+    Ok(new)
 }
 
 /// Makes sure that a begun upload session is not gone on with but ended: the content has another

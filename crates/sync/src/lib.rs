@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod bodies;
+mod brake;
 mod change;
 mod config;
 mod conflict_name;
@@ -14,7 +15,9 @@ mod delta;
 mod engine;
 mod enumerate;
 mod error;
+mod event;
 mod evict;
+mod export;
 pub mod fold;
 mod freshness;
 pub mod hydrate;
@@ -31,14 +34,16 @@ mod uploader;
 mod wait;
 mod walk;
 
+pub use brake::{BrakeLimits, Held, SHARE_MIN};
 pub use change::KernelChange;
 pub use config::{DriveIdentity, EngineConfig};
 pub use engine::{Engine, KernelListener};
 pub use error::EngineError;
+pub use event::{Event, EventListener};
 pub use net_state::{Net, NetState};
 pub use status::{
-    CacheStatus, Conflict, DriveStatus, FileState, Parked, PathStatus, Pending, QuotaStatus, State,
-    Status, TransferStatus,
+    CacheStatus, Conflict, Details, DriveStatus, Failing, FileState, Parked, PathStatus, Pending,
+    QuotaStatus, State, Status, TransferStatus,
 };
 pub use uploader::source_of;
 pub use wait::SyncOutcome;

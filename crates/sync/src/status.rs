@@ -5,18 +5,29 @@ use std::time::{Duration, Instant};
 
 use onedrivefs_content::Presence;
 use onedrivefs_core::{Ino, Timestamp};
-use onedrivefs_store::{BodyRow, Item, Ops, Place, StoreError};
+use onedrivefs_store::{BodyRow, Item, JournalRow, Ops, Place, Reader, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Engine;
+use crate::brake;
+use crate::engine::{Engine, item_at};
 use crate::error::EngineError;
 use crate::net_state::Net;
+use crate::parked::Paths;
 
 /// How old the sum of waiting bytes may be.
 const PENDING_AGE: Duration = Duration::from_secs(1);
 
 /// Conflicts listed at most.
-const CONFLICTS_MAX: u32 = 100;
+const CONFLICTS_MAX: usize = 100;
+
+/// Parked changes listed at most, deletions that are held back aside: an answer has a limit.
+const PARKED_MAX: usize = 10_000;
+
+/// Deletions listed at most that are held back. The error of each says how many there are.
+const HELD_MAX: u32 = 1000;
+
+/// Changes listed at most that fail and are tried again.
+const FAILING_MAX: u32 = 100;
 
 /// How the drive is doing as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +124,31 @@ pub struct Conflict {
     pub when: String,
 }
 
-/// Everything `status --json` prints.
+/// A change that fails and is tried again by itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failing {
+    /// Path in the mount.
+    pub path: String,
+    /// What is to be sent.
+    pub op: String,
+    /// Why it failed the last time.
+    pub error: String,
+}
+
+/// What a person is shown beyond what scripts get.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Details {
+    /// How many changes wait for a person, deletions that are held back aside.
+    pub parked: u64,
+    /// How many deletions are held back.
+    pub held: u64,
+    /// Why they are.
+    pub held_reason: String,
+    /// Changes that fail and are tried again.
+    pub failing: Vec<Failing>,
+}
+
+/// Everything `status --json` prints, and what it prints for people.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// How the drive is doing.
@@ -138,6 +173,8 @@ pub struct Status {
     pub parked: Vec<Parked>,
     /// Conflicts.
     pub conflicts: Vec<Conflict>,
+    /// For people only.
+    pub details: Details,
 }
 
 /// Where the bytes of a file are.
@@ -205,7 +242,8 @@ impl Engine {
         let quota = self.quota().unwrap_or_default();
         let (items, conflicts) = self
             .store
-            .read(|r| Ok::<_, StoreError>((r.count_items()?, r.conflicts(CONFLICTS_MAX)?)))?;
+            .read(|r| Ok::<_, StoreError>((r.count_items()?, conflicts(r)?)))?;
+        let (parked, details) = self.store.read(waiting_for_a_person)?;
         let last_delta = self.last_delta.load(Ordering::Relaxed);
         Ok(Status {
             state: self.state(),
@@ -229,15 +267,9 @@ impl Engine {
             },
             pending,
             transfers: self.transfer_list()?,
-            parked: self.parked_list()?,
-            conflicts: conflicts
-                .into_iter()
-                .map(|c| Conflict {
-                    path: c.path,
-                    copy: c.copy,
-                    when: c.at.to_service(),
-                })
-                .collect(),
+            parked,
+            conflicts,
+            details,
         })
     }
 
@@ -287,22 +319,6 @@ impl Engine {
                         direction: "up".to_owned(),
                         done: transfer.done,
                         total: transfer.total,
-                    })
-                })
-                .collect()
-        })
-    }
-
-    fn parked_list(&self) -> Result<Vec<Parked>, EngineError> {
-        self.store.read(|r| {
-            let rows = r.parked()?;
-            rows.into_iter()
-                .map(|row| {
-                    Ok(Parked {
-                        path: r.path(row.ino)?,
-                        op: row.ops.word().to_owned(),
-                        error: row.error.unwrap_or_default(),
-                        since: row.since.to_service(),
                     })
                 })
                 .collect()
@@ -359,6 +375,64 @@ impl Engine {
     pub fn path_of(&self, ino: Ino) -> Result<String, EngineError> {
         Ok(self.store.read(|r| r.path(ino))?)
     }
+}
+
+/// What waits for a person, and what else a person wants to know of what is to be sent.
+fn waiting_for_a_person(r: &Reader<'_>) -> Result<(Vec<Parked>, Details), StoreError> {
+    let mut paths = Paths::default();
+    let mut entry = |row: &JournalRow, error: String| {
+        Ok::<_, StoreError>(Parked {
+            path: paths.of(r, row.ino)?,
+            op: row.ops.word().to_owned(),
+            error,
+            since: row.since.to_service(),
+        })
+    };
+    let rows = r.parked()?;
+    let mut details = Details {
+        parked: rows.len() as u64,
+        ..Details::default()
+    };
+    let mut parked = Vec::new();
+    if let Some(held) = brake::held(r)? {
+        for row in r.held_after(0, HELD_MAX)? {
+            parked.push(entry(&row, held.to_string())?);
+        }
+        details.held = held.count;
+        details.held_reason = held.reason;
+    }
+    for row in rows.iter().take(PARKED_MAX) {
+        parked.push(entry(row, row.error.clone().unwrap_or_default())?);
+    }
+    for row in r.failing(FAILING_MAX)? {
+        let failing = entry(&row, row.error.clone().unwrap_or_default())?;
+        details.failing.push(Failing {
+            path: failing.path,
+            op: failing.op,
+            error: failing.error,
+        });
+    }
+    Ok((parked, details))
+}
+
+/// Conflicts whose copy is still there, newest first.
+fn conflicts(r: &Reader<'_>) -> Result<Vec<Conflict>, StoreError> {
+    let mut listed: Vec<Conflict> = Vec::new();
+    for row in r.conflicts(u32::MAX)? {
+        let again = listed.iter().any(|conflict| conflict.copy == row.copy);
+        if again || item_at(r, &row.copy)?.is_none() {
+            continue;
+        }
+        listed.push(Conflict {
+            path: row.path,
+            copy: row.copy,
+            when: row.at.to_service(),
+        });
+        if listed.len() == CONFLICTS_MAX {
+            break;
+        }
+    }
+    Ok(listed)
 }
 
 /// The state of a file that nothing waits for.

@@ -7,12 +7,14 @@
 mod adopt;
 mod content;
 mod frozen;
+mod held;
 mod namespace;
 mod ready;
 mod session;
 mod settle;
 mod unanswered;
 
+pub(crate) use held::is_successor;
 pub use session::source_of;
 
 use std::sync::Arc;
@@ -123,7 +125,7 @@ impl Engine {
         let engine = Arc::clone(self);
         self.spawn(async move {
             let guard = InFlight {
-                engine: Arc::clone(&engine),
+                engine: &engine,
                 ino,
             };
             engine.work(ino, &token).await;
@@ -200,6 +202,11 @@ impl Engine {
         if row.ops.has(Ops::DELETE) {
             return self.send_delete(item, row).await;
         }
+        if (item.remote.is_none() || row.ops.has(Ops::MOVE))
+            && let Some(step) = self.make_way(item).await?
+        {
+            return Ok(step);
+        }
         if item.remote.is_none() {
             return if item.is_dir() {
                 self.send_folder(item).await
@@ -218,12 +225,21 @@ impl Engine {
 }
 
 /// Marks an inode as in flight for as long as it lives.
-struct InFlight {
-    engine: Arc<Engine>,
+struct InFlight<'e> {
+    engine: &'e Engine,
     ino: Ino,
 }
 
-impl Drop for InFlight {
+impl<'e> InFlight<'e> {
+    /// Marks an inode that another one's work is about, too.
+    fn begin(engine: &'e Engine, ino: Ino) -> Self {
+        let token = engine.cancel.child_token();
+        engine.in_flight.lock().insert(ino, token);
+        Self { engine, ino }
+    }
+}
+
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.engine.recent.note(self.ino);
         self.engine.in_flight.lock().remove(&self.ino);

@@ -17,6 +17,15 @@ use crate::vfs::Vfs;
 /// Longest target of a symbolic link, in bytes (`PATH_MAX`).
 const TARGET_MAX: usize = 4095;
 
+/// Why an entry goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// It was deleted.
+    Deleted,
+    /// Another one takes its name.
+    Replaced,
+}
+
 impl Vfs {
     /// Creates a file and opens it.
     ///
@@ -166,7 +175,7 @@ impl Vfs {
             let item = tx.child(parent, name)?.ok_or(VfsError::NotFound)?;
             check(tx, &item)?;
             let stored = item.name.clone();
-            let dropped = self.unlink_item(tx, item, now)?;
+            let dropped = self.unlink_item(tx, item, Removal::Deleted, now)?;
             if let Some(directory) = tx.item(parent)? {
                 touch(tx, directory, now)?;
             }
@@ -174,6 +183,7 @@ impl Vfs {
         })?;
         self.forget_stored_spelling(parent, name, stored);
         self.engine.bodies.remove_files(dropped.as_slice());
+        self.engine.tell_held();
         self.engine.wake_uploader();
         Ok(())
     }
@@ -183,6 +193,7 @@ impl Vfs {
         &self,
         tx: &Tx<'_>,
         mut item: Item,
+        removal: Removal,
         now: Timestamp,
     ) -> Result<Option<BodyRow>, VfsError> {
         if let Some(heir) = self.heir_of(tx, &item)? {
@@ -194,6 +205,12 @@ impl Vfs {
         item.ctime = now;
         tx.update_item(&item)?;
         let left = journal::record(tx, &item, Change::Unlinked, in_flight, now)?;
+        if left.has(Ops::DELETE) && item.remote.is_some() {
+            match removal {
+                Removal::Deleted => self.engine.count_deletion(tx, &item)?,
+                Removal::Replaced => self.engine.hold_with_content(tx, &item)?,
+            }
+        }
         if in_flight {
             // Nobody wants it there any more.
             self.engine.cancel_in_flight(item.ino);

@@ -13,7 +13,7 @@ use onedrivefs_sync::fold::Change;
 use onedrivefs_sync::journal;
 
 use crate::error::VfsError;
-use crate::namespace::touch;
+use crate::namespace::{Removal, touch};
 use crate::types::RenameMode;
 use crate::vfs::Vfs;
 
@@ -104,7 +104,7 @@ impl Vfs {
                 self.drop_identity(tx, &mut source, now)?;
                 source = self.hand_over(tx, &mut target, source, now)?;
             }
-            dropped = self.unlink_item(tx, target, now)?;
+            dropped = self.unlink_item(tx, target, Removal::Replaced, now)?;
         }
         let published = source.local_only && !local_only;
         source.parent = Some(parent);
@@ -277,35 +277,14 @@ impl Vfs {
         &self,
         tx: &Tx<'_>,
         old: &mut Item,
-        mut new: Item,
+        new: Item,
         now: Timestamp,
     ) -> Result<Item, VfsError> {
         // What is on its way for either of them would arrive under the wrong name.
         self.engine.cancel_in_flight(old.ino);
         self.engine.cancel_in_flight(new.ino);
-        let remote = old.remote.take();
-        old.parent = None;
-        tx.update_item(old)?;
-        let begun = tx.journal(old.ino)?.and_then(|row| row.session);
-        tx.delete_journal(old.ino)?;
         self.keep_in_spool(tx, &new)?;
-        journal::abandon_unanswered(tx, new.ino, now)?;
-        new.remote = remote;
-        new.epoch = old.epoch;
-        new.local_only = false;
-        tx.update_item(&new)?;
-        let mut row = journal::open_row(tx, new.ino, now)?;
-        // An empty file has no body to speak of; its content is new all the same.
-        row.ops = Ops::CONTENT.with(Ops::TIMES);
-        // Neither goes where this content goes now. The one for the old file is ended first of all,
-        // since the service may allow one at a time for a name.
-        if let Some(other) = begun.as_ref().and(row.session.take()) {
-            journal::abandon(tx, other, now)?;
-        }
-        row.session = begun.or(row.session);
-        journal::disown_session(&mut row);
-        tx.put_journal(&row)?;
-        Ok(new)
+        Ok(journal::inherit(tx, old, new, now)?)
     }
 
     /// Brings the body of an item back into the spool: the service has it under an identity that

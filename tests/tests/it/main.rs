@@ -2,6 +2,7 @@
 //! simulated service. One binary with a module for each promise, so that it is linked once.
 
 mod basics;
+mod brake;
 mod crash;
 mod economy;
 mod ending;

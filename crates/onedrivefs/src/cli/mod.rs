@@ -58,11 +58,11 @@ enum Command {
     Status(StatusArgs),
     /// Wait until all local changes are sent and remote ones are applied
     Sync(SyncArgs),
-    /// Try changes again that could not be sent
+    /// Send changes that could not be sent, or deletions that are held back
     Retry(PathsArgs),
     /// Copy the local bodies of changes that could not be sent to the current directory
     Export(PathsArgs),
-    /// Give up changes that could not be sent
+    /// Give up changes that could not be sent, and take back deletions that were not
     Discard(PathsArgs),
     /// Find out what is wrong with the set-up
     Doctor(DoctorArgs),

@@ -8,6 +8,7 @@ use super::daemons;
 use crate::control::{Request, client};
 use crate::failure::{Explain, Failure, Outcome};
 use crate::output;
+use crate::status::counted;
 
 /// Most numbers tried to find a free name for an exported file.
 const NAMES_MAX: u32 = 10_000;
@@ -19,8 +20,9 @@ pub(crate) async fn retry(args: &PathsArgs) -> Outcome {
         let request = Request::Retry {
             path: inside.unwrap_or_default(),
         };
-        let count = client::ask(&daemon, &request).await?;
-        output::line(format!("{}: {count} to be sent again", path.display()))?;
+        let count = client::converse(&daemon, &request, |_| {}).await?;
+        let count = counted(count.as_u64().unwrap_or_default(), "change");
+        output::line(format!("{}: {count} to be sent", path.display()))?;
     }
     Ok(())
 }
@@ -44,7 +46,7 @@ pub(crate) async fn export(args: &PathsArgs) -> Outcome {
                     .next("go to another directory first")
             })?,
         };
-        client::converse(&daemon, &request, |_, _| {}).await?;
+        client::converse(&daemon, &request, |_| {}).await?;
         output::line(format!("{} -> {}", path.display(), to.display()))?;
     }
     Ok(())
@@ -60,8 +62,9 @@ pub(crate) async fn discard(args: &PathsArgs) -> Outcome {
         let request = Request::Discard {
             path: inside.unwrap_or_default(),
         };
-        client::ask(&daemon, &request).await?;
-        output::line(format!("{}: given up", path.display()))?;
+        let count = client::converse(&daemon, &request, |_| {}).await?;
+        let count = counted(count.as_u64().unwrap_or_default(), "change");
+        output::line(format!("{}: {count} given up", path.display()))?;
     }
     Ok(())
 }

@@ -24,7 +24,10 @@ pub(crate) async fn run(args: &StatusArgs) -> Outcome {
     // A mountpoint stands for the whole mount.
     let inside = inside.filter(|path| path != "/");
     if !args.watch {
-        let status = fetch(&daemon, inside.as_deref()).await?;
+        let mut status = fetch(&daemon, inside.as_deref()).await?;
+        if args.json {
+            leave_out_details(&mut status);
+        }
         return if args.json {
             output::json(&status)
         } else {
@@ -33,7 +36,10 @@ pub(crate) async fn run(args: &StatusArgs) -> Outcome {
     }
     let mut last = Value::Null;
     loop {
-        let status = fetch(&daemon, inside.as_deref()).await?;
+        let mut status = fetch(&daemon, inside.as_deref()).await?;
+        if args.json {
+            leave_out_details(&mut status);
+        }
         if status != last {
             if args.json {
                 output::json_line(&status)?;
@@ -56,6 +62,13 @@ async fn fetch(daemon: &Running, inside: Option<&str>) -> Outcome<Value> {
         },
     };
     client::ask(daemon, &request).await
+}
+
+/// Takes out what is meant for people only: the form that scripts get is stable.
+fn leave_out_details(status: &mut Value) {
+    if let Some(fields) = status.as_object_mut() {
+        fields.remove("details");
+    }
 }
 
 fn shown(daemon: &Running, inside: Option<&str>, status: &Value) -> String {

@@ -8,6 +8,7 @@ use super::SyncArgs;
 use super::daemons;
 use crate::control::{Request, client};
 use crate::failure::Outcome;
+use crate::output::printable;
 use crate::status::pending_text;
 
 /// Work shorter than this shows no progress, so that quick commands do not flicker.
@@ -22,9 +23,13 @@ pub(crate) async fn run(args: &SyncArgs) -> Outcome {
     };
     let bar = spinner();
     let started = std::time::Instant::now();
-    let answer = client::converse(&daemon, &request, |ops, bytes| {
+    let answer = client::converse(&daemon, &request, |progress| {
         if started.elapsed() >= QUIET_PERIOD {
-            bar.set_message(format!("to send: {}", pending_text(ops, bytes)));
+            let mut message = format!("to send: {}", pending_text(progress.ops, progress.bytes));
+            if let Some(why) = progress.obstacle {
+                message.push_str(&format!("; waits for {why}"));
+            }
+            bar.set_message(printable(&message));
             bar.tick();
         }
     })

@@ -23,7 +23,7 @@ pub(crate) async fn run(args: &UnmountArgs) -> Outcome {
     let mountpoint = absolute(&args.mountpoint)?;
     match daemon_at(&dirs, &mountpoint)? {
         Some(daemon) => {
-            let answer = client::converse(&daemon, &Request::Unmount, |_, _| {}).await;
+            let answer = client::converse(&daemon, &Request::Unmount, |_| {}).await;
             // A quick daemon has ended before its answer left; its record goes last.
             if answer.is_err() && !registry::list(&dirs)?.contains(&daemon) {
                 return Ok(());

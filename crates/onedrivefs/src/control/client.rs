@@ -52,9 +52,19 @@ impl AsRef<Path> for ReachablePath {
     }
 }
 
+/// How far a daemon is with something that takes its time.
+pub(crate) struct Progress {
+    /// Changes not sent yet.
+    pub(crate) ops: u64,
+    /// Bytes not sent yet.
+    pub(crate) bytes: u64,
+    /// A change that fails, and why.
+    pub(crate) obstacle: Option<String>,
+}
+
 /// Asks a daemon something it can answer at once.
 pub(crate) async fn ask(daemon: &Running, request: &Request) -> Outcome<Value> {
-    match tokio::time::timeout(QUICK_ANSWER, converse(daemon, request, |_, _| {})).await {
+    match tokio::time::timeout(QUICK_ANSWER, converse(daemon, request, |_| {})).await {
         Ok(answer) => answer,
         Err(_) => Err(Failure::new(what(daemon), "it does not answer")
             .next(format!("look at its log, or end process {}", daemon.pid))),
@@ -65,7 +75,7 @@ pub(crate) async fn ask(daemon: &Running, request: &Request) -> Outcome<Value> {
 pub(crate) async fn converse(
     daemon: &Running,
     request: &Request,
-    mut progress: impl FnMut(u64, u64),
+    mut progress: impl FnMut(Progress),
 ) -> Outcome<Value> {
     let unreachable = |error: io::Error| {
         Failure::because(what(daemon), error).next(format!(
@@ -82,7 +92,15 @@ pub(crate) async fn converse(
     let mut reader = BufReader::new(stream);
     loop {
         match read_answer(&mut reader).await.map_err(unreachable)? {
-            Some(Answer::Progress { ops, bytes }) => progress(ops, bytes),
+            Some(Answer::Progress {
+                ops,
+                bytes,
+                obstacle,
+            }) => progress(Progress {
+                ops,
+                bytes,
+                obstacle,
+            }),
             Some(Answer::Done { value }) => return Ok(value),
             Some(Answer::Failed { why, next }) => {
                 let failure = Failure::new(request.verb(), why);

@@ -85,6 +85,9 @@ pub(crate) enum Answer {
         ops: u64,
         /// Bytes not sent yet.
         bytes: u64,
+        /// A change that fails, and why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        obstacle: Option<String>,
     },
     /// Final: it did not work.
     Failed {

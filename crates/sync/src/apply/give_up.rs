@@ -1,7 +1,7 @@
 //! Taking the service's side because a person said so.
 
 use onedrivefs_core::Ino;
-use onedrivefs_store::{Ops, StoreError};
+use onedrivefs_store::{Item, Ops, StoreError};
 
 use super::{Applier, shown_name};
 use crate::change::KernelChange;
@@ -16,23 +16,18 @@ impl Applier<'_> {
             return Ok(());
         };
         let waiting = self.waiting(ino)?;
-        self.set_waiting(ino, Ops::NONE)?;
+        if waiting.has(Ops::DELETE) {
+            return self.undelete(item);
+        }
         let Some(remote) = item.remote.clone() else {
-            // The service never had it: nothing takes its place.
-            self.drop_body(&mut item)?;
-            self.tx.delete_item(ino)?;
-            if let Some(parent) = item.parent {
-                self.changes.push(KernelChange::Entry {
-                    parent,
-                    name: item.name,
-                });
-            }
-            return Ok(());
+            return self.drop_unsent(item);
         };
+        self.set_waiting(ino, Ops::NONE)?;
         if waiting.has(Ops::CONTENT) {
             self.drop_body(&mut item)?;
             item.size = remote.size;
             item.mtime = remote.mtime;
+            item.target = None;
             self.changes.push(KernelChange::Content { ino });
         }
         if let Some(parent) = item.parent {
@@ -45,5 +40,23 @@ impl Applier<'_> {
         let shown = shown_name(&remote.name, item.kind).to_owned();
         let parent = remote.parent.unwrap_or(Ino::ROOT);
         self.restore(&mut item, &shown, parent)
+    }
+
+    /// Removes what the service never had. What was moved into such a folder goes back to where
+    /// the service has it.
+    fn drop_unsent(&mut self, mut item: Item) -> Result<(), StoreError> {
+        for child in self.tx.children(item.ino)? {
+            self.give_up(child.ino)?;
+        }
+        self.set_waiting(item.ino, Ops::NONE)?;
+        self.drop_body(&mut item)?;
+        self.tx.delete_item(item.ino)?;
+        if let Some(parent) = item.parent {
+            self.changes.push(KernelChange::Entry {
+                parent,
+                name: item.name,
+            });
+        }
+        Ok(())
     }
 }

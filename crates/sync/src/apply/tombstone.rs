@@ -14,7 +14,7 @@ impl Applier<'_> {
     pub(super) fn tombstone(&mut self, item: Item) -> Result<(), StoreError> {
         let waiting = self.waiting(item.ino)?;
         if waiting.has(Ops::DELETE) || item.parent.is_none() {
-            return self.remove(item);
+            return self.remove_unlinked(item);
         }
         if item.is_dir() {
             return self.tombstone_folder(item);
@@ -92,7 +92,7 @@ impl Applier<'_> {
     fn leave_folder(&mut self, folder: Ino) -> Result<(), StoreError> {
         for child in self.tx.remote_children(folder)? {
             match child.parent {
-                None => self.remove(child)?,
+                None => self.remove_unlinked(child)?,
                 Some(parent) if parent != folder => self.survive(child)?,
                 Some(_) => {}
             }
@@ -117,6 +117,18 @@ impl Applier<'_> {
             return self.detach(folder, Ops::CREATE);
         }
         self.remove(folder)
+    }
+
+    /// An item that was unlinked here, with what was unlinked in it.
+    fn remove_unlinked(&mut self, item: Item) -> Result<(), StoreError> {
+        if item.is_dir() {
+            for child in self.tx.remote_children(item.ino)? {
+                if child.parent.is_none() && !(self.facts.in_flight)(child.ino) {
+                    self.remove_unlinked(child)?;
+                }
+            }
+        }
+        self.remove(item)
     }
 
     /// The item stays here and is sent anew.

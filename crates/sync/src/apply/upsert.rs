@@ -46,6 +46,10 @@ impl Applier<'_> {
         let Some(parent) = parent else {
             return Ok(Applied::Orphan);
         };
+        let parent = match &known {
+            Some(item) if item.parent.is_none() || is_in(item, parent) => parent,
+            _ => self.standing_unless_sent(parent)?,
+        };
         let kind = known.as_ref().map_or(kind, |item| item.kind);
         let shown = shown_name(&remote_name, kind).to_owned();
         let place = Place {
@@ -208,6 +212,11 @@ impl Applier<'_> {
             item.mtime = remote.mtime;
             item.remote = Some(remote);
             self.restore(&mut item, &place.shown, place.parent)?;
+            let path = self.tx.path(item.ino)?;
+            tracing::info!(
+                path,
+                "An item deleted here was changed on the service and came back."
+            );
             return Ok(());
         }
         item.remote = Some(remote);
@@ -216,6 +225,22 @@ impl Applier<'_> {
 
     /// Brings an item that was unlinked here back under a name.
     pub(super) fn restore(
+        &mut self,
+        item: &mut Item,
+        shown: &str,
+        parent: Ino,
+    ) -> Result<(), StoreError> {
+        let standing = self.standing_folder(parent)?;
+        if let Some(remote) = &mut item.remote
+            && remote.parent == Some(parent)
+        {
+            remote.parent = Some(standing);
+        }
+        self.place(item, shown, standing)
+    }
+
+    /// Gives an item that was unlinked here a name again. Nothing waits for it any more.
+    pub(super) fn place(
         &mut self,
         item: &mut Item,
         shown: &str,
@@ -231,7 +256,6 @@ impl Applier<'_> {
             name: item.name.clone(),
         });
         self.changes.push(KernelChange::Attributes { ino: parent });
-        tracing::info!(ino = %item.ino, "An item deleted here was changed on the service and came back.");
         Ok(())
     }
 
@@ -263,7 +287,15 @@ impl Applier<'_> {
         match self.tx.child(parent, &shown)? {
             // A folder was made here under the same name since: folders merge.
             Some(made) if item.is_dir() && self.may_merge(&made) => self.merge_into(made, item),
-            _ => self.restore(&mut item, &shown, parent),
+            _ => {
+                self.restore(&mut item, &shown, parent)?;
+                let path = self.tx.path(item.ino)?;
+                tracing::info!(
+                    path,
+                    "An item deleted here was changed on the service and came back."
+                );
+                Ok(())
+            }
         }
     }
 
@@ -589,6 +621,13 @@ impl Applier<'_> {
         item.epoch = 0;
         self.tx.update_item(item)
     }
+}
+
+/// Tells whether the service has an item in a folder, as far as is known here.
+fn is_in(item: &Item, folder: Ino) -> bool {
+    item.remote
+        .as_ref()
+        .is_some_and(|remote| remote.parent == Some(folder))
 }
 
 /// What does not wait any more once the service has the same content. A body still has to leave

@@ -295,6 +295,9 @@ impl Engine {
             self.come_back(item, there)?;
             return Ok(Step::Progress);
         }
+        if !self.may_delete(item.ino)? {
+            return Ok(Step::Cancelled);
+        }
         if self.delete_unchanged(&remote.id, &there, row).await? {
             self.forget_item(item.ino)?;
         }
@@ -330,6 +333,9 @@ impl Engine {
             Ok(_) => self.delete_tags_refused.store(true, Ordering::Relaxed),
             Err(error) if error.is_not_found() => return Ok(true),
             Err(error) => return Err(error.into()),
+        }
+        if !self.may_delete(row.ino)? {
+            return Ok(false);
         }
         self.graph.delete_item(drive, id, None).await?;
         kill_point("deleted-without-tag");

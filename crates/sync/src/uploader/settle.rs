@@ -9,6 +9,7 @@ use onedrivefs_store::JournalRow;
 
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::event::Event;
 use crate::hydrate::HydrateError;
 use crate::journal;
 use crate::net_state::{Net, backoff};
@@ -85,10 +86,12 @@ impl Engine {
         if changed && let Err(error) = self.look_again(ino).await {
             tracing::debug!(%error, "An item that changed on the service could not be read.");
         }
-        tracing::debug!(%ino, %error, "Sending a change failed.");
+        let path = self.path_of(ino).unwrap_or_default();
+        tracing::debug!(path, %error, "Sending a change failed.");
         let noted = self.store.write(|tx| {
-            let Some(mut row) = tx.journal(ino)? else {
-                return Ok(());
+            // What is held back meanwhile was not to be sent.
+            let Some(mut row) = tx.journal(ino)?.filter(|row| !row.held) else {
+                return Ok(None);
             };
             // What somebody changed meanwhile has not been tried yet, and may well succeed.
             let fate = if row.change == change {
@@ -101,13 +104,16 @@ impl Engine {
                 _ => error.to_string(),
             };
             apply_fate(&mut row, fate, reason);
-            if row.parked {
-                tracing::warn!(%ino, error = row.error, "A change was parked.");
-            }
-            tx.put_journal(&row)
+            tx.put_journal(&row)?;
+            Ok::<_, EngineError>(row.error.filter(|_| row.parked))
         });
-        if let Err::<(), EngineError>(error) = noted.map_err(Into::into) {
-            tracing::error!(%error, "A failure could not be noted.");
+        match noted {
+            Ok(Some(reason)) => {
+                tracing::warn!(path, error = reason, "A change was parked.");
+                self.tell(Event::Parked { path, reason });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(path, %error, "A failure could not be noted."),
         }
     }
 

@@ -58,7 +58,7 @@ impl Mount {
 
     /// Sends everything and fetches all changes.
     pub async fn sync(&self) {
-        let outcome = self.engine.sync(None, Some(PATIENCE), |_| {}).await;
+        let outcome = self.engine.sync(None, Some(PATIENCE), |_, _| {}).await;
         let waiting = self.engine.store.read(|r| r.journal_after(0, 100));
         let waiting: Vec<_> = waiting
             .expect("journal")

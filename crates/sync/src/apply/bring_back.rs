@@ -1,0 +1,109 @@
+//! Items that were unlinked here and have a name again.
+
+use onedrivefs_core::Ino;
+use onedrivefs_store::{BodyRow, Item, Ops, Place, Remote, StoreError};
+
+use super::{Applier, shown_name};
+use crate::journal;
+use crate::uploader::is_successor;
+
+/// Deepest chain of folders that is followed; the service allows far less.
+const DEPTH_MAX: u32 = 512;
+
+impl Applier<'_> {
+    /// Takes a deletion back that was not sent: the item has its name again, and the folders it was
+    /// in are there.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub fn undelete(&mut self, mut item: Item) -> Result<(), StoreError> {
+        let Some(remote) = item.remote.clone() else {
+            return Ok(());
+        };
+        let unsent = self.unsent_of(&mut item, &remote)?;
+        let shown = shown_name(&remote.name, item.kind).to_owned();
+        let parent = remote.parent.unwrap_or(Ino::ROOT);
+        self.restore(&mut item, &shown, parent)?;
+        self.set_waiting(item.ino, unsent)
+    }
+
+    /// Looks what of an item that comes back was not sent before it was deleted. A body of which
+    /// parts are missing and of which it is not certain where they come from goes.
+    fn unsent_of(&mut self, item: &mut Item, remote: &Remote) -> Result<Ops, StoreError> {
+        let row = item.body.map(|id| self.tx.body(id)).transpose()?.flatten();
+        let times = if item.is_dir() || remote.mtime.same_second(item.mtime) {
+            Ops::NONE
+        } else {
+            Ops::TIMES
+        };
+        Ok(match row {
+            Some(row) if row.place == Place::Spool => Ops::CONTENT.with(Ops::TIMES),
+            Some(row) if is_of_other_version(&row, remote) => {
+                self.drop_body(item)?;
+                item.size = remote.size;
+                times
+            }
+            _ => times,
+        })
+    }
+
+    /// The folder in which something is, that the service has in `folder`. One that was unlinked
+    /// here comes back, with the folders it was in; if another one has its name by now, they are
+    /// one. A folder whose deletion is on its way is left to that, which finds it filled.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub fn standing_folder(&mut self, folder: Ino) -> Result<Ino, StoreError> {
+        self.stand(folder, 0)
+    }
+
+    fn stand(&mut self, folder: Ino, depth: u32) -> Result<Ino, StoreError> {
+        if folder == Ino::ROOT || depth > DEPTH_MAX || (self.facts.in_flight)(folder) {
+            return Ok(folder);
+        }
+        let unlinked = |item: &Item| item.parent.is_none();
+        let Some(remote) = (self.tx.item(folder)?.filter(unlinked)).and_then(|item| item.remote)
+        else {
+            return Ok(folder);
+        };
+        let parent = self.stand(remote.parent.unwrap_or(Ino::ROOT), depth + 1)?;
+        // What it is in may be another inode now.
+        let Some(mut item) = self.tx.item(folder)? else {
+            return Ok(folder);
+        };
+        if let Some(new) = self.successor(&item, parent)? {
+            let new = journal::inherit(self.tx, &mut item, new, self.facts.now)?;
+            self.tx.delete_item(folder)?;
+            self.wake_uploader = true;
+            return Ok(new.ino);
+        }
+        let shown = shown_name(&remote.name, item.kind).to_owned();
+        self.place(&mut item, &shown, parent)?;
+        Ok(folder)
+    }
+
+    /// What was made here under the name that an unlinked item had, and is to be the same item.
+    pub(crate) fn successor(&self, old: &Item, parent: Ino) -> Result<Option<Item>, StoreError> {
+        let Some(remote) = &old.remote else {
+            return Ok(None);
+        };
+        let new = self
+            .tx
+            .child(parent, shown_name(&remote.name, old.kind))?
+            .filter(|new| is_successor(old, new) && !(self.facts.in_flight)(new.ino));
+        Ok(new)
+    }
+
+    /// Brings a folder back whose deletion is held back, since the service put something into it.
+    pub(super) fn standing_unless_sent(&mut self, folder: Ino) -> Result<Ino, StoreError> {
+        if self.tx.journal(folder)?.is_some_and(|row| row.held) {
+            return self.standing_folder(folder);
+        }
+        Ok(folder)
+    }
+}
+
+/// Tells whether the missing bytes of a body belong to another version than the service has.
+fn is_of_other_version(row: &BodyRow, remote: &Remote) -> bool {
+    row.ranges.is_some() && (row.base_etag != remote.etag || row.base_ctag != remote.ctag)
+}
