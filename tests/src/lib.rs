@@ -7,6 +7,7 @@
 //!
 //! The tests themselves are in `tests/it`; each is named after what a person would see.
 
+pub mod bus;
 pub mod drive;
 pub mod home;
 pub mod mount;
@@ -17,6 +18,7 @@ pub mod tree;
 pub mod wait;
 mod watchdog;
 
+pub use bus::Desktop;
 pub use drive::Upload;
 pub use home::{Home, Who};
 pub use mount::Mount;

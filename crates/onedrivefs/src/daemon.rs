@@ -24,6 +24,7 @@ use crate::account::DriveRecord;
 use crate::config::{Layer, NameMode, UploadMode};
 use crate::control::registry::{self, Record, Running};
 use crate::control::server::Listener;
+use crate::desktop;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::handler::Control;
 use crate::output;
@@ -84,6 +85,11 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
             return Err(failure);
         }
     };
+    let desktop = plan
+        .config
+        .notifications
+        .unwrap_or(true)
+        .then(|| desktop::start(&engine, mounted.path(), &plan.account));
     engine.start();
     let control = match listen(&plan, &engine, &mounted) {
         Ok(control) => control,
@@ -99,6 +105,9 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
     let end = wait_for_end(&mounted, signals).await;
     notify_systemd(&[NotifyState::Stopping]);
     reporter.abort();
+    if let Some(desktop) = desktop {
+        desktop.abort();
+    }
     let outcome = finish(mounted, &engine).await;
     // The socket stays until the state is free: whoever waits for the end of this daemon waits for
     // it to close.

@@ -10,6 +10,7 @@ mod config;
 mod connect;
 mod control;
 mod daemon;
+mod desktop;
 mod doctor;
 mod failure;
 mod handler;

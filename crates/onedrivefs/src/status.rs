@@ -159,7 +159,25 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
             full(&transfer.path)
         )
     });
-    list(&mut lines, &view.details.failing, |failing| {
+    what_waits(&mut lines, &view, mountpoint, full);
+    list(&mut lines, &view.conflicts, |conflict| {
+        format!(
+            "  conflict   {}: your version is kept as {}",
+            full(&conflict.path),
+            full(&conflict.copy)
+        )
+    });
+    joined(&lines)
+}
+
+/// What fails and is tried again, and what waits for a person.
+fn what_waits(
+    lines: &mut Vec<String>,
+    view: &View,
+    mountpoint: &str,
+    full: impl Fn(&str) -> String,
+) {
+    list(lines, &view.details.failing, |failing| {
         format!(
             "  retrying   {} {}: {}",
             failing.op,
@@ -182,7 +200,7 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
         .min(view.parked.len());
     let held = held.min(HELD_LISTED_MAX);
     let parked = &view.parked[held..];
-    list(&mut lines, parked, |parked| {
+    list(lines, parked, |parked| {
         format!(
             "  parked     {} {}: {} (since {})",
             parked.op,
@@ -198,14 +216,6 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
                 .to_owned(),
         );
     }
-    list(&mut lines, &view.conflicts, |conflict| {
-        format!(
-            "  conflict   {}: your version is kept as {}",
-            full(&conflict.path),
-            full(&conflict.copy)
-        )
-    });
-    joined(&lines)
 }
 
 fn list<T>(lines: &mut Vec<String>, entries: &[T], show: impl Fn(&T) -> String) {
@@ -348,6 +358,37 @@ mod tests {
         assert!(text.contains("not yet (polling)"), "{text}");
         assert!(render("/m", &json!([1])).contains("--json"));
         assert!(render_path("/m/a", &json!({"status": "cloud"})).contains("on the service only"));
+    }
+
+    #[test]
+    fn held_deletions_are_a_number_and_what_fails_is_named() {
+        let parked: Vec<Value> = (0..1001)
+            .map(|n| json!({"path": format!("/{n}")}))
+            .collect();
+        let text = render(
+            "/m",
+            &json!({
+                "parked": parked,
+                "details": {
+                    "held": 12_345,
+                    "held_reason": "more than 1000 were made within a minute",
+                    "failing": [{"path": "a", "op": "upload", "error": "locked"}],
+                },
+            }),
+        );
+        assert!(
+            text.contains("held back  12,345 deletions, since more than 1000"),
+            "{text}"
+        );
+        assert!(text.contains("onedrivefs discard /m"), "{text}");
+        assert!(text.contains("retrying   upload /m/a: locked"), "{text}");
+        // The daemon lists a thousand of them before what else is parked.
+        assert!(
+            !text.contains("/m/999:") && text.contains("/m/1000:"),
+            "{text}"
+        );
+        assert_eq!(counted(1, "change"), "1 change");
+        assert_eq!(counted(1_234_567, "change"), "1,234,567 changes");
     }
 
     #[test]

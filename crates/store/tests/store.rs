@@ -8,9 +8,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use onedrivefs_core::{DriveId, ETag, Ino, ItemId, SecretString, Timestamp};
+use onedrivefs_core::{DriveId, ETag, ExposeSecret as _, Ino, ItemId, SecretString, Timestamp};
 use onedrivefs_store::{
-    BodyRow, Item, Kind, Ops, Place, Remote, Session, Store, StoreError, decode_ranges,
+    BodyRow, Item, Kind, Ops, Place, Reader, Remote, Session, Store, StoreError, decode_ranges,
     encode_ranges,
 };
 use rusqlite::Connection;
@@ -226,6 +226,71 @@ fn a_database_of_a_later_version_is_refused() {
         refused,
         Err(StoreError::TooNew { found: 999, .. })
     ));
+}
+
+#[test]
+fn a_database_of_every_earlier_version_is_brought_up_with_all_that_is_in_it() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schema");
+    let newest = {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(&dir));
+        let conn = Connection::open(dir.path().join("meta.db")).unwrap();
+        let version = conn.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
+        version.unwrap()
+    };
+    for version in 1..=newest {
+        let fixture = fixtures.join(format!("v{version}.sql"));
+        let sql = std::fs::read_to_string(&fixture)
+            .unwrap_or_else(|_| panic!("{} is missing", fixture.display()));
+        let dir = tempfile::tempdir().unwrap();
+        let conn = Connection::open(dir.path().join("meta.db")).unwrap();
+        conn.execute_batch(&sql).unwrap();
+        drop(conn);
+        let store = open(&dir);
+        store.read(|r| check_upgraded(r, version)).unwrap();
+        // It goes on from there.
+        let next = store.write(|tx| tx.insert_item(&file("next"))).unwrap();
+        assert_eq!(next, Ino(6), "version {version}");
+        let row = store.write(|tx| tx.new_journal(next, Timestamp::from_nanos(1)));
+        assert_eq!(row.unwrap().seq, 6, "version {version}");
+    }
+}
+
+/// Looks for what every fixture holds.
+fn check_upgraded(r: &Reader<'_>, version: u32) -> Result<(), StoreError> {
+    let report = r.item(Ino(2))?.unwrap();
+    assert_eq!((report.size, report.mode), (12, Some(0o640)));
+    assert_eq!(report.remote.unwrap().etag, Some(ETag::new("\"e2\"")));
+    let parked = r.parked()?;
+    assert_eq!(parked.len(), 1, "version {version}");
+    assert_eq!(parked[0].ino, Ino(2));
+    assert_eq!(parked[0].error.as_deref(), Some("access denied"));
+    assert_eq!((parked[0].change, parked[0].ops), (6, Ops::CONTENT));
+    let deletion = r.journal(Ino(3))?.unwrap();
+    assert_eq!(deletion.ops, Ops::DELETE);
+    assert_eq!(deletion.held, version >= 3, "only version 3 knew of it");
+    let session = r.journal(Ino(4))?.unwrap().session.unwrap();
+    assert_eq!(session.url.expose_secret(), "https://upload.example/4");
+    assert_eq!(
+        (session.offset, session.body, session.size),
+        (327_680, 5, 655_360)
+    );
+    let body = r.body(4)?.unwrap();
+    assert_eq!((body.place, body.generation), (Place::Spool, 3));
+    assert_eq!(body.ranges.unwrap().iter().collect::<Vec<_>>(), [&(0..4)]);
+    assert_eq!(r.dirty_bodies()?.len(), 1);
+    let link = r.item(Ino(5))?.unwrap();
+    assert_eq!(
+        (link.target, link.local_only),
+        (Some(b"target".to_vec()), true)
+    );
+    assert_eq!(r.meta("epoch")?.as_deref(), Some("1"));
+    assert_eq!(r.count_staged()?, 1);
+    assert_eq!(r.conflicts(10)?.len(), 1);
+    assert_eq!(r.xattr(Ino(2), b"user.a")?, Some(b"b".to_vec()));
+    let unanswered = usize::from(version >= 2);
+    assert_eq!(r.unanswered_of(Ino(4))?.len(), unanswered);
+    Ok(())
 }
 
 /// The plan of a query, as SQLite explains it.

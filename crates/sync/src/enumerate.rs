@@ -46,7 +46,8 @@ impl Engine {
             let page = match page {
                 Ok(page) => page,
                 Err(error) if is_unreadable(&error) => {
-                    tracing::info!(%ino, %error, "A folder that the service does not open is shown empty.");
+                    let path = self.path_of(ino)?;
+                    tracing::info!(path, %error, "A folder that the service does not open is shown empty.");
                     break;
                 }
                 Err(error) => return Err(error.into()),

@@ -69,7 +69,11 @@ fn save_body(
         return Ok(());
     };
     if size == 0 && keep_last_save(tx, &mut item, previous)? {
-        tracing::warn!(ino = %item.ino, "A file was emptied and never written; its last save was kept.");
+        let path = tx.path(item.ino)?;
+        tracing::warn!(
+            path,
+            "A file was emptied and never written; its last save was kept."
+        );
         tx.delete_body(row.id)?;
         return Ok(tx.update_item(&item)?);
     }

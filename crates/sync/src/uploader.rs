@@ -185,7 +185,8 @@ impl Engine {
             Ok::<(), EngineError>(())
         });
         if let Err(error) = rested {
-            tracing::warn!(%ino, %error, "A change could not be put off.");
+            let path = self.path_of(ino).unwrap_or_default();
+            tracing::warn!(path, %error, "A change could not be put off.");
         }
     }
 

@@ -149,7 +149,8 @@ impl Vfs {
         if handle.flags.write {
             // A shared mapping may have written after the last close.
             if let Err(error) = self.save(&mut file.state.lock(), &file) {
-                tracing::error!(%ino, %error, "What was written after the last close could not be recorded.");
+                let path = self.engine.path_of(ino).unwrap_or_default();
+                tracing::error!(path, %error, "What was written after the last close could not be recorded.");
             }
             self.engine.writer_closed(ino);
         }

@@ -156,7 +156,11 @@ mod tests {
         async fn handle(&self, request: Request, mut reply: Reply) {
             if matches!(request, Request::Sync { .. }) {
                 reply
-                    .send(&Answer::Progress { ops: 2, bytes: 9 })
+                    .send(&Answer::Progress {
+                        ops: 2,
+                        bytes: 9,
+                        obstacle: Some("a.txt: locked".to_owned()),
+                    })
                     .await
                     .expect("sent");
             }
@@ -205,10 +209,12 @@ mod tests {
                 path: None,
                 timeout_s: None,
             };
-            client::converse(&daemon, &sync, |ops, bytes| seen.push((ops, bytes)))
-                .await
-                .expect("answered");
-            assert_eq!(seen, vec![(2, 9)]);
+            client::converse(&daemon, &sync, |told| {
+                seen.push((told.ops, told.bytes, told.obstacle));
+            })
+            .await
+            .expect("answered");
+            assert_eq!(seen, [(2, 9, Some("a.txt: locked".to_owned()))]);
             let retry = Request::Retry { path: "/a".into() };
             let refused = client::ask(&daemon, &retry).await.expect_err("refused");
             assert!(refused.to_string().contains("retry: no /a"), "{refused}");

@@ -133,7 +133,11 @@ impl Applier<'_> {
 
     /// The item stays here and is sent anew.
     fn detach(&mut self, mut item: Item, ops: Ops) -> Result<(), StoreError> {
-        tracing::info!(ino = %item.ino, "An item with unsent changes was deleted on the service and will be created again.");
+        let path = self.tx.path(item.ino)?;
+        tracing::info!(
+            path,
+            "An item with unsent changes was deleted on the service and will be created again."
+        );
         if let Some(gone) = item.remote.take() {
             self.tx.forget_moves(&gone.id)?;
         }

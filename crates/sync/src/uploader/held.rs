@@ -1,4 +1,4 @@
-//! Names on the service that belong to items whose deletion is held back.
+//! Names on the service that belong to items whose deletion is held back, or was refused.
 //!
 //! What takes such a name here must neither wait for a person nor become a conflict. A new file is
 //! the next version of the old one, and a new folder the one that was there; whatever else wants
@@ -14,13 +14,15 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::journal;
 
-/// The item that holds the name an item wants on the service, and whose deletion is held back.
-fn held_occupant(r: &Reader<'_>, item: &Item) -> Result<Option<Item>, StoreError> {
+/// The item that holds the name an item wants on the service, and whose deletion waits for a
+/// person; and whether that is held back rather than refused.
+fn waiting_occupant(r: &Reader<'_>, item: &Item) -> Result<Option<(Item, bool)>, StoreError> {
     let Some(other) = ready::occupant(r, item)? else {
         return Ok(None);
     };
-    let held = r.journal(other.ino)?.is_some_and(|row| row.held);
-    Ok(held.then_some(other))
+    let row = r.journal(other.ino)?;
+    let waits = row.filter(|row| row.parked && row.ops.has(Ops::DELETE));
+    Ok(waits.map(|row| (other, row.held)))
 }
 
 /// Tells whether a new item is what an item that was deleted here goes on as.
@@ -40,24 +42,28 @@ impl Engine {
         Ok(row.is_some_and(|row| !row.parked && row.ops.has(Ops::DELETE)))
     }
 
-    /// Makes room for an item whose name on the service belongs to one whose deletion is held
-    /// back. `None` when there is no such item.
+    /// Makes room for an item whose name on the service belongs to one whose deletion waits for a
+    /// person. `None` when there is no such item.
     pub(super) async fn make_way(&self, item: &Item) -> Result<Option<Step>, EngineError> {
-        let Some(held) = self.store.read(|r| held_occupant(r, item))? else {
+        let Some((old, held)) = self.store.read(|r| waiting_occupant(r, item))? else {
             return Ok(None);
         };
-        if self.is_in_flight(held.ino) {
+        if self.is_in_flight(old.ino) {
             return Ok(Some(Step::Blocked));
         }
-        if !is_successor(&held, item) {
-            return self.move_held_aside(&held).await.map(Some);
+        if !is_successor(&old, item) {
+            // What must not be deleted there can most likely not be renamed either.
+            return match held {
+                true => self.move_held_aside(&old).await.map(Some),
+                false => Ok(None),
+            };
         }
         let dropped = self.store.write(|tx| {
             let Some(new) = tx.item(item.ino)? else {
                 return Ok(None);
             };
-            match held_occupant(tx, &new)? {
-                Some(old) if is_successor(&old, &new) => self.succeed(tx, old, new),
+            match waiting_occupant(tx, &new)? {
+                Some((old, _)) if is_successor(&old, &new) => self.succeed(tx, old, new),
                 _ => Ok(None),
             }
         })?;
