@@ -15,6 +15,10 @@ use crate::error::EngineError;
 use crate::journal::{self, stored_name};
 use crate::merge::content_changed;
 
+/// Tries of a deletion that say which state of the item they mean. Some services answer such a
+/// request with an error of their own for ever.
+const TAGGED_TRIES: u32 = 5;
+
 impl Engine {
     /// The id of the folder an item is in, which is known when the item is ready.
     pub(super) fn folder_id(&self, item: &Item) -> Result<Option<ItemId>, EngineError> {
@@ -317,7 +321,7 @@ impl Engine {
         let tag = seen
             .etag
             .as_ref()
-            .filter(|_| row.attempts == 0 && !refused());
+            .filter(|_| row.attempts < TAGGED_TRIES && !refused());
         kill_point("before-delete");
         let deleted = self.graph.delete_item(drive, id, tag.map(|t| t.as_str()));
         match deleted.await {

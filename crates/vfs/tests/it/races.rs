@@ -248,3 +248,22 @@ async fn an_unsent_edit_of_a_file_that_was_made_anew_elsewhere_is_kept() {
     let copy = there.iter().find(|p| p.contains("conflict")).expect("copy");
     assert_eq!(m.drive.read(copy).as_deref(), Some(&b"ours"[..]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_is_tried_again_spares_what_was_changed_at_that_moment() {
+    let m = Mount::new().await;
+    m.write("f", b"base").await;
+    m.sync().await;
+    let faults = m.sim.faults();
+    let fails = faults.add(FaultRule::on("delete", FaultAction::status(500)).times(1));
+    m.unlink("f");
+    m.until("it failed once", || faults.hits(fails) == 1).await;
+    let held = faults.add(FaultRule::on("delete", FaultAction::Hold));
+    m.until("it is on its way again", || faults.hits(held) == 1)
+        .await;
+    m.drive.put("/f", "theirs").expect("put");
+    faults.clear();
+    m.sync().await;
+    assert_eq!(m.read("f").await, b"theirs");
+    assert_eq!(m.drive.read("/f").as_deref(), Some(&b"theirs"[..]));
+}
