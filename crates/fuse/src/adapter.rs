@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::call::{
-    Call, MODE_MASK, check_attribute, file_flags, ino, is_other_spelling, is_user_attribute,
-    rename_mode,
+    Call, MODE_MASK, check_attribute, expected_edition, file_flags, ino, is_other_spelling,
+    is_user_attribute, rename_mode,
 };
 use crate::init;
 use crate::notify::NotifyQueue;
@@ -155,7 +155,10 @@ impl Filesystem for Adapter {
         self.now(
             &call,
             reply,
-            |vfs| vfs.getattr(ino(node)),
+            |vfs| match expected_edition(node) {
+                Some(edition) => vfs.getattr_of(ino(node), edition),
+                None => vfs.getattr(ino(node)),
+            },
             |reply, attr| reply::attributes(reply, node, &attr),
         );
     }
@@ -188,7 +191,10 @@ impl Filesystem for Adapter {
             mtime: mtime.map(reply::set_time),
             fh: handle.map(|handle| handle.0),
         };
-        let work = |vfs: &Arc<Vfs>| vfs.setattr(ino(node), &wanted);
+        let work = |vfs: &Arc<Vfs>| {
+            vfs.check_edition(ino(node), expected_edition(node))?;
+            vfs.setattr(ino(node), &wanted)
+        };
         let changed = self.changed(node);
         self.soon(call, reply, work, move |reply, attr| {
             reply::attributes(reply, node, &attr);
@@ -327,10 +333,11 @@ impl Filesystem for Adapter {
             if flags.truncate && is_other_spelling(node) && vfs.is_open(ino(node)) {
                 return Err(VfsError::Busy);
             }
-            vfs.open(ino(node), flags)
+            vfs.open(ino(node), expected_edition(node), flags)
         };
-        self.now(&call, reply, work, |reply, mut opened| {
-            self.files.opened(ino(node));
+        let files = Arc::clone(&self.files);
+        self.soon(call, reply, work, move |reply, mut opened| {
+            files.opened(ino(node));
             // Its pages are kept under the spelling that the file has.
             opened.direct_io |= is_other_spelling(node);
             reply::opened(reply, &opened, access);

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use fuser::{Errno, INodeNo, RenameFlags, Request};
 use onedrivefs_core::Ino;
-use onedrivefs_vfs::{OpenFlags as FileFlags, RenameMode, VfsError};
+use onedrivefs_vfs::{EDITION_MAX, Edition, OpenFlags as FileFlags, RenameMode, VfsError};
 use rustix::fs::OFlags;
 use tracing::Span;
 
@@ -70,9 +70,26 @@ impl Call {
 /// renaming one to the other, which is how people change the case of a name, does nothing.
 const OTHER_SPELLING: u64 = 1 << 62;
 
+/// Where the number of an edition begins in a node's number. The bits below are the inode's.
+const EDITION_SHIFT: u32 = 48;
+
+/// The bits of a node's number that say which edition it is.
+const EDITION_BITS: u64 = (EDITION_MAX as u64) << EDITION_SHIFT;
+
 /// The inode number in the vfs's type.
 pub(crate) fn ino(node: INodeNo) -> Ino {
-    Ino(node.0 & !OTHER_SPELLING)
+    Ino(node.0 & !OTHER_SPELLING & !EDITION_BITS)
+}
+
+/// The edition that a node is. One under another spelling stands for whatever its path leads to.
+pub(crate) fn expected_edition(node: INodeNo) -> Option<Edition> {
+    let edition = (node.0 & EDITION_BITS) >> EDITION_SHIFT;
+    (!is_other_spelling(node)).then(|| Edition::try_from(edition).unwrap_or(EDITION_MAX))
+}
+
+/// The kernel's number for an edition of an inode.
+pub(crate) fn edition_node(ino: Ino, edition: Edition) -> INodeNo {
+    INodeNo(ino.0 | u64::from(edition) << EDITION_SHIFT)
 }
 
 /// The kernel's number for an inode that was found under another spelling.
@@ -144,6 +161,18 @@ mod tests {
         assert!(is_other_spelling(node) && !is_other_spelling(INodeNo(7)));
         assert_eq!(ino(node), Ino(7));
         assert_eq!(ino(INodeNo(7)), Ino(7));
+    }
+
+    #[test]
+    fn an_edition_has_a_number_of_its_own() {
+        let node = edition_node(Ino(7), EDITION_MAX);
+        assert_eq!(
+            (ino(node), expected_edition(node)),
+            (Ino(7), Some(EDITION_MAX))
+        );
+        assert!(!is_other_spelling(node));
+        assert_eq!(edition_node(Ino(7), 0), INodeNo(7));
+        assert_eq!(expected_edition(other_spelling(Ino(7))), None);
     }
 
     #[test]

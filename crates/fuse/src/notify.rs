@@ -3,23 +3,27 @@
 //! Each notification is a system call that may wait: dropping pages waits for reads of the inode
 //! that are under way, forgetting a name waits for lookups and creations in its directory. Sent
 //! from a thread that answers such requests it would wait for itself, so nothing but this thread
-//! ever sends one, and it holds no lock meanwhile. Callers publish their change first and hand
+//! ever sends one, and it holds no lock meanwhile. The one exception never waits, and goes out
+//! before [`NotifyQueue::send`] returns: that the attributes of a file are others now. Callers publish their change first and hand
 //! over the notification afterwards; the other way round a racing lookup would cache the old
 //! state again.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use fuser::{INodeNo, Notifier};
 use onedrivefs_core::Ino;
-use onedrivefs_vfs::KernelChange;
+use onedrivefs_vfs::{Announcement, Edition, KernelChange};
 use rustix::io::Errno;
 
+use crate::call::edition_node;
 use crate::open_files::OpenFiles;
 
 /// Batches that may wait. A batch is what one committed change set brought; when so many wait,
@@ -37,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const ATTRIBUTES_ONLY: i64 = -1;
 
 /// What the kernel can be told.
-pub(crate) trait Kernel: Send + 'static {
+pub(crate) trait Kernel: Send + Sync + 'static {
     /// Forgets a name, present or absent.
     fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()>;
     /// Forgets the attributes of an inode.
@@ -48,29 +52,55 @@ pub(crate) trait Kernel: Send + 'static {
     fn announce_deletion(&self, parent: Ino, child: Ino, name: &OsStr) -> io::Result<()>;
 }
 
-impl Kernel for Notifier {
+/// The kernel's end of a mount.
+pub(crate) struct Connected {
+    notifier: Notifier,
+    edition: Box<dyn Fn(Ino) -> Edition + Send + Sync>,
+}
+
+impl Connected {
+    /// `edition` tells which edition of a file its path leads to.
+    pub(crate) fn new(
+        notifier: Notifier,
+        edition: impl Fn(Ino) -> Edition + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            notifier,
+            edition: Box::new(edition),
+        }
+    }
+
+    fn node(&self, ino: Ino) -> INodeNo {
+        edition_node(ino, (self.edition)(ino))
+    }
+}
+
+impl Kernel for Connected {
     fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
-        self.inval_entry(INodeNo(parent.0), name)
+        self.notifier.inval_entry(INodeNo(parent.0), name)
     }
 
     fn forget_attributes(&self, ino: Ino) -> io::Result<()> {
-        self.inval_inode(INodeNo(ino.0), ATTRIBUTES_ONLY, 0)
+        self.notifier
+            .inval_inode(self.node(ino), ATTRIBUTES_ONLY, 0)
     }
 
     fn forget_content(&self, ino: Ino) -> io::Result<()> {
-        self.inval_inode(INodeNo(ino.0), 0, 0)
+        self.notifier.inval_inode(self.node(ino), 0, 0)
     }
 
     fn announce_deletion(&self, parent: Ino, child: Ino, name: &OsStr) -> io::Result<()> {
-        self.delete(INodeNo(parent.0), INodeNo(child.0), name)
+        let child = self.node(child);
+        self.notifier.delete(INodeNo(parent.0), child, name)
     }
 }
 
 /// What the thread is handed.
 #[derive(Debug)]
 enum Message {
-    /// Changes to announce, in order.
-    Changes(Vec<KernelChange>),
+    /// Changes to announce, in order, and the inodes whose attributes are forgotten already. The
+    /// announcement is dropped when it is done.
+    Changes(Announcement, HashSet<Ino>),
     /// A file with deferred pages was closed.
     Closed,
     /// The end.
@@ -82,12 +112,26 @@ enum Message {
 pub(crate) struct NotifyQueue {
     sender: SyncSender<Message>,
     stopping: Arc<AtomicBool>,
+    kernel: SharedKernel,
+}
+
+/// The kernel, once there is a mount.
+#[derive(Clone, Default)]
+struct SharedKernel(Arc<OnceLock<Arc<dyn Kernel>>>);
+
+impl fmt::Debug for SharedKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedKernel")
+            .field(&self.0.get().is_some())
+            .finish()
+    }
 }
 
 /// The other end of a [`NotifyQueue`], until its thread is started.
 pub(crate) struct NotifyWork {
     receiver: Receiver<Message>,
     stopping: Arc<AtomicBool>,
+    kernel: SharedKernel,
     files: Arc<OpenFiles>,
 }
 
@@ -95,13 +139,16 @@ pub(crate) struct NotifyWork {
 pub(crate) fn queue(files: Arc<OpenFiles>) -> (NotifyQueue, NotifyWork) {
     let (sender, receiver) = sync_channel(QUEUE_BATCHES);
     let stopping = Arc::new(AtomicBool::new(false));
+    let kernel = SharedKernel::default();
     let queue = NotifyQueue {
         sender,
         stopping: Arc::clone(&stopping),
+        kernel: kernel.clone(),
     };
     let work = NotifyWork {
         receiver,
         stopping,
+        kernel,
         files,
     };
     (queue, work)
@@ -111,11 +158,37 @@ impl NotifyQueue {
     /// Hands over changes. Waits while the queue is full, so this must not be called from a
     /// request handler. After [`Self::stop`] it does nothing.
     pub(crate) fn send(&self, changes: Vec<KernelChange>) {
-        if changes.is_empty() || self.stopping.load(Ordering::Acquire) {
+        self.announce(Announcement::from(changes));
+    }
+
+    /// As [`Self::send`], for changes that others wait to see announced.
+    pub(crate) fn announce(&self, announcement: Announcement) {
+        if announcement.changes.is_empty() || self.stopping.load(Ordering::Acquire) {
             return;
         }
+        let told = self.forget_attributes(&announcement.changes);
         // The thread is gone only after the end, when there is nothing left to announce to.
-        drop(self.sender.send(Message::Changes(changes)));
+        drop(self.sender.send(Message::Changes(announcement, told)));
+    }
+
+    /// Makes the kernel forget attributes at once. Returns the inodes of which it had some.
+    ///
+    /// Each is told of once: the kernel throws away the answer to a question for attributes that
+    /// was under way meanwhile, and the program that made it ask goes on with the old size.
+    fn forget_attributes(&self, changes: &[KernelChange]) -> HashSet<Ino> {
+        let mut told = HashSet::new();
+        let Some(kernel) = self.kernel.0.get() else {
+            return told;
+        };
+        for change in changes {
+            if let KernelChange::Content { ino } | KernelChange::Attributes { ino } = change
+                && !told.contains(ino)
+                && kernel.forget_attributes(*ino).is_ok()
+            {
+                told.insert(*ino);
+            }
+        }
+        told
     }
 
     /// Says that a file with deferred pages was closed. Never waits: while the queue is full the
@@ -135,23 +208,26 @@ impl NotifyQueue {
 impl NotifyWork {
     /// Starts the thread.
     pub(crate) fn start(self, kernel: impl Kernel) -> io::Result<()> {
+        let kernel: Arc<dyn Kernel> = Arc::new(kernel);
+        let _first = self.kernel.0.set(Arc::clone(&kernel));
         thread::Builder::new()
             .name("fuse-notify".to_owned())
-            .spawn(move || self.run(&kernel))
+            .spawn(move || self.run(kernel.as_ref()))
             .map(drop)
     }
 
     /// Announces until told to stop or the connection is gone.
-    fn run(self, kernel: &impl Kernel) {
+    fn run(self, kernel: &dyn Kernel) {
         let mut sent = 0;
         while let Ok(message) = self.receiver.recv() {
-            let changes = match message {
-                Message::Changes(changes) => changes,
-                Message::Closed => Vec::new(),
+            match message {
+                Message::Changes(announcement, told) => {
+                    for change in &announcement.changes {
+                        self.tell(&mut sent, || self.announce(kernel, change, &told));
+                    }
+                }
+                Message::Closed => {}
                 Message::Stop => return,
-            };
-            for change in &changes {
-                self.tell(&mut sent, || self.announce(kernel, change));
             }
             for ino in self.files.take_closed() {
                 self.tell(&mut sent, || kernel.forget_content(ino));
@@ -180,12 +256,22 @@ impl NotifyWork {
     }
 
     /// Turns a change into notifications.
-    fn announce(&self, kernel: &impl Kernel, change: &KernelChange) -> io::Result<()> {
+    fn announce(
+        &self,
+        kernel: &dyn Kernel,
+        change: &KernelChange,
+        told: &HashSet<Ino>,
+    ) -> io::Result<()> {
         match change {
             KernelChange::Entry { parent, name } => kernel.forget_entry(*parent, OsStr::new(name)),
+            KernelChange::Attributes { ino } if told.contains(ino) => Ok(()),
             KernelChange::Attributes { ino } => kernel.forget_attributes(*ino),
             KernelChange::Content { ino } if self.files.defer_if_open(*ino) => {
-                kernel.forget_attributes(*ino)
+                if told.contains(ino) {
+                    Ok(())
+                } else {
+                    kernel.forget_attributes(*ino)
+                }
             }
             KernelChange::Content { ino } => kernel.forget_content(*ino),
             KernelChange::Deleted {
@@ -214,6 +300,8 @@ fn is_disconnected(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+
+    use parking_lot::Mutex;
     use std::time::Duration;
 
     use super::*;
@@ -222,14 +310,14 @@ mod tests {
     struct Recorder {
         told: mpsc::Sender<String>,
         /// When set, a notification waits until a unit arrives.
-        gate: Option<Receiver<()>>,
+        gate: Option<Mutex<Receiver<()>>>,
     }
 
     impl Recorder {
         fn write(&self, line: String) -> io::Result<()> {
             self.told.send(line).map_err(io::Error::other)?;
             if let Some(gate) = &self.gate {
-                gate.recv().map_err(io::Error::other)?;
+                gate.lock().recv().map_err(io::Error::other)?;
             }
             Ok(())
         }
@@ -284,10 +372,11 @@ mod tests {
             deleted("full"),
         ]);
         let expect = |line: &str| assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), line);
-        expect("entry 1 a");
+        // Attributes before everything else, and once.
         expect("attributes 4");
-        expect("content 4");
         expect("attributes 5");
+        expect("entry 1 a");
+        expect("content 4");
         expect("deletion 1 9 gone");
         expect("entry 1 full");
         assert!(files.closed(Ino(5)));
@@ -304,7 +393,7 @@ mod tests {
         let (open, gate) = mpsc::channel();
         work.start(Recorder {
             told,
-            gate: Some(gate),
+            gate: Some(Mutex::new(gate)),
         })
         .unwrap();
         let (done, finished) = mpsc::channel();

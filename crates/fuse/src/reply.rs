@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::call::{is_other_spelling, other_spelling};
+use crate::call::{edition_node, is_other_spelling, other_spelling};
 use fuser::{
     FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate,
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
@@ -77,7 +77,7 @@ pub(crate) fn attributes(reply: ReplyAttr, node: INodeNo, attr: &Attr) {
     if is_other_spelling(node) {
         reply.attr(&Duration::ZERO, &numbered(node, attr));
     } else {
-        reply.attr(&CACHE_TTL, &file_attr(attr));
+        reply.attr(&CACHE_TTL, &numbered(node, attr));
     }
 }
 
@@ -121,7 +121,7 @@ fn known_as(parent: INodeNo, attr: &Attr, other: bool) -> Known {
     let node = if marked {
         other_spelling(attr.ino)
     } else {
-        INodeNo(attr.ino.0)
+        edition_node(attr.ino, attr.edition)
     };
     Known {
         attr: numbered(node, attr),
@@ -247,7 +247,7 @@ pub(crate) fn add_plus(
 /// Adds an entry by name only. Returns whether it did not fit.
 pub(crate) fn add_name(reply: &mut ReplyDirectory, entry: &onedrivefs_vfs::DirEntry) -> bool {
     reply.add(
-        INodeNo(entry.ino.0),
+        edition_node(entry.ino, entry.attr.edition),
         entry.next_offset,
         file_type(entry.kind),
         &entry.name,

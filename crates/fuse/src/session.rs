@@ -26,7 +26,7 @@ use crate::device::{self, MountRequest};
 use crate::errno::chain;
 use crate::error::MountError;
 use crate::mountpoint;
-use crate::notify::{self, NotifyQueue};
+use crate::notify::{self, Connected, NotifyQueue};
 use crate::open_files::OpenFiles;
 
 /// Fewest threads that serve requests: with one, a request that is slow for whatever reason
@@ -144,9 +144,9 @@ pub fn mount(
     );
     // Listening begins before the kernel can cache anything. Should the mount fail, the queue has
     // no reader and swallows what it is sent.
-    vfs.set_kernel_listener(Box::new(move |changes| queue.send(changes)));
+    vfs.set_kernel_listener(Box::new(move |announcement| queue.announce(announcement)));
     let (served, notifier) = serve(adapter, runtime, shutdown, options)?;
-    work.start(notifier)
+    work.start(Connected::new(notifier, move |ino| vfs.edition(ino)))
         .map_err(|source| MountError::Session { source })?;
     Ok(Mounted { served })
 }

@@ -19,7 +19,7 @@ use onedrivefs_core::Ino;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::*;
-use crate::notify::Kernel as _;
+use crate::notify::{Connected, Kernel as _};
 use crate::{init, is_stale, mounts, unmount_path};
 
 /// Longer than any machine needs; reached only by a failing test.
@@ -295,6 +295,7 @@ async fn notifications_reach_the_kernel() {
     let filesystem = OneFile::default();
     let lookups = Arc::clone(&filesystem.lookups);
     let (mounted, notifier) = serve_this(filesystem, &options(dir.path())).unwrap();
+    let notifier = Connected::new(notifier, |_| 0);
     let path = dir.path().join("file");
     let looked_up = || {
         fs::metadata(&path).unwrap();

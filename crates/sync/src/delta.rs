@@ -13,7 +13,7 @@ use onedrivefs_graph::{DeltaFrom, DeltaNext, Disposition, GraphError};
 use onedrivefs_store::{Item, Reader, StoreError};
 
 use crate::apply::{Applied, Applier, decoded_name, needs_hash};
-use crate::engine::{Engine, META_DELTA_LINK, META_EPOCH, Outcome};
+use crate::engine::{Engine, META_DELTA_LINK, META_EPOCH};
 use crate::error::EngineError;
 
 /// Items applied per transaction. At about 10 µs each, programs wait for at most a few ms.
@@ -198,7 +198,7 @@ impl Engine {
                     chunk.applied += 1;
                 }
             }
-            Ok::<_, EngineError>((chunk, Outcome::from(applier)))
+            Ok::<_, EngineError>((chunk, self.outcome(applier)))
         })?;
         self.after_apply(outcome);
         Ok(chunk)
@@ -259,7 +259,7 @@ impl Engine {
             if whole {
                 tx.all_children_known()?;
             }
-            Ok::<_, EngineError>(Outcome::from(applier))
+            Ok::<_, EngineError>(self.outcome(applier))
         })?;
         self.enumerating.store(false, Ordering::Relaxed);
         self.after_apply(outcome);
@@ -364,7 +364,7 @@ impl Engine {
                     tx.defer(item)?;
                 }
             }
-            Ok::<_, EngineError>(Outcome::from(applier))
+            Ok::<_, EngineError>(self.outcome(applier))
         })?;
         self.after_apply(outcome);
         Ok(())

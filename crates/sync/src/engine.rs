@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::announce::{Announcement, Announcing, Unannounced};
 use crate::apply::{Applier, Facts};
 use crate::bodies::{Bodies, BodyError};
 use crate::brake::Brake;
@@ -44,7 +45,7 @@ pub(crate) const META_LAST_DELTA: &str = "last_delta";
 const META_QUOTA: &str = "quota";
 
 /// Who is told what the kernel must forget.
-pub type KernelListener = Box<dyn Fn(Vec<KernelChange>) + Send + Sync>;
+pub type KernelListener = Box<dyn Fn(Announcement) + Send + Sync>;
 
 /// The listener, as the engine shares it with what finds things out for itself.
 pub(crate) type SharedListener = Arc<RwLock<Option<KernelListener>>>;
@@ -95,6 +96,10 @@ pub struct Engine {
     pub(crate) walks: AtomicBool,
     pub(crate) listings: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     quota: Mutex<Option<Quota>>,
+    /// Files with new content whose old sizes the kernel still takes for true.
+    unannounced: Arc<Unannounced>,
+    /// Files with new content that a lookup under way may still bring old attributes of.
+    unknown: Arc<Unannounced>,
     listener: SharedListener,
     pub(crate) events: RwLock<Option<EventListener>>,
     /// Deletions of the last minute.
@@ -168,6 +173,8 @@ impl Engine {
             walks: AtomicBool::new(false),
             listings: Mutex::default(),
             quota: Mutex::new(quota),
+            unannounced: Arc::default(),
+            unknown: Arc::default(),
             listener,
             events: RwLock::default(),
             brake: Brake::default(),
@@ -240,12 +247,54 @@ impl Engine {
 
     /// Tells the kernel what it must forget. Must not be called inside a transaction.
     pub fn tell_kernel(&self, changes: Vec<KernelChange>) {
+        self.announce(changes, None);
+    }
+
+    /// Tells the kernel what it must forget, and lets those go on who wait for that.
+    pub(crate) fn announce(&self, changes: Vec<KernelChange>, announcing: Option<Announcing>) {
         if changes.is_empty() {
             return;
         }
+        let lookups = self.unknown.enter(&changes);
         if let Some(listener) = self.listener.read().as_ref() {
-            listener(changes);
+            listener(Announcement {
+                changes,
+                _lookups: Some(lookups),
+            });
         }
+        // The kernel knows that the sizes it has are none any more.
+        drop(announcing);
+    }
+
+    /// Tells whether the content of a file was replaced a moment ago and the kernel, which still
+    /// has its old size, is about to be told. Asked after the row was read.
+    #[must_use]
+    pub fn is_unannounced(&self, ino: Ino) -> bool {
+        self.unannounced.has(ino)
+    }
+
+    /// Waits until the kernel knows that the size it has of a file is none any more.
+    pub async fn announced(&self, ino: Ino) {
+        self.unannounced.wait(ino).await;
+    }
+
+    /// Tells whether the kernel may still get to know a file with the size of replaced content.
+    #[must_use]
+    pub fn is_unknown(&self, ino: Ino) -> bool {
+        self.unannounced.has(ino) || self.unknown.has(ino)
+    }
+
+    /// Waits until the kernel can only know a file with the size it has now. It takes until the
+    /// lookups end that are under way, so reads must not wait for it: the kernel's forgetting of
+    /// pages waits for reads.
+    pub async fn known(&self, ino: Ino) {
+        self.unannounced.wait(ino).await;
+        self.unknown.wait(ino).await;
+    }
+
+    /// Enters what the kernel has to be told of, before the commit that makes it true.
+    pub(crate) fn announce_soon(&self, changes: &[KernelChange]) -> Announcing {
+        self.unannounced.enter(changes)
     }
 
     /// Makes the uploader look at the journal now.
@@ -440,9 +489,20 @@ impl Engine {
         if outcome.wake_uploader {
             self.wake_uploader();
         }
-        self.tell_kernel(outcome.changes);
+        self.announce(outcome.changes, Some(outcome.announcing));
         for ConflictRow { path, copy, .. } in outcome.conflicts {
             self.tell(Event::ConflictCopy { path, copy });
+        }
+    }
+
+    /// What follows from applied items. Called at the end of their transaction.
+    pub(crate) fn outcome(&self, applier: Applier<'_>) -> Outcome {
+        Outcome {
+            announcing: self.announce_soon(&applier.changes),
+            changes: applier.changes,
+            dropped: applier.dropped,
+            wake_uploader: applier.wake_uploader,
+            conflicts: applier.conflicts,
         }
     }
 
@@ -482,17 +542,7 @@ pub(crate) struct Outcome {
     pub dropped: Vec<BodyRow>,
     pub wake_uploader: bool,
     pub conflicts: Vec<ConflictRow>,
-}
-
-impl From<Applier<'_>> for Outcome {
-    fn from(applier: Applier<'_>) -> Self {
-        Self {
-            changes: applier.changes,
-            dropped: applier.dropped,
-            wake_uploader: applier.wake_uploader,
-            conflicts: applier.conflicts,
-        }
-    }
+    announcing: Announcing,
 }
 
 fn parse_quota(text: &str) -> Option<Quota> {

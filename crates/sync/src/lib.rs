@@ -5,6 +5,7 @@
 //! folding in [`fold`]), downloads the ranges that readers ask for ([`hydrate`]) and keeps the
 //! content cache within its limits.
 
+mod announce;
 pub mod apply;
 pub mod bodies;
 mod brake;
@@ -34,6 +35,7 @@ mod uploader;
 mod wait;
 mod walk;
 
+pub use announce::Announcement;
 pub use brake::{BrakeLimits, Held, SHARE_MIN};
 pub use change::KernelChange;
 pub use config::{DriveIdentity, EngineConfig};

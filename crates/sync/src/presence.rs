@@ -50,7 +50,7 @@ impl PresenceSink for PresenceToStore {
         match self.store.read(|r| r.body(id.0)) {
             Ok(Some(row)) => {
                 if let Some(listener) = self.listener.read().as_ref() {
-                    listener(vec![KernelChange::Content { ino: row.ino }]);
+                    listener(vec![KernelChange::Content { ino: row.ino }].into());
                 }
             }
             Ok(None) => {}

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{Item, Kind};
@@ -98,13 +99,36 @@ impl Vfs {
 
     /// The attributes of an item, with what writers did since the last save.
     pub(crate) fn attr_of(&self, item: &Item) -> Attr {
-        if item.kind == Kind::File
-            && let Some(file) = self.open_file(item.ino)
-        {
-            let state = file.state.lock();
-            return self.overlay(item, &state);
+        let mut attr = self.plain_attr(item, item.size, item.mtime);
+        if item.kind != Kind::File {
+            return attr;
         }
-        self.plain_attr(item, item.size, item.mtime)
+        loop {
+            let (edition, open) = self.present_edition(item.ino);
+            if edition == 0 && open.is_none() {
+                return attr;
+            }
+            // Read anew, lest the attributes of one edition go out for another.
+            let row = self.store().item(item.ino).ok().flatten();
+            let item = row.as_deref().unwrap_or(item);
+            attr = match open {
+                Some(file) => {
+                    let state = file.state.lock();
+                    let used = file.used.load(Ordering::Relaxed);
+                    if used && self.engine.is_unannounced(item.ino) {
+                        // The new content is about to become the next edition.
+                        self.overlay(&state.item, &state)
+                    } else {
+                        self.overlay(item, &state)
+                    }
+                }
+                None => self.plain_attr(item, item.size, item.mtime),
+            };
+            attr.edition = edition;
+            if self.edition(item.ino) == edition {
+                return attr;
+            }
+        }
     }
 
     /// The attributes of an open file.
@@ -131,6 +155,7 @@ impl Vfs {
         };
         Attr {
             ino: item.ino,
+            edition: 0,
             kind: item.kind.into(),
             size,
             blocks: size.div_ceil(STAT_BLOCK),

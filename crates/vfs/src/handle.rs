@@ -7,16 +7,20 @@ use onedrivefs_content::Body;
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::Item;
 use onedrivefs_sync::hydrate::Source;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::types::OpenFlags;
 
-/// What all handles share that were opened on the same content of an inode.
+/// What all handles share that were opened on the same content of an inode. It is pinned to that
+/// content once it is used: what replaces the content then belongs to another edition.
 pub(crate) struct OpenFile {
     pub ino: Ino,
     /// Handles there are. Only changed while the table of open files is locked, so that a file
     /// cannot be opened while it is being taken out of the table.
     pub handles: AtomicU32,
+    /// Whether programs may have seen bytes of it or changed some. Only set while the state is
+    /// locked.
+    pub used: AtomicBool,
     pub state: Mutex<FileState>,
 }
 
@@ -30,7 +34,8 @@ pub(crate) struct FileState {
     pub dirty: bool,
     /// When it was last written to, unless a program set the time since.
     pub mtime: Option<Timestamp>,
-    /// Whether the service has other content by now: nothing new is read or written through it.
+    /// Whether the service has other content by now: what is here of the old content can be read,
+    /// nothing is fetched or written any more.
     pub stale: bool,
     /// Size up to which the drive has room.
     pub room_until: u64,
@@ -44,6 +49,7 @@ impl OpenFile {
         Self {
             ino: item.ino,
             handles: AtomicU32::new(0),
+            used: AtomicBool::new(false),
             state: Mutex::new(FileState {
                 body: None,
                 source: None,
@@ -57,10 +63,28 @@ impl OpenFile {
     }
 }
 
+impl OpenFile {
+    /// Notes that bytes of a body are seen by programs from now on. `false` when the file has
+    /// another body by now, or is about to: `unannounced` tells so.
+    pub(crate) fn note_used(&self, body: &Arc<Body>, unannounced: impl Fn() -> bool) -> bool {
+        let state = self.state.lock();
+        let current = state
+            .body
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(now, body));
+        if !current || self.used.load(Ordering::Relaxed) {
+            return current;
+        }
+        let usable = !unannounced();
+        self.used.store(usable, Ordering::Relaxed);
+        usable
+    }
+}
+
 /// One handle.
 pub(crate) struct Handle {
-    /// The file; another one after the content was replaced before anything was read.
-    pub file: RwLock<Arc<OpenFile>>,
+    /// The file.
+    pub file: Arc<OpenFile>,
     /// How it was opened.
     pub flags: OpenFlags,
     /// Whether bytes of this content were handed out.
@@ -83,10 +107,5 @@ impl Handle {
     pub(crate) fn was_misled(&self, body: &Body) -> bool {
         self.has_read.load(Ordering::Relaxed)
             && self.forgotten.load(Ordering::Relaxed) < body.times_forgotten()
-    }
-
-    /// The file it stands for.
-    pub(crate) fn file(&self) -> Arc<OpenFile> {
-        Arc::clone(&self.file.read())
     }
 }

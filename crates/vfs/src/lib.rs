@@ -11,6 +11,7 @@
 
 mod attr;
 mod dir;
+mod edition;
 mod error;
 mod handle;
 mod namespace;
@@ -24,8 +25,9 @@ mod vfs;
 mod write;
 mod xattr;
 
+pub use edition::{EDITION_MAX, Edition};
 pub use error::VfsError;
-pub use onedrivefs_sync::KernelChange;
+pub use onedrivefs_sync::{Announcement, KernelChange};
 pub use types::{
     Attr, DirEntry, Entry, FileKind, OpenFlags, Opened, Outcome, Pending, RenameMode, SetAttr,
     SetTime, StatFs,

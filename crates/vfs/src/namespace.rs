@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{BodyRow, Item, Kind, Ops, Tx};
@@ -43,8 +44,7 @@ impl Vfs {
             if flags.exclusive {
                 return Err(VfsError::Exists);
             }
-            let opened = self.open(existing.ino, flags)?;
-            return Ok((self.getattr(existing.ino)?, opened));
+            return self.open_existing(existing.ino, flags);
         }
         let made = self.make(parent, name, Kind::File, |item| {
             item.mode = Some(mode & 0o777);
@@ -54,12 +54,12 @@ impl Vfs {
             Err(VfsError::Exists) if !flags.exclusive => {
                 let existing = self.store().read(|r| r.child(parent, name))?;
                 let existing = existing.ok_or(VfsError::NotFound)?;
-                let opened = self.open(existing.ino, flags)?;
-                return Ok((self.getattr(existing.ino)?, opened));
+                return self.open_existing(existing.ino, flags);
             }
             made => made?,
         };
         let file = self.acquire(&item);
+        file.used.store(true, Ordering::Relaxed);
         let fh = self.add_handle(file, flags);
         Ok((
             self.attr_of(&item),
@@ -69,6 +69,12 @@ impl Vfs {
                 direct_io: false,
             },
         ))
+    }
+
+    /// Opens a file that was to be created. Its size goes to the kernel with the answer.
+    fn open_existing(&self, ino: Ino, flags: OpenFlags) -> Result<(Attr, Opened), VfsError> {
+        let opened = self.open_now(ino, flags)?;
+        Ok((self.getattr(ino)?, opened))
     }
 
     /// Creates a directory.

@@ -41,9 +41,18 @@ impl Vfs {
         if !handle.flags.read {
             return Err(VfsError::BadHandle);
         }
-        let Some(readable) = self.readable(&handle.file())? else {
+        let file = &handle.file;
+        // While the kernel is being told of new content, nobody begins with either.
+        let unannounced =
+            || !file.used.load(Ordering::Relaxed) && self.engine.is_unannounced(file.ino);
+        if unannounced() {
+            let size_known = file.state.lock().item.size;
+            return Ok(self.read_later(handle, offset, size, size_known));
+        }
+        let Some(readable) = self.readable(file)? else {
             return Ok(Outcome::Now(Vec::new()));
         };
+        let size_known = readable.body.size();
         let end = readable
             .body
             .size()
@@ -59,14 +68,27 @@ impl Vfs {
                 .hydrator
                 .note_read(&readable.body, source, fh, offset..end);
         }
-        if readable.body.missing(offset..end).is_empty() {
+        if readable.body.missing(offset..end).is_empty()
+            && file.note_used(&readable.body, || self.engine.is_unannounced(file.ino))
+        {
             handle.note_handed_out(&readable.body);
             return Ok(Outcome::Now(read_exactly(&readable.body, offset, end)?));
         }
+        Ok(self.read_later(handle, offset, size, size_known))
+    }
+
+    /// Reads in a task.
+    fn read_later(
+        self: &Arc<Self>,
+        handle: Arc<Handle>,
+        offset: u64,
+        size: u32,
+        size_known: u64,
+    ) -> Outcome<Vec<u8>> {
         let vfs = Arc::clone(self);
-        Ok(Outcome::Later(Box::pin(async move {
-            vfs.read_remote(&handle, offset, size).await
-        })))
+        Outcome::Later(Box::pin(async move {
+            vfs.read_remote(&handle, offset, size, size_known).await
+        }))
     }
 
     /// Reads bytes of which some have to be fetched.
@@ -75,10 +97,22 @@ impl Vfs {
         handle: &Handle,
         offset: u64,
         size: u32,
+        mut size_known: u64,
     ) -> Result<Vec<u8>, VfsError> {
+        let file = &handle.file;
+        let unannounced = || self.engine.is_unannounced(file.ino);
         for _ in 0..RESTARTS_MAX {
-            let file = handle.file();
-            let Some(readable) = self.readable(&file)? else {
+            if !file.used.load(Ordering::Relaxed) {
+                self.engine.announced(file.ino).await;
+            }
+            let readable = self.readable(file)?;
+            let size_now = readable.as_ref().map_or(0, |r| r.body.size());
+            if size_now < size_known && !file.state.lock().dirty {
+                // The kernel fills up with zeros what comes short of the size that it knew when it
+                // asked. If a program cut the file, it knows already.
+                return Err(VfsError::Stale);
+            }
+            let Some(readable) = readable else {
                 return Ok(Vec::new());
             };
             let end = readable
@@ -89,17 +123,20 @@ impl Vfs {
                 return Ok(Vec::new());
             }
             match self.fetch(&readable, offset, end).await {
-                Ok(()) => {
+                Ok(()) if file.note_used(&readable.body, unannounced) => {
                     handle.note_handed_out(&readable.body);
                     return read_exactly(&readable.body, offset, end);
                 }
-                Err(HydrateError::TrueSize(true_size)) => self.learn_size(&file, true_size)?,
+                // The content was replaced meanwhile, and nobody has seen any of it.
+                Ok(()) => {}
+                Err(HydrateError::TrueSize(true_size)) => {
+                    self.learn_size(file, true_size)?;
+                    size_known = 0;
+                }
                 Err(HydrateError::Changed | HydrateError::Gone) => {
                     self.engine.refresh_item(file.ino).await?;
-                    // Nothing of the old content was handed out: begin with the new one.
-                    if handle.has_read.load(Ordering::Relaxed) || !self.reopen(handle, &file)? {
-                        return Err(VfsError::Stale);
-                    }
+                    self.engine.announced(file.ino).await;
+                    self.look_again(file)?;
                 }
                 Err(error) => {
                     if matches!(error, HydrateError::Offline | HydrateError::TimedOut) {
@@ -148,6 +185,10 @@ impl Vfs {
         let Some(item) = self.store().item(file.ino)? else {
             return Err(VfsError::Stale);
         };
+        if file.used.load(Ordering::Relaxed) && self.engine.is_unannounced(file.ino) {
+            // The row is of the next edition.
+            return Err(VfsError::Stale);
+        }
         state.item = (*item).clone();
         let row = item
             .body
@@ -214,37 +255,16 @@ impl Vfs {
         Ok(())
     }
 
-    /// Lets a handle that has not read anything stand for the present content. Tells whether
-    /// there is another content than before.
-    fn reopen(&self, handle: &Handle, old: &Arc<OpenFile>) -> Result<bool, VfsError> {
-        let item = self.item(old.ino)?;
-        {
-            let mut state = old.state.lock();
-            if state.dirty {
-                // What was written stays; bytes of its base are not to be had any more.
-                return Ok(false);
-            }
-            if !state.stale {
-                // Only the tags changed: the same content under a new version.
-                state.body = None;
-                return Ok(true);
-            }
+    /// Bytes of an open file were not to be had, since the service has another version. Unless its
+    /// handles have to do without them, looks at the row again: there is new content for those who
+    /// have seen nothing of the old one, or the same content under new tags.
+    fn look_again(&self, file: &OpenFile) -> Result<(), VfsError> {
+        let mut state = file.state.lock();
+        if state.stale || state.dirty {
+            return Err(VfsError::Stale);
         }
-        *handle.file.write() = self.acquire(&item);
-        self.give_back(old);
-        self.forget_replaced(old.ino);
-        Ok(true)
-    }
-
-    /// One handle fewer stands for replaced content of an inode.
-    pub(crate) fn forget_replaced(&self, ino: Ino) {
-        let mut replaced = self.replaced.lock();
-        if let Some(count) = replaced.get_mut(&ino) {
-            *count -= 1;
-            if *count == 0 {
-                replaced.remove(&ino);
-            }
-        }
+        state.body = None;
+        Ok(())
     }
 
     /// The target of a symbolic link, fetched when it is not known yet.
@@ -288,7 +308,7 @@ impl Vfs {
     /// `NoSuchOffset` past the end; `InvalidArgument` for other questions.
     pub fn lseek(&self, _ino: Ino, fh: u64, offset: i64, whence: i32) -> Result<u64, VfsError> {
         let offset = u64::try_from(offset).map_err(|_negative| VfsError::NoSuchOffset)?;
-        let Some(readable) = self.readable(&self.handle(fh)?.file())? else {
+        let Some(readable) = self.readable(&self.handle(fh)?.file)? else {
             return Err(VfsError::NoSuchOffset);
         };
         let found = match whence {

@@ -32,8 +32,8 @@ impl Vfs {
         if !handle.flags.write {
             return Ok(Outcome::Now(()));
         }
-        let file = handle.file();
-        self.save(&mut file.state.lock(), &file)?;
+        let file = &handle.file;
+        self.save(&mut file.state.lock(), file)?;
         if !self.engine.config.upload_on_close_wait {
             return Ok(Outcome::Now(()));
         }
@@ -124,9 +124,10 @@ impl Vfs {
     /// # Errors
     /// Errors of the disk and the database.
     pub fn fsync(&self, _ino: Ino, fh: u64, _datasync: bool) -> Result<(), VfsError> {
-        let file = self.handle(fh)?.file();
+        let handle = self.handle(fh)?;
+        let file = &handle.file;
         let mut state = file.state.lock();
-        self.save(&mut state, &file)?;
+        self.save(&mut state, file)?;
         let body = state.body.clone();
         // Others may look at the file while the disk works.
         drop(state);
@@ -144,20 +145,17 @@ impl Vfs {
         let Some(handle) = self.handles.write().remove(&fh) else {
             return;
         };
-        let file = handle.file();
+        let file = &handle.file;
         self.engine.hydrator.cancel(fh);
         if handle.flags.write {
             // A shared mapping may have written after the last close.
-            if let Err(error) = self.save(&mut file.state.lock(), &file) {
+            if let Err(error) = self.save(&mut file.state.lock(), file) {
                 let path = self.engine.path_of(ino).unwrap_or_default();
                 tracing::error!(path, %error, "What was written after the last close could not be recorded.");
             }
             self.engine.writer_closed(ino);
         }
-        if file.state.lock().stale {
-            self.forget_replaced(ino);
-        }
-        if !self.give_back(&file) {
+        if !self.give_back(file) {
             return;
         }
         self.engine.release_hold(ino);

@@ -54,7 +54,7 @@ impl Vfs {
             return Err(VfsError::IsDirectory);
         }
         let file = match (fh, &item) {
-            (Some(fh), _) => self.handle(fh)?.file(),
+            (Some(fh), _) => Arc::clone(&self.handle(fh)?.file),
             (None, Some(item)) => self.acquire(item),
             (None, None) => return Err(VfsError::NotFound),
         };
@@ -79,6 +79,14 @@ impl Vfs {
         let now = Self::now();
         let file = self.open_file(ino);
         let mut state = file.as_ref().map(|file| file.state.lock());
+        if let (Some(file), Some(state)) = (&file, &mut state)
+            && set.mtime.is_some()
+            && !state.stale
+        {
+            // What was written so far has the time that is set, also if the daemon dies before the
+            // file is closed.
+            self.save(state, file)?;
+        }
         let in_flight = self.engine.is_in_flight(ino);
         self.store().write(|tx| {
             let Some(mut item) = tx.item(ino)? else {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use onedrivefs_core::{Ino, Timestamp};
 
 use crate::VfsError;
+use crate::edition::Edition;
 
 /// A result that needs the network. It has a deadline of its own.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, VfsError>> + Send + 'static>>;
@@ -33,6 +34,8 @@ pub enum FileKind {
 pub struct Attr {
     /// Its number.
     pub ino: Ino,
+    /// Which edition of it they describe.
+    pub edition: Edition,
     /// What it is.
     pub kind: FileKind,
     /// Size in bytes.

@@ -15,10 +15,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle as Runtime;
 
 use crate::dir::DirHandle;
+use crate::edition::{Edition, Editions};
 use crate::error::VfsError;
 use crate::handle::{Handle, OpenFile};
 use crate::spelling::AbsentNames;
-use crate::types::{OpenFlags, Opened, StatFs};
+use crate::types::{OpenFlags, Opened, Outcome, StatFs};
 
 /// Files whose content version is remembered for the kernel's page cache.
 const VERSIONS: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
@@ -77,8 +78,7 @@ pub struct Vfs {
     versions: Mutex<LruCache<Ino, String>>,
     /// Names that the kernel may remember as absent.
     pub(crate) absent: AbsentNames,
-    /// Inodes that have handles on replaced content, and how many.
-    pub(crate) replaced: Mutex<HashMap<Ino, u32>>,
+    pub(crate) editions: Editions,
 }
 
 impl Vfs {
@@ -95,7 +95,7 @@ impl Vfs {
             next_fh: AtomicU64::new(1),
             versions: Mutex::new(LruCache::new(VERSIONS)),
             absent: AbsentNames::new(),
-            replaced: Mutex::default(),
+            editions: Editions::default(),
         })
     }
 
@@ -115,22 +115,40 @@ impl Vfs {
     pub fn set_kernel_listener(self: &Arc<Self>, listener: KernelListener) {
         let vfs = Arc::downgrade(self);
         self.engine
-            .set_kernel_listener(Box::new(move |mut changes| {
+            .set_kernel_listener(Box::new(move |mut announcement| {
                 if let Some(vfs) = vfs.upgrade() {
-                    let mut others = Vec::new();
-                    for change in &changes {
-                        match change {
-                            KernelChange::Content { ino } => vfs.content_replaced(*ino),
-                            KernelChange::Entry { parent, name } => {
-                                others.extend(vfs.absent.take_others(*parent, name));
-                            }
-                            _ => {}
-                        }
-                    }
-                    changes.extend(others);
+                    let changes = std::mem::take(&mut announcement.changes);
+                    announcement.changes = vfs.learn(changes);
                 }
-                listener(changes);
+                listener(announcement);
             }));
+    }
+
+    /// Learns of changes, and returns what the kernel must be told of them.
+    fn learn(&self, changes: Vec<KernelChange>) -> Vec<KernelChange> {
+        let mut told = Vec::with_capacity(changes.len());
+        let mut others = Vec::new();
+        for change in changes {
+            match change {
+                KernelChange::Content { ino } if self.is_pinned(ino) => {
+                    told.extend(self.begin_edition(ino));
+                }
+                KernelChange::Content { ino } => {
+                    told.push(KernelChange::Content { ino });
+                    // A lookup that is under way may bring the old attributes of a file that the
+                    // kernel does not know yet. Forgetting the name waits for it.
+                    told.extend(self.entry_change(ino));
+                    told.push(KernelChange::Attributes { ino });
+                }
+                KernelChange::Entry { parent, name } => {
+                    others.extend(self.absent.take_others(parent, &name));
+                    told.push(KernelChange::Entry { parent, name });
+                }
+                change => told.push(change),
+            }
+        }
+        told.extend(others);
+        told
     }
 
     /// A name came into being through the kernel itself, which knows this spelling of it only.
@@ -265,7 +283,7 @@ impl Vfs {
             self.engine.writer_opened(file.ino);
         }
         let handle = Handle {
-            file: RwLock::new(file),
+            file,
             flags,
             has_read: AtomicBool::new(false),
             forgotten: AtomicU64::new(0),
@@ -274,11 +292,65 @@ impl Vfs {
         fh
     }
 
-    /// Opens a file. Never downloads, also not to throw the content away.
+    /// Opens a file. Never downloads, also not to throw the content away. Waits only while the
+    /// kernel is being told that the content was replaced.
     ///
     /// # Errors
-    /// `IsDirectory`, `ReadOnly`, `AccessDenied` for content the service withholds.
-    pub fn open(&self, ino: Ino, flags: OpenFlags) -> Result<Opened, VfsError> {
+    /// `IsDirectory`, `ReadOnly`, `AccessDenied` for content the service withholds; `Stale` for
+    /// another edition than the present one.
+    pub fn open(
+        self: &Arc<Self>,
+        ino: Ino,
+        edition: Option<Edition>,
+        flags: OpenFlags,
+    ) -> Result<Outcome<Opened>, VfsError> {
+        if let Some(opened) = self.open_if_announced(ino, edition, flags)? {
+            return Ok(Outcome::Now(opened));
+        }
+        let vfs = Arc::clone(self);
+        Ok(Outcome::Later(Box::pin(async move {
+            loop {
+                vfs.engine.known(ino).await;
+                if let Some(opened) = vfs.open_if_announced(ino, edition, flags)? {
+                    return Ok(opened);
+                }
+            }
+        })))
+    }
+
+    /// Opens a file, unless the kernel is being told of new content of it.
+    fn open_if_announced(
+        &self,
+        ino: Ino,
+        edition: Option<Edition>,
+        flags: OpenFlags,
+    ) -> Result<Option<Opened>, VfsError> {
+        let file = self.acquire(&*self.openable(ino, flags)?);
+        let pinned = self.pin(&file);
+        if let Err(other) = self.check_edition(ino, edition) {
+            self.give_back(&file);
+            let past = edition.filter(|_| !flags.write);
+            return match past.and_then(|edition| self.acquire_past(ino, edition)) {
+                Some(past) => self.open_acquired(past, flags, true).map(Some),
+                None => Err(other),
+            };
+        }
+        let Some(keep_cache) = pinned else {
+            self.give_back(&file);
+            return Ok(None);
+        };
+        self.open_acquired(file, flags, keep_cache).map(Some)
+    }
+
+    /// Opens a file whose size goes to the kernel with the answer.
+    pub(crate) fn open_now(&self, ino: Ino, flags: OpenFlags) -> Result<Opened, VfsError> {
+        let file = self.acquire(&*self.openable(ino, flags)?);
+        let keep_cache = self.pin(&file).unwrap_or(false);
+        self.open_acquired(file, flags, keep_cache)
+    }
+
+    /// A file that may be opened in this way.
+    fn openable(&self, ino: Ino, flags: OpenFlags) -> Result<Arc<Item>, VfsError> {
         if flags.write {
             self.check_writable()?;
         }
@@ -289,7 +361,46 @@ impl Vfs {
         if item.role != Role::Ordinary {
             return Err(VfsError::AccessDenied);
         }
-        let file = self.acquire(&item);
+        Ok(item)
+    }
+
+    /// Takes hold of what is here of a file that was just acquired, so that its handles go on with
+    /// it whatever happens to the file. Tells whether the kernel may keep its pages; `None` when
+    /// the content is being replaced.
+    fn pin(&self, file: &OpenFile) -> Option<bool> {
+        let mut state = file.state.lock();
+        // Read only now: what replaces the content from here on finds the file among the open ones.
+        let item = self.store().item(file.ino).ok()??;
+        if self.engine.is_unknown(file.ino) {
+            return None;
+        }
+        if state.body.is_none() && !file.used.load(Ordering::Relaxed) {
+            state.item = (*item).clone();
+        }
+        if state.body.is_none()
+            && item.body.is_some()
+            && let Err(error) = self.attach_body(&mut state, file)
+        {
+            tracing::debug!(ino = %file.ino, %error, "A body could not be opened yet.");
+        }
+        let keep_cache = !state.stale && self.is_version_cached(&item);
+        if keep_cache {
+            // The kernel has pages, which programs see without asking.
+            file.used.store(true, Ordering::Relaxed);
+        } else {
+            self.note_version_cached(&item);
+        }
+        Some(keep_cache)
+    }
+
+    /// Makes a handle of a file that was acquired for it.
+    fn open_acquired(
+        &self,
+        file: Arc<OpenFile>,
+        flags: OpenFlags,
+        keep_cache: bool,
+    ) -> Result<Opened, VfsError> {
+        let ino = file.ino;
         let fh = self.add_handle(Arc::clone(&file), flags);
         if flags.truncate && flags.write {
             let truncated = self.truncate(&mut file.state.lock(), &file, 0);
@@ -298,41 +409,23 @@ impl Vfs {
                 return Err(error);
             }
         }
-        let direct_io = self.replaced.lock().contains_key(&ino);
         Ok(Opened {
             fh,
-            keep_cache: !direct_io && self.is_version_cached(&item),
-            direct_io,
+            keep_cache,
+            direct_io: false,
         })
     }
 
-    /// Tells whether the kernel's pages of a file are of its present version, and notes it.
+    /// Tells whether the kernel's pages of a file are of its present version.
     fn is_version_cached(&self, item: &Item) -> bool {
-        let version = match &item.remote {
-            Some(remote) => match (&remote.ctag, &remote.etag) {
-                (Some(tag), _) => tag.as_str().to_owned(),
-                (None, Some(tag)) => tag.as_str().to_owned(),
-                (None, None) => return false,
-            },
-            None => String::new(),
-        };
-        let mut versions = self.versions.lock();
-        if versions.get(&item.ino) == Some(&version) {
-            return true;
-        }
-        versions.put(item.ino, version);
-        false
+        let version = content_version(item);
+        version.is_some() && self.versions.lock().get(&item.ino).map(String::as_str) == version
     }
 
-    /// The service has other content for an inode: handles keep what they had.
-    fn content_replaced(&self, ino: Ino) {
-        let Some(file) = self.files.lock().remove(&ino) else {
-            return;
-        };
-        file.state.lock().stale = true;
-        let handles = file.handles.load(Ordering::Relaxed);
-        if handles > 0 {
-            *self.replaced.lock().entry(ino).or_insert(0) += handles;
+    /// Notes that the kernel's pages of a file are of this version from now on.
+    fn note_version_cached(&self, item: &Item) {
+        if let Some(version) = content_version(item) {
+            self.versions.lock().put(item.ino, version.to_owned());
         }
     }
 
@@ -374,4 +467,13 @@ impl Vfs {
     pub(crate) fn now() -> Timestamp {
         Timestamp::now()
     }
+}
+
+/// What tells one content of a file from another; `None` when the service does not say.
+pub(crate) fn content_version(item: &Item) -> Option<&str> {
+    let Some(remote) = &item.remote else {
+        return Some("");
+    };
+    let ctag = remote.ctag.as_ref().map(|tag| tag.as_str());
+    ctag.or_else(|| remote.etag.as_ref().map(|tag| tag.as_str()))
 }

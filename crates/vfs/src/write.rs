@@ -5,6 +5,7 @@
 //! save, and an upload under way can tell that it sends something older.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use onedrivefs_content::{Body, Presence};
 use onedrivefs_core::Ino;
@@ -32,9 +33,9 @@ impl Vfs {
         if !handle.flags.write {
             return Err(VfsError::BadHandle);
         }
-        let file = handle.file();
+        let file = &handle.file;
         let mut state = file.state.lock();
-        let body = self.begin_write(&mut state, &file)?;
+        let body = self.begin_write(&mut state, file)?;
         let offset = if handle.flags.append {
             body.size()
         } else {
@@ -68,9 +69,10 @@ impl Vfs {
             return Ok(Arc::clone(body));
         }
         self.check_writable()?;
-        if state.body.is_none() {
+        if state.body.is_none() || self.is_outdated(state, file)? {
             self.attach_body(state, file)?;
         }
+        file.used.store(true, Ordering::Relaxed);
         let bodies = &self.engine.bodies;
         let body = self.store().write(|tx| {
             let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
@@ -97,6 +99,18 @@ impl Vfs {
         state.dirty = true;
         state.room_until = 0;
         Ok(body)
+    }
+
+    /// Tells whether an open file that nobody has used yet has lost its body to new content.
+    fn is_outdated(&self, state: &FileState, file: &OpenFile) -> Result<bool, VfsError> {
+        let Some(body) = state
+            .body
+            .as_ref()
+            .filter(|_| !file.used.load(Ordering::Relaxed))
+        else {
+            return Ok(false);
+        };
+        Ok(self.store().read(|r| r.body(body.id().0))?.is_none())
     }
 
     /// Checks that a body may grow to a size.
@@ -218,9 +232,9 @@ impl Vfs {
             return Err(VfsError::Unsupported);
         }
         let end = offset.checked_add(len).ok_or(VfsError::TooLarge)?;
-        let file = handle.file();
+        let file = &handle.file;
         let mut state = file.state.lock();
-        let body = self.begin_write(&mut state, &file)?;
+        let body = self.begin_write(&mut state, file)?;
         self.check_room(&mut state, &body, end)?;
         match kind {
             0 => body.allocate(offset, len, keep_size)?,

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, SystemTime};
 
 use onedrivefs_sim::{FaultAction, FaultRule};
 use onedrivefs_tests::mount::MountSpec;
@@ -244,5 +245,29 @@ fn an_empty_file_or_link_whose_answer_was_lost_is_recognised_and_not_sent_again(
     // One that took effect and one that was told so, for each.
     assert_eq!(service.upload_since(before).puts, 4);
     assert_eq!(drive.dump().len(), 2);
+    mount.unmount();
+}
+
+#[test]
+fn a_time_that_a_program_set_on_an_open_file_survives_kill_9() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    let path = mount.at("photo.jpg");
+    let mut file = File::create(&path).expect("created");
+    file.write_all(b"a picture").expect("written");
+    let taken = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
+    file.set_modified(taken).expect("time set");
+    mount.crash();
+    drop((file, mount));
+    let mount = home.mount();
+    let found = fs::metadata(&path).expect("metadata");
+    assert_eq!(found.modified().expect("time"), taken);
+    assert_eq!(fs::read(&path).expect("read"), b"a picture");
+    mount.sync();
+    tree::assert_in_step(mount.path(), &service.default_drive());
     mount.unmount();
 }

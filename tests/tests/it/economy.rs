@@ -9,9 +9,6 @@ use onedrivefs_tests::{Home, Need, Service, needs};
 
 use crate::files::{self, GIB, MIB};
 
-/// Set for the long form of the tests.
-const LONG: &str = "ONEDRIVEFS_TEST_LONG";
-
 #[test]
 fn reading_4_kib_at_the_end_of_a_10_gib_file_moves_less_than_2_mib() {
     if !needs::met(&[Need::Fuse]) {
@@ -77,11 +74,7 @@ fn memory_stays_below_100_mib_while_large_files_are_copied_in() {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
-    let gibs = if std::env::var_os(LONG).is_some() {
-        4
-    } else {
-        1
-    };
+    let gibs = if files::is_long() { 4 } else { 1 };
     let service = Service::start();
     let home = Home::signed_in(&service);
     let mount = home.mount_with(MountSpec::lasting(200 + gibs * 100));

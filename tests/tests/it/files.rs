@@ -37,3 +37,8 @@ pub fn write(path: &Path, size: u64, seed: u64) {
         left -= count as u64;
     }
 }
+
+/// Tells whether tests that can be long are to be.
+pub fn is_long() -> bool {
+    std::env::var_os("ONEDRIVEFS_TEST_LONG").is_some()
+}

@@ -19,4 +19,5 @@ mod rules;
 mod secrets;
 mod table;
 mod together;
+mod torn;
 mod trees;

@@ -188,7 +188,7 @@ async fn attempt(
     }
     if !came {
         // The end of a content whose length the server did not tell.
-        return Err(inner.judge_size(source, &link, None).await);
+        return Err(inner.judge_size(source, None).await);
     }
     if let Some(gathered) = gathered {
         take(inner, flight, source, &link, id, gathered.freeze()).await?;
@@ -252,7 +252,7 @@ async fn open(
         let content = match within(silence, fetch).await? {
             Ok(content) => content,
             Err(GraphError::RangeNotSatisfiable { total }) => {
-                return Err(inner.judge_size(source, &link, total).await);
+                return Err(inner.judge_size(source, total).await);
             }
             Err(error) => {
                 let trouble = trouble(error);
@@ -263,7 +263,7 @@ async fn open(
             }
         };
         if content.total.is_some_and(|total| total != source.size) {
-            return Err(inner.judge_size(source, &link, content.total).await);
+            return Err(inner.judge_size(source, content.total).await);
         }
         if compared || !inner.urls.is_suspicious(&link, content.tag()) {
             return Ok((content, link));
@@ -283,8 +283,8 @@ async fn open(
 impl Inner {
     /// Finds out why the content has another length than expected: another version, or metadata
     /// that never was right.
-    async fn judge_size(&self, source: &Source, link: &Arc<Link>, total: Option<u64>) -> Trouble {
-        self.urls.discard(source, link).await;
+    async fn judge_size(&self, source: &Source, total: Option<u64>) -> Trouble {
+        self.urls.discard_any(source).await;
         if let Err(trouble) = self.urls.link(&self.graph, &self.config, source).await {
             return trouble;
         }

@@ -109,6 +109,12 @@ impl Urls {
         }
     }
 
+    /// Forgets whatever address there is: an answer showed that the version may have changed, and
+    /// another transfer may have fetched the address before that.
+    pub(super) async fn discard_any(&self, source: &Source) {
+        *self.slot(source).lock().await = None;
+    }
+
     /// Compares the label of an answer with what is known. Tells whether the version has to be
     /// compared again before the bytes can be used.
     pub(super) fn is_suspicious(&self, link: &Link, label: Option<&str>) -> bool {

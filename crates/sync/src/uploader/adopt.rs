@@ -276,6 +276,7 @@ impl Engine {
         let mut elsewhere = false;
         let mut changes = Vec::new();
         let mut dropped = Vec::new();
+        let mut announcing = None;
         self.store.write(|tx| {
             tx.forget_unanswered(sent.ino)?;
             let Some(mut now) = tx.item(sent.ino)? else {
@@ -332,10 +333,11 @@ impl Engine {
                 let waiting = tx.journal(now.ino)?.map_or(Ops::NONE, |row| row.ops);
                 journal::set_ops(tx, now.ino, waiting.with(Ops::TIMES), Timestamp::now())?;
             }
+            announcing = Some(self.announce_soon(&changes));
             Ok::<(), EngineError>(())
         })?;
         self.bodies.remove_files(&dropped);
-        self.tell_kernel(changes);
+        self.announce(changes, announcing);
         self.look_at_news(sent.ino, Some(there).filter(|_| elsewhere), asked)?;
         Ok(verdict)
     }

@@ -10,7 +10,7 @@ use onedrivefs_store::{Item, JournalRow, Kind, Ops};
 use super::adopt::Moved;
 use super::{Step, ready};
 use crate::apply::{Applier, is_made_here, reclaim};
-use crate::engine::{Engine, Outcome};
+use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::journal::{self, stored_name};
 use crate::merge::content_changed;
@@ -134,7 +134,7 @@ impl Engine {
                     applier.changes.extend(reclaim(tx, parent, &name)?);
                 }
             }
-            Ok::<_, EngineError>(Outcome::from(applier))
+            Ok::<_, EngineError>(self.outcome(applier))
         })?;
         self.after_apply(outcome);
         Ok(())
@@ -391,7 +391,7 @@ impl Engine {
         let outcome = self.store.write(|tx| {
             let mut applier = Applier::new(tx, facts);
             applier.bring_back(owner, &there)?;
-            Ok::<_, EngineError>(Outcome::from(applier))
+            Ok::<_, EngineError>(self.outcome(applier))
         })?;
         self.after_apply(outcome);
         Ok(())

@@ -135,7 +135,7 @@ impl Mount {
     pub async fn read(&self, path: &str) -> Vec<u8> {
         let ino = self.ino(path);
         let flags = OpenFlags { write: false, ..RW };
-        let opened = self.vfs.open(ino, flags).expect("open");
+        let opened = settle(self.vfs.open(ino, None, flags)).await.expect("open");
         let mut all = Vec::new();
         loop {
             let at = all.len() as u64;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use onedrivefs_sim::{FaultAction, FaultRule, Reach};
 
+use onedrivefs_vfs::VfsError;
+
 use crate::fixture::{Mount, RW, settle};
 
 const MIB: usize = 1 << 20;
@@ -120,7 +122,10 @@ async fn an_unlinked_file_that_is_open_can_still_be_written() {
     m.sync().await;
     let (ino, fh) = {
         let ino = m.ino("f");
-        (ino, m.vfs.open(ino, RW).expect("open").fh)
+        (
+            ino,
+            settle(m.vfs.open(ino, None, RW)).await.expect("open").fh,
+        )
     };
     settle(m.vfs.read(ino, fh, 0, 3)).await.expect("read");
     m.unlink("f");
@@ -266,4 +271,50 @@ async fn a_deletion_that_is_tried_again_spares_what_was_changed_at_that_moment()
     m.sync().await;
     assert_eq!(m.read("f").await, b"theirs");
     assert_eq!(m.drive.read("/f").as_deref(), Some(&b"theirs"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_that_was_not_used_yet_goes_on_with_what_replaced_the_content() {
+    let m = Mount::new().await;
+    m.drive.put("/f", "old").expect("file");
+    m.sync().await;
+    let ino = m.ino("f");
+    let open = async || settle(m.vfs.open(ino, Some(0), RW)).await;
+    let opened = open().await.expect("open");
+    m.drive.put("/f", "new and longer").expect("version");
+    m.sync().await;
+    assert_eq!(m.vfs.edition(ino), 0);
+    let read = settle(m.vfs.read(ino, opened.fh, 0, 100)).await;
+    assert_eq!(read.expect("read"), b"new and longer");
+    m.close(ino, opened.fh).await.expect("close");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_that_was_used_goes_on_with_what_it_has_and_the_path_leads_elsewhere() {
+    let m = Mount::new().await;
+    m.drive.put("/f", "old and longer").expect("file");
+    m.sync().await;
+    let ino = m.ino("f");
+    let open = async |edition| settle(m.vfs.open(ino, edition, RW)).await;
+    let old = open(Some(0)).await.expect("open").fh;
+    let read = async |fh, at| settle(m.vfs.read(ino, fh, at, 100)).await.expect("read");
+    assert_eq!(read(old, 0).await, b"old and longer");
+    m.drive.put("/f", "new").expect("version");
+    m.sync().await;
+    assert_eq!(m.vfs.edition(ino), 1);
+    assert_eq!(read(old, 4).await, b"and longer");
+    assert_eq!(m.vfs.getattr_of(ino, 0).expect("attributes").size, 14);
+    let now = m.vfs.getattr(ino).expect("attributes");
+    assert_eq!((now.size, now.edition), (3, 1));
+    let refused = open(Some(0)).await;
+    assert!(matches!(refused, Err(VfsError::Stale)), "{refused:?}");
+    let new = open(Some(1)).await.expect("open").fh;
+    assert_eq!(read(new, 0).await, b"new");
+    let written = m.vfs.write(ino, old, 0, b"mix");
+    assert!(matches!(written, Err(VfsError::Stale)), "{written:?}");
+    m.close(ino, new).await.expect("close");
+    m.close(ino, old).await.expect("close");
+    assert!(m.vfs.getattr_of(ino, 0).is_err());
+    m.sync().await;
+    assert_eq!(m.drive.read("/f").expect("file"), b"new");
 }

@@ -31,7 +31,7 @@ async fn a_read_that_fails_does_not_lose_what_was_written_before() {
     m.drive.put("/big", vec![1; 4 * MIB]).expect("put");
     m.sync().await;
     let ino = m.ino("big");
-    let fh = m.vfs.open(ino, RW).expect("open").fh;
+    let fh = settle(m.vfs.open(ino, None, RW)).await.expect("open").fh;
     m.vfs.write(ino, fh, 0, b"mine").expect("write");
     m.drive.put("/big", vec![2; 4 * MIB]).expect("put");
     let read = settle(m.vfs.read(ino, fh, 3 * MIB as u64, 4096)).await;
