@@ -344,9 +344,15 @@ impl Vfs {
 
     /// Opens a file whose size goes to the kernel with the answer.
     pub(crate) fn open_now(&self, ino: Ino, flags: OpenFlags) -> Result<Opened, VfsError> {
-        let file = self.acquire(&*self.openable(ino, flags)?);
-        let keep_cache = self.pin(&file).unwrap_or(false);
-        self.open_acquired(file, flags, keep_cache)
+        loop {
+            let file = self.acquire(&*self.openable(ino, flags)?);
+            let keep_cache = self.pin(&file).unwrap_or(false);
+            match self.open_acquired(file, flags, keep_cache) {
+                // Replaced at this very moment: the next edition is there to be opened.
+                Err(VfsError::Stale) => {}
+                opened => return opened,
+            }
+        }
     }
 
     /// A file that may be opened in this way.
