@@ -549,8 +549,8 @@ pub(super) fn run_on(service: &Service, rows: &[Row], meeting: Meeting, case: St
     let home = Home::signed_in(service);
     let (poll, delay) = match meeting {
         Meeting::ByDelta => ("1", "upload_delay=3000"),
-        Meeting::AfterDays => ("1", "upload_delay=500"),
-        Meeting::WhileAsking | Meeting::WhileSending => ("3600", "upload_delay=300"),
+        Meeting::AfterDays => ("1", "upload_delay=4000"),
+        Meeting::WhileAsking | Meeting::WhileSending => ("3600", "upload_delay=1500"),
     };
     let arguments = ["--poll", poll, "--option", delay];
     let mut bench = Bench::new(&home, rows, &arguments, case);
