@@ -129,6 +129,11 @@ impl Vfs {
         let mut told = Vec::with_capacity(changes.len());
         let mut others = Vec::new();
         for change in changes {
+            if let KernelChange::Content { ino } = &change {
+                // The kernel forgets in its own time; an open that comes before that must not keep
+                // pages, which may be of this very version and wrong all the same.
+                self.versions.lock().pop(ino);
+            }
             match change {
                 KernelChange::Content { ino } if self.is_pinned(ino) => {
                     told.extend(self.begin_edition(ino));
