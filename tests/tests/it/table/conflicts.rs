@@ -1,9 +1,9 @@
 //! Two change the same: every case of files and folders, and what must not become a conflict.
 
 use onedrivefs_sim::DriveKind;
-use onedrivefs_tests::{Need, needs};
+use onedrivefs_tests::{Home, Need, needs};
 
-use super::{Meeting, Row, row, run};
+use super::{Bench, Meeting, Row, do_here, row, run, service};
 
 /// Contents of one file.
 const CONTENT: &[Row] = &[
@@ -745,4 +745,61 @@ fn business_while_sending() {
 #[test]
 fn personal_while_sending() {
     all(DriveKind::Personal, Meeting::WhileSending);
+}
+
+/// Files that libraries write properties into on arrival; the column for there is the save that
+/// follows here.
+const REWRITTEN: &[Row] = &[
+    row(
+        "document",
+        "r.docx=base",
+        "r.docx=ours",
+        "r.docx=again",
+        "r.docx=again<!-- properties promoted by the library -->",
+    )
+    .same_item("r.docx", "r.docx"),
+    row(
+        "new page",
+        "",
+        "p.html=ours",
+        "~p.html=again",
+        "p.html=again<!-- properties promoted by the library -->",
+    ),
+    row(
+        "sheet of a backup",
+        "s.pdf=base",
+        "~s.pdf=ours",
+        "^s.pdf=again",
+        "s.pdf=again<!-- properties promoted by the library -->",
+    )
+    .same_item("s.pdf", "s.pdf"),
+    row(
+        "text",
+        "t.txt=base",
+        "t.txt=ours",
+        "t.txt+= and more",
+        "t.txt=ours and more",
+    )
+    .versions("t.txt", 3),
+];
+
+#[test]
+fn what_the_service_rewrote_is_the_base_of_the_next_save() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = service(DriveKind::DocumentLibrary);
+    service.set_knobs(|knobs| knobs.office_rewrite = true);
+    let home = Home::signed_in(&service);
+    let arguments = ["--poll", "1", "--option", "upload_delay=200"];
+    let bench = Bench::new(&home, REWRITTEN, &arguments, "rewritten".to_owned());
+    let ids = bench.ids(REWRITTEN);
+    bench.here(REWRITTEN);
+    bench.come_to_rest();
+    for row in REWRITTEN {
+        do_here(&bench.mount.at(row.name), row.there);
+    }
+    bench.come_to_rest();
+    bench.check(REWRITTEN, &ids);
+    bench.mount.unmount();
 }

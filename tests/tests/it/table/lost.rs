@@ -8,7 +8,7 @@ use super::{Bench, CHANGING, Row, do_here, row, service};
 
 /// First what is sent without an answer (in the column for here), then what programs do next (in
 /// the column for there).
-const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     row("folder", "", "d/", "", "d/"),
     row("folder, renamed", "", "d/", "d > e", "e/"),
     row("folder, deleted", "", "d/", "-d", ""),

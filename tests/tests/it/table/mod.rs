@@ -8,6 +8,9 @@
 mod conflicts;
 mod feed;
 mod lost;
+mod reads;
+mod sessions;
+mod silence;
 
 use std::fs::{self, File};
 use std::io::Write;
