@@ -1,5 +1,5 @@
 //! Expiry must be testable without waiting: every time the simulator looks at the time it asks
-//! this clock, which a test can push forward.
+//! this clock, which a test can move.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -20,6 +20,12 @@ impl Clock {
     pub(crate) fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX / 4);
         self.offset_ms.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Moves the simulated time back.
+    pub(crate) fn set_back(&self, by: Duration) {
+        let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX / 4);
+        self.offset_ms.fetch_sub(by, Ordering::Relaxed);
     }
 }
 

@@ -197,7 +197,12 @@ impl Simulator {
         set_reach(&self.world, reach);
     }
 
-    /// Moves the service's clock.
+    /// Moves the service's clock back.
+    pub fn set_back(&self, by: Duration) {
+        self.world.clock.set_back(by);
+    }
+
+    /// Moves the service's clock forward.
     pub fn advance(&self, by: Duration) {
         self.world.clock.advance(by);
     }
