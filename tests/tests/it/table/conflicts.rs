@@ -6,7 +6,7 @@ use onedrivefs_tests::{Home, Need, needs};
 use super::{Bench, Meeting, Row, do_here, row, run, service};
 
 /// Contents of one file.
-const CONTENT: &[Row] = &[
+pub(super) const CONTENT: &[Row] = &[
     row(
         "only here",
         "note.txt=base",

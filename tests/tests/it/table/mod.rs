@@ -24,10 +24,10 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use crate::files;
 
 /// Tries of `sync` until everything is sent: each of them makes waiting changes go at once.
-const SYNCS: u32 = 25;
+const SYNCS: u32 = 60;
 
 /// Seconds that one of those tries takes at most.
-const SYNC_S: u64 = 4;
+const SYNC_S: u64 = 1;
 
 /// Requests that change something on the service.
 pub(super) const CHANGING: &[&str] = &[
