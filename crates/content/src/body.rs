@@ -143,6 +143,13 @@ impl Body {
         ranges::outside(&state.present, &ranges::overlap(&range, &(0..state.size)))
     }
 
+    /// Tells whether any byte of a range is present.
+    #[must_use]
+    pub fn has_any(&self, range: ByteRange) -> bool {
+        let state = self.shared.state.read();
+        range.start < range.end && state.present.overlaps(&range)
+    }
+
     /// The first byte at or after `from` that is not present; `None` when there is none.
     #[must_use]
     pub fn first_missing(&self, from: u64) -> Option<u64> {
@@ -374,23 +381,21 @@ impl Body {
 
     /// Forgets all bytes, because they turned out not to be the service's. A body that was changed
     /// here is left alone. Tells whether the bytes were forgotten.
-    ///
-    /// # Errors
-    /// What the system says; the bytes count as missing even then.
-    pub fn forget_downloaded(&self) -> io::Result<bool> {
+    #[must_use]
+    pub fn forget_downloaded(&self) -> bool {
         let mut state = self.shared.state.write();
         if !state.pristine {
-            return Ok(false);
+            return false;
         }
         if !state.present.is_empty() {
             state.forgotten += 1;
         }
+        // The file keeps them until others come: a power cut may bring a presence back that was
+        // recorded earlier, and zeros under that name would be worse than what was read before.
         state.present = RangeSet::new();
         let size = state.size;
-        state.file.set_len(0)?;
-        state.file.set_len(size)?;
         state.note_changed(0..size);
-        Ok(true)
+        true
     }
 
     /// How often bytes were forgotten that could be read before: whoever has read any between two

@@ -115,6 +115,11 @@ fn is_unsupported(error: Errno) -> bool {
     matches!(error, Errno::OPNOTSUPP | Errno::NOSYS)
 }
 
+/// Makes an empty file equal to another one by sharing its blocks, which few file systems can.
+pub(crate) fn share(from: &File, to: &File) -> io::Result<()> {
+    Ok(rustix::fs::ioctl_ficlone(to, from)?)
+}
+
 /// Copies a range to the same offsets of another file, leaving holes alone. The target must hold
 /// zeros where the source has holes.
 pub(crate) fn copy(from: &File, to: &File, range: &ByteRange) -> io::Result<()> {

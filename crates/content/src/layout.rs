@@ -52,6 +52,7 @@ impl Layout {
         for root in [&layout.spool, &layout.cache] {
             root.make()?;
             root.clear_tmp()?;
+            root.sync_names()?;
         }
         Ok(layout)
     }
@@ -201,6 +202,18 @@ impl Root {
                 fs::write(&tag, CACHEDIR_TAG)
                     .map_err(|error| ContentError::new("writing", &tag, error))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Puts the folder's own name, and those in it, on stable storage: bodies are synced together
+    /// with the folder they are in, and with no other.
+    fn sync_names(&self) -> Result<(), ContentError> {
+        for dir in [Some(self.dir.as_path()), self.dir.parent()]
+            .into_iter()
+            .flatten()
+        {
+            sync_dir(dir).map_err(|error| ContentError::new("syncing folder", dir, error))?;
         }
         Ok(())
     }

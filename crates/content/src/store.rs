@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::layout::{Layout, open_if_there, remove_if_there};
 use crate::relocate::{Moves, relocate};
-use crate::{Body, BodyId, ContentError, Place, Presence, ranges};
+use crate::{Body, BodyId, ContentError, Place, Presence, fileops, ranges};
 
 /// Bytes in the unit that `stat` counts allocated space in.
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -72,6 +72,87 @@ impl Content {
     /// When the file cannot be created.
     pub fn create_sparse(&self, id: BodyId, size: u64) -> Result<Arc<Body>, ContentError> {
         self.create_sized(Place::Cache, id, size)
+    }
+
+    /// Creates a body in the spool that equals another one, which may then be changed without
+    /// touching that. `None` when the other holds more than `copy_max_bytes` and its file system
+    /// cannot share blocks between files.
+    ///
+    /// # Errors
+    /// When the file cannot be created or the bytes cannot be copied.
+    pub fn duplicate(
+        &self,
+        body: &Body,
+        id: BodyId,
+        copy_max_bytes: u64,
+    ) -> Result<Option<Arc<Body>>, ContentError> {
+        let state = body.shared.state.read();
+        let path = self.layout.path(Place::Spool, id);
+        let copy = || {
+            let file = self.layout.create_file(Place::Spool, &path)?;
+            if fileops::share(&state.file, &file).is_ok() {
+                return Ok(Some(file));
+            }
+            if ranges::total(state.present.iter()) > copy_max_bytes {
+                return Ok(None);
+            }
+            file.set_len(state.size)?;
+            for range in state.present.iter() {
+                fileops::copy(&state.file, &file, range)?;
+            }
+            Ok(Some(file))
+        };
+        let copied = copy();
+        if !matches!(copied, Ok(Some(_))) {
+            // Best effort: a file that nobody knows is removed at the next start.
+            let _left_behind = remove_if_there(&path);
+        }
+        let copied = copied.map_err(|error| ContentError::new("copying", &path, error))?;
+        let made = copied.map(|file| {
+            let layout = Arc::clone(&self.layout);
+            let (size, present) = (state.size, state.present.clone());
+            Arc::new(Body::new(layout, id, file, Place::Spool, size, present))
+        });
+        Ok(made)
+    }
+
+    /// Puts a body's bytes and its folder's entry on stable storage.
+    ///
+    /// # Errors
+    /// When the system cannot.
+    pub fn make_durable(&self, body: &Body) -> Result<(), ContentError> {
+        let id = body.id();
+        let place = body.place();
+        body.sync_data()
+            .map_err(|error| ContentError::new("syncing", &self.layout.path(place, id), error))?;
+        self.sync_dir(place)?;
+        // It may have been moved meanwhile.
+        let now = body.place();
+        if now == place {
+            Ok(())
+        } else {
+            self.sync_dir(now)
+        }
+    }
+
+    /// Moves the file of a body out of its folder, because nobody knows whether its bytes are what
+    /// was written. Tells whether there was one.
+    ///
+    /// # Errors
+    /// When it is there and cannot be moved.
+    pub fn set_aside(&self, id: BodyId, to: &Path) -> Result<bool, ContentError> {
+        for place in [Place::Spool, Place::Cache] {
+            let path = self.layout.path(place, id);
+            match fs::rename(&path, to) {
+                Ok(()) => {
+                    self.layout.mark_unsynced(place, &path);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(ContentError::new("setting aside", &path, error)),
+            }
+        }
+        Ok(false)
     }
 
     fn create_sized(&self, place: Place, id: BodyId, size: u64) -> Result<Arc<Body>, ContentError> {

@@ -15,6 +15,17 @@ pub enum Place {
     Spool,
 }
 
+/// A save of a body that is on stable storage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Durable {
+    /// Which save: [`BodyRow::generation`] as it was then.
+    pub generation: u64,
+    /// Size in bytes at that save.
+    pub size: u64,
+    /// Bytes that were present at that save; `None` when all were.
+    pub ranges: Option<RangeSet<u64>>,
+}
+
 /// One body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BodyRow {
@@ -46,13 +57,26 @@ pub struct BodyRow {
     pub hash: Option<QuickXorHash>,
     /// When it was last used; decides what is evicted first.
     pub used_at: Timestamp,
-    /// The saved body that this one takes the place of at its first save: a program emptied the
-    /// file and has not closed it yet.
+    /// The saved body that this one takes the place of. It is kept until a save of this one is on
+    /// stable storage, since until then a power cut leaves nothing else of the file.
     pub previous: Option<u64>,
+    /// The last save that is on stable storage, of a body in the spool.
+    pub durable: Option<Durable>,
+}
+
+impl BodyRow {
+    /// Tells whether a power cut leaves all that was saved. What is in the content cache was put on
+    /// stable storage before its row said so, and is not changed there.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        let saved = self.durable.as_ref().map(|durable| durable.generation);
+        !self.dirty && (self.place == Place::Cache || saved == Some(self.generation))
+    }
 }
 
 const COLUMNS: &str = "id, ino, place, size, complete, ranges, base_item, base_etag, base_ctag, \
-     base_hash, base_size, dirty, generation, hash, used_at, previous";
+     base_hash, base_size, dirty, generation, hash, used_at, previous, \
+     synced, synced_size, synced_ranges";
 
 /// Packs ranges as pairs of little-endian offsets.
 #[must_use]
@@ -79,6 +103,16 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<BodyRow> {
     let complete: bool = row.get(4)?;
     let ranges: Option<Vec<u8>> = row.get(5)?;
     let hash = |text: Option<String>| text.and_then(|h| QuickXorHash::parse(&h));
+    let durable = match row.get(16)? {
+        Some(generation) => Some(Durable {
+            generation,
+            size: row.get(17)?,
+            ranges: row
+                .get::<_, Option<Vec<u8>>>(18)?
+                .map(|bytes| decode_ranges(&bytes)),
+        }),
+        None => None,
+    };
     Ok(BodyRow {
         id: row.get(0)?,
         ino: Ino(row.get(1)?),
@@ -99,6 +133,7 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<BodyRow> {
         hash: hash(row.get(13)?),
         used_at: Timestamp::from_nanos(row.get(14)?),
         previous: row.get(15)?,
+        durable,
     })
 }
 
@@ -134,6 +169,50 @@ impl Reader<'_> {
     /// SQLite's errors.
     pub fn dirty_bodies(&self) -> Result<Vec<BodyRow>, StoreError> {
         self.bodies("dirty = 1", ())
+    }
+
+    /// Saved bodies of the spool whose last save is not on stable storage yet.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn unsynced_bodies(&self) -> Result<Vec<BodyRow>, StoreError> {
+        self.bodies(
+            "place = 1 AND dirty = 0 AND (synced IS NULL OR synced < generation)",
+            (),
+        )
+    }
+
+    /// Bodies of the spool.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn spooled_bodies(&self) -> Result<Vec<BodyRow>, StoreError> {
+        self.bodies("place = 1 OR dirty = 1", ())
+    }
+
+    /// Tells whether a body is kept because the one that takes its place is not on stable storage.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn is_previous(&self, id: u64) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM bodies WHERE previous = ?1)";
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row((id,), |row| row.get(0))?)
+    }
+
+    /// Tells whether a body is the one of its item.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn is_owned(&self, id: u64) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM bodies JOIN items ON items.ino = bodies.ino
+                   WHERE bodies.id = ?1 AND items.body = bodies.id)";
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row((id,), |row| row.get(0))?)
     }
 
     /// Bodies of the content cache, least recently used first.
@@ -197,22 +276,72 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Removes the row of a body, with that of its previous one. The caller removes the files after
-    /// the commit.
+    /// Removes the row of a body, with those it was to take the place of. A row that another body
+    /// is to take the place of stays. The caller has the files removed after the commit.
     ///
     /// # Errors
     /// SQLite's errors.
     pub fn delete_body(&self, id: u64) -> Result<(), StoreError> {
-        self.conn
-            .prepare_cached(
-                "DELETE FROM bodies
-                 WHERE id IN (?1, (SELECT previous FROM bodies WHERE id = ?1))",
-            )?
-            .execute((id,))?;
+        let mut next = Some(id);
+        while let Some(id) = next {
+            if self.is_previous(id)? {
+                return Ok(());
+            }
+            next = self.body(id)?.and_then(|row| row.previous);
+            self.conn
+                .prepare_cached("DELETE FROM bodies WHERE id = ?1")?
+                .execute((id,))?;
+            if let Some(previous) = next
+                && self.is_owned(previous)?
+            {
+                return Ok(());
+            }
+        }
         Ok(())
     }
 
+    /// Gives up what a body takes the place of, now that the body itself is enough. Returns the
+    /// rows that went.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn drop_previous(&self, row: &mut BodyRow) -> Result<Vec<BodyRow>, StoreError> {
+        let mut gone = Vec::new();
+        let mut next = row.previous.take();
+        self.update_body(row)?;
+        while let Some(id) = next {
+            next = None;
+            if !self.is_previous(id)?
+                && !self.is_owned(id)?
+                && let Some(mut previous) = self.body(id)?
+            {
+                next = previous.previous.take();
+                self.update_body(&previous)?;
+                self.delete_body(id)?;
+                gone.push(previous);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Notes that a save of a body is on stable storage. Tells whether the body is still there.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn note_durable(&self, id: u64, durable: &Durable) -> Result<bool, StoreError> {
+        let Some(mut row) = self.body(id)? else {
+            return Ok(false);
+        };
+        let older = |known: &Durable| known.generation <= durable.generation;
+        if row.durable.as_ref().is_none_or(older) {
+            row.durable = Some(durable.clone());
+            self.update_body(&row)?;
+        }
+        Ok(true)
+    }
+
     fn store_body(&self, body: &BodyRow, existing: Option<u64>) -> Result<(), StoreError> {
+        let durable = body.durable.as_ref();
         let params: &[&dyn ToSql] = &[
             &existing,
             &body.ino.0,
@@ -230,17 +359,24 @@ impl Tx<'_> {
             &body.hash.map(|h| h.to_string()),
             &body.used_at.as_nanos(),
             &body.previous,
+            &durable.map(|durable| durable.generation),
+            &durable.map(|durable| durable.size),
+            &durable
+                .and_then(|durable| durable.ranges.as_ref())
+                .map(encode_ranges),
         ];
         let sql = match existing {
             Some(_) => {
                 "UPDATE bodies SET ino = ?2, place = ?3, size = ?4, complete = ?5, ranges = ?6,
                    base_item = ?7, base_etag = ?8, base_ctag = ?9, base_hash = ?10, base_size = ?11,
-                   dirty = ?12, generation = ?13, hash = ?14, used_at = ?15, previous = ?16
+                   dirty = ?12, generation = ?13, hash = ?14, used_at = ?15, previous = ?16,
+                   synced = ?17, synced_size = ?18, synced_ranges = ?19
                  WHERE id = ?1"
             }
             None => {
                 "INSERT INTO bodies VALUES
-                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+                    ?17, ?18, ?19)"
             }
         };
         self.conn.prepare_cached(sql)?.execute(params)?;

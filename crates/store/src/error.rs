@@ -11,6 +11,9 @@ pub enum StoreError {
     /// SQLite refused or failed.
     #[error("the metadata database failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The log could not be put on stable storage.
+    #[error("the metadata database could not be put on disk: {0}")]
+    Sync(#[source] std::io::Error),
     /// The database was written by a later version of this program.
     #[error(
         "{path} was written by a newer version (schema {found}, this program knows {known}); \

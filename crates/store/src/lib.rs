@@ -15,7 +15,7 @@ mod stage;
 mod unanswered;
 mod xattr;
 
-pub use body::{BodyRow, Place, decode_ranges, encode_ranges};
+pub use body::{BodyRow, Durable, Place, decode_ranges, encode_ranges};
 pub use db::{Reader, Store, Tx};
 pub use error::StoreError;
 pub use item::{Item, Kind, Remote, Role};

@@ -8,7 +8,18 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited.
-const MIGRATIONS: &[&str] = &[V1, V2, V3];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
+
+/// Which save of a body is on stable storage. Bodies that were saved before this was noted wait to
+/// be put there like new ones.
+const V4: &str = "
+ALTER TABLE bodies ADD COLUMN synced INTEGER;
+ALTER TABLE bodies ADD COLUMN synced_size INTEGER;
+ALTER TABLE bodies ADD COLUMN synced_ranges BLOB;
+CREATE INDEX bodies_unsynced ON bodies (id)
+  WHERE place = 1 AND dirty = 0 AND (synced IS NULL OR synced < generation);
+CREATE INDEX bodies_previous ON bodies (previous) WHERE previous IS NOT NULL;
+";
 
 const V3: &str = "
 ALTER TABLE journal ADD COLUMN held INTEGER NOT NULL DEFAULT 0;

@@ -205,6 +205,7 @@ fn bodies_of_a_killed_daemon_are_found() {
         hash: None,
         used_at: Timestamp::from_nanos(1),
         previous: None,
+        durable: None,
     };
     let id = store.write(|tx| tx.insert_body(&row)).unwrap();
     drop(store);

@@ -8,6 +8,11 @@ use onedrivefs_core::{CTag, ETag, Ino, Timestamp};
 use onedrivefs_store::{BodyRow, Item, Store, StoreError, Tx};
 use parking_lot::Mutex;
 use thiserror::Error;
+use tokio::sync::Notify;
+
+/// Bodies of which more than this is here, in bytes, are changed in place where the file system
+/// cannot share blocks: copying them would keep a program waiting for longer than a millisecond.
+const DUPLICATE_MAX_BYTES: u64 = 1 << 20;
 
 /// An error of a body or of its row.
 #[derive(Debug, Error)]
@@ -37,6 +42,10 @@ pub const fn place_on_disk(place: onedrivefs_store::Place) -> Place {
 pub struct Bodies {
     content: Content,
     live: Mutex<HashMap<BodyId, Weak<Body>>>,
+    /// Bodies whose rows are gone and whose files are still there.
+    dead: Mutex<Vec<u64>>,
+    /// Notified when a body was saved or files wait to be removed.
+    pub(crate) changed: Notify,
 }
 
 impl Bodies {
@@ -46,6 +55,8 @@ impl Bodies {
         Self {
             content,
             live: Mutex::default(),
+            dead: Mutex::default(),
+            changed: Notify::new(),
         }
     }
 
@@ -87,7 +98,8 @@ impl Bodies {
             .clone()
             .map_or(Presence::Complete, Presence::Ranges);
         // What lies past the last recorded size of a body in the spool was written here, even if
-        // the daemon was killed before it could note that.
+        // the daemon was killed before it could note that. What a power cut did is undone before
+        // anybody opens a body.
         let known = !row.dirty || row.place == onedrivefs_store::Place::Spool;
         let size = known.then_some(row.size);
         let place = place_on_disk(row.place);
@@ -158,19 +170,121 @@ impl Bodies {
         Ok((row, body))
     }
 
-    /// Removes the files of bodies whose rows are gone. Handles that are still open keep theirs.
+    /// Has the files of bodies removed whose rows are gone. Handles that are still open keep theirs.
+    ///
+    /// That is done by [`Bodies::bury`]: until the commit that deleted the row is on stable storage,
+    /// a power cut may bring the row back, and it would find nothing.
     pub fn remove_files(&self, bodies: &[BodyRow]) {
-        for id in bodies
-            .iter()
-            .flat_map(|row| [Some(row.id), row.previous])
-            .flatten()
-        {
+        if bodies.is_empty() {
+            return;
+        }
+        let ids = bodies.iter().flat_map(|row| [Some(row.id), row.previous]);
+        self.dead.lock().extend(ids.flatten());
+        self.changed.notify_one();
+    }
+
+    /// Has what was saved put on stable storage in a while.
+    pub fn note_saved(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Removes the files of bodies whose rows are gone for good. Waits for the disk.
+    pub(crate) fn bury(&self, store: &Store) {
+        let dead = std::mem::take(&mut *self.dead.lock());
+        if dead.is_empty() {
+            return;
+        }
+        if let Err(error) = store.sync() {
+            tracing::warn!(%error, "Bodies that are no longer needed could not be removed yet.");
+            self.dead.lock().extend(dead);
+            return;
+        }
+        for id in dead {
+            // One that another body is to take the place of has kept its row.
+            if !matches!(store.read(|r| r.body(id)), Ok(None)) {
+                continue;
+            }
             for place in [Place::Cache, Place::Spool] {
                 if let Err(error) = self.content.remove(place, BodyId(id)) {
                     tracing::warn!(body = id, %error, "A body that is no longer needed could not be removed.");
                 }
             }
         }
+    }
+
+    /// Makes a body in the spool that equals a saved one and takes its place, marked as being
+    /// written: what was saved stays untouched until the new one is on stable storage, so that a
+    /// power cut leaves one or the other. `None` when the saved one is too large for that.
+    ///
+    /// # Errors
+    /// Errors of the disk and the database.
+    pub fn duplicate(
+        &self,
+        tx: &Tx<'_>,
+        saved: &BodyRow,
+        body: &Body,
+    ) -> Result<Option<(BodyRow, Arc<Body>)>, BodyError> {
+        let mut row = saved.clone();
+        row.place = onedrivefs_store::Place::Spool;
+        row.dirty = true;
+        row.hash = None;
+        row.durable = None;
+        row.previous = Some(saved.id);
+        row.ranges = match body.presence() {
+            Presence::Complete => None,
+            Presence::Ranges(ranges) => Some(ranges),
+        };
+        row.id = tx.insert_body(&row)?;
+        let copy = self
+            .content
+            .duplicate(body, BodyId(row.id), DUPLICATE_MAX_BYTES)?;
+        let Some(copy) = copy else {
+            row.previous = None;
+            tx.update_body(&row)?;
+            tx.delete_body(row.id)?;
+            return Ok(None);
+        };
+        self.adopt(&copy);
+        Ok(Some((row, copy)))
+    }
+
+    /// Records a save in a body's row. What the body took the place of is kept while a power cut
+    /// would leave nothing else of the file; returns what is not needed for that.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub fn record_save(
+        tx: &Tx<'_>,
+        row: &mut BodyRow,
+        body: &Body,
+    ) -> Result<Vec<BodyRow>, StoreError> {
+        row.dirty = false;
+        row.generation += 1;
+        row.size = body.size();
+        row.hash = None;
+        row.ranges = match body.presence() {
+            Presence::Complete => None,
+            Presence::Ranges(ranges) => Some(ranges),
+        };
+        let mut needless = Vec::new();
+        while let Some(previous) = row.previous.map(|id| tx.body(id)).transpose()?.flatten() {
+            if previous.is_durable() {
+                break;
+            }
+            // An older save than the one at hand, and no more certain.
+            row.previous = previous.previous;
+            if !tx.is_owned(previous.id)? {
+                needless.push(previous);
+            }
+        }
+        tx.update_body(row)?;
+        for previous in &mut needless {
+            // What it took the place of belongs to the new one now.
+            previous.previous = None;
+            tx.update_body(previous)?;
+            tx.delete_body(previous.id)?;
+        }
+        Ok(needless)
     }
 
     /// Writes down which bytes of a body are here, after they are safely on disk.
@@ -203,5 +317,6 @@ fn new_row(ino: Ino, now: Timestamp) -> BodyRow {
         hash: None,
         used_at: now,
         previous: None,
+        durable: None,
     }
 }

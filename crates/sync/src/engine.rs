@@ -30,10 +30,14 @@ use crate::hydrate::{HydrateConfig, Hydrator};
 use crate::net_state::{Net, NetState};
 use crate::presence::PresenceToStore;
 use crate::recent::Recent;
-use crate::{recover, transfers::Transfers};
+use crate::{durable, power, recover, transfers::Transfers};
 
 /// How long tasks get to end by themselves when the engine stops.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Folders that may have been made for the state of a drive: its own, the account's, the program's,
+/// and the one that those are in.
+const STATE_DEPTH: usize = 4;
 
 /// Key of the metadata table under which the number of the current enumeration is kept.
 pub(crate) const META_EPOCH: &str = "epoch";
@@ -121,6 +125,7 @@ impl Engine {
         handle: Handle,
     ) -> Result<Arc<Self>, EngineError> {
         make_private_dir(&config.state_dir)?;
+        sync_folders(&config.state_dir);
         let lock = lock_state(&config.state_dir)?;
         kill_point("state-locked");
         recover::keep_spool_of_lost_database(&config.state_dir)?;
@@ -132,7 +137,7 @@ impl Engine {
         )?;
         kill_point("content-open");
         let bodies = Arc::new(Bodies::new(content));
-        recover::run(&store, &bodies)?;
+        recover::run(&store, &bodies, &config.state_dir)?;
         let net = Arc::new(NetState::new());
         let listener = SharedListener::default();
         let presence = PresenceToStore::new(Arc::clone(&store), Arc::clone(&listener));
@@ -193,6 +198,8 @@ impl Engine {
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_eviction().await });
         let engine = Arc::clone(self);
+        self.spawn(async move { engine.run_durability().await });
+        let engine = Arc::clone(self);
         self.spawn(async move { engine.run_offline_switch().await });
     }
 
@@ -235,8 +242,22 @@ impl Engine {
         {
             tracing::warn!("Some tasks did not end in time.");
         }
+        self.put_in_order().await;
         if let Err(error) = self.store.checkpoint() {
             tracing::warn!(%error, "The database log could not be folded into the database.");
+        }
+    }
+
+    /// Puts everything on stable storage, and notes that nothing is in doubt whatever happens to the
+    /// machine before the next daemon starts.
+    async fn put_in_order(&self) {
+        let (store, bodies) = (Arc::clone(&self.store), Arc::clone(&self.bodies));
+        let done = self.handle.spawn_blocking(move || {
+            durable::sync_saved(&store, &bodies)?;
+            Ok::<_, EngineError>(power::note_in_order(&store)?)
+        });
+        if let Ok(Err(error)) = done.await {
+            tracing::warn!(%error, "Not everything could be put on stable storage.");
         }
     }
 
@@ -564,6 +585,16 @@ fn make_private_dir(path: &Path) -> Result<(), EngineError> {
             path: path.to_owned(),
             source,
         })
+}
+
+/// Makes the names of a directory and of those above it survive a power cut. Which of them are new
+/// is not known, and some may be somebody else's.
+fn sync_folders(path: &Path) {
+    for folder in path.ancestors().take(STATE_DEPTH) {
+        if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
+            tracing::debug!(folder = %folder.display(), %error, "A folder could not be synced.");
+        }
+    }
 }
 
 /// Takes the lock of a state directory and writes this process into it.

@@ -57,6 +57,7 @@ impl Engine {
                 free = free.saturating_add(bytes);
             }
         }
+        self.bodies.bury(&self.store);
         Ok(())
     }
 
@@ -77,7 +78,7 @@ impl Engine {
                 .journal(row.ino)?
                 .is_some_and(|row| row.ops.has(Ops::CREATE) || row.ops.has(Ops::CONTENT));
             // Asked again, since somebody may have opened it meanwhile.
-            if unsent || self.bodies.live(row.id).is_some() {
+            if unsent || self.bodies.live(row.id).is_some() || tx.is_previous(row.id)? {
                 return Ok(false);
             }
             if let Some(mut item) = tx.item(row.ino)?.filter(|item| item.body == Some(row.id)) {

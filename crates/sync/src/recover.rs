@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use onedrivefs_content::{Body, Place, Presence};
+use onedrivefs_content::{Body, Place};
 use onedrivefs_core::{Timestamp, kill_point};
 use onedrivefs_store::{BodyRow, Item, Ops, Store, StoreError, Tx};
 
@@ -14,18 +14,22 @@ use crate::bodies::Bodies;
 use crate::error::EngineError;
 use crate::fold::Change;
 use crate::journal;
+use crate::power;
 
 /// Repairs the state. Running it again changes nothing.
 ///
 /// # Errors
 /// Errors of the disk and the database.
-pub fn run(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
+pub fn run(store: &Store, bodies: &Bodies, state_dir: &Path) -> Result<(), EngineError> {
     kill_point("recovery-begun");
+    if power::was_cut(store)? {
+        power::undo_uncertain(store, bodies, state_dir)?;
+    }
     save_open_bodies(store, bodies)?;
     kill_point("open-bodies-saved");
     remove_orphans(store, bodies)?;
     kill_point("orphans-removed");
-    Ok(())
+    Ok(power::note_in_use(store)?)
 }
 
 /// Bodies that were open for writing when the daemon was killed: every acknowledged write is in
@@ -53,31 +57,25 @@ fn save_body(
     body: &Body,
     now: Timestamp,
 ) -> Result<(), EngineError> {
-    let size = body.size();
-    let previous = row.previous.take();
-    row.dirty = false;
-    row.generation += 1;
-    row.size = size;
-    // What was written past the end of a partial body is here, and nowhere else.
-    row.ranges = match body.presence() {
-        Presence::Complete => None,
-        Presence::Ranges(ranges) => Some(ranges),
-    };
-    row.hash = None;
-    tx.update_body(row)?;
-    let Some(mut item) = tx.item(row.ino)?.filter(|item| item.body == Some(row.id)) else {
+    let item = tx.item(row.ino)?;
+    let Some(mut item) = item.filter(|item| item.body == Some(row.id)) else {
+        Bodies::record_save(tx, row, body)?;
         return Ok(());
     };
-    if size == 0 && keep_last_save(tx, &mut item, previous)? {
+    if body.size() == 0 && keep_last_save(tx, &mut item, row.previous)? {
         let path = tx.path(item.ino)?;
         tracing::warn!(
             path,
             "A file was emptied and never written; its last save was kept."
         );
+        row.previous = None;
+        tx.update_body(row)?;
         tx.delete_body(row.id)?;
         return Ok(tx.update_item(&item)?);
     }
-    item.size = size;
+    // The files of those that are not needed go with the others that nobody knows.
+    Bodies::record_save(tx, row, body)?;
+    item.size = row.size;
     item.mtime = now;
     tx.update_item(&item)?;
     if item.parent.is_some() {
@@ -147,6 +145,9 @@ fn remove_orphans(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
         Ok::<_, EngineError>(unowned)
     })?;
     bodies.remove_files(&unowned);
+    // A row that a power cut could bring back must not find its file gone.
+    store.sync()?;
+    bodies.bury(store);
     kill_point("unowned-bodies-removed");
     for place in [Place::Spool, Place::Cache] {
         for stored in bodies.content().list(place)? {
@@ -154,6 +155,8 @@ fn remove_orphans(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
                 bodies.content().remove(place, stored.id)?;
             }
         }
+        // Their numbers may be given out again: to rows of commits that a power cut undid.
+        bodies.content().sync_dir(place)?;
     }
     Ok(())
 }
@@ -197,7 +200,7 @@ mod tests {
                 Ok::<_, Failed>(row)
             })
             .expect("state");
-        run(&store, &open()).expect("recovery");
+        run(&store, &open(), dir.path()).expect("recovery");
         let saved = store.read(|r| r.body(row.id)).expect("row").expect("row");
         assert_eq!((saved.size, saved.dirty), (1004, false));
         let ranges = saved.ranges.as_ref().expect("still partial");

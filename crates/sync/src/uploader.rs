@@ -14,6 +14,7 @@ mod session;
 mod settle;
 mod unanswered;
 
+pub(crate) use frozen::body_error;
 pub(crate) use held::is_successor;
 pub use session::source_of;
 
@@ -200,6 +201,9 @@ impl Engine {
         if !matches!(self.readiness(row)?, ready::Readiness::Now) {
             return Ok(Step::Blocked);
         }
+        // What is sent must be known here even after a power cut: a deletion whose unlink were
+        // undone would look like one of somebody else's.
+        self.barrier().await?;
         if row.ops.has(Ops::DELETE) {
             return self.send_delete(item, row).await;
         }

@@ -32,6 +32,9 @@ pub(crate) struct FileState {
     pub source: Option<Source>,
     /// Whether it was written to since the last save.
     pub dirty: bool,
+    /// Whether a power cut may leave a database that takes the body for the service's version,
+    /// although the body is about to be changed in place.
+    pub unmarked: bool,
     /// When it was last written to, unless a program set the time since.
     pub mtime: Option<Timestamp>,
     /// Whether the service has other content by now: what is here of the old content can be read,
@@ -54,6 +57,7 @@ impl OpenFile {
                 body: None,
                 source: None,
                 dirty: false,
+                unmarked: false,
                 mtime: None,
                 stale: false,
                 room_until: 0,

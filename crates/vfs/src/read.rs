@@ -202,6 +202,7 @@ impl Vfs {
             state.body = Some(body);
             // A save may have failed before, on a full disk: the next one takes it along.
             state.dirty = row.dirty;
+            state.unmarked = row.dirty;
             return Ok(());
         }
         if item.size == 0 {

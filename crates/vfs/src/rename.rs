@@ -104,6 +104,7 @@ impl Vfs {
                 self.drop_identity(tx, &mut source, now)?;
                 source = self.hand_over(tx, &mut target, source, now)?;
             }
+            keep_until_durable(tx, &source, &target)?;
             dropped = self.unlink_item(tx, target, Removal::Replaced, now)?;
         }
         let published = source.local_only && !local_only;
@@ -300,6 +301,35 @@ impl Vfs {
         row.place = Place::Spool;
         Ok(tx.update_body(&row)?)
     }
+}
+
+/// A file that takes the name of another one, and is not on stable storage yet, must not leave
+/// nothing under that name after a power cut: the other's body is kept until it is.
+fn keep_until_durable(tx: &Tx<'_>, source: &Item, target: &Item) -> Result<(), VfsError> {
+    let body_of = |item: &Item| item.body.map(|id| tx.body(id)).transpose();
+    let (Some(new), Some(old)) = (body_of(source)?.flatten(), body_of(target)?.flatten()) else {
+        return Ok(());
+    };
+    if new.is_durable() {
+        return Ok(());
+    }
+    // The end of what it takes the place of already.
+    let mut last = new;
+    while let Some(previous) = last.previous.map(|id| tx.body(id)).transpose()?.flatten() {
+        if previous.is_durable() {
+            return Ok(());
+        }
+        last = previous;
+    }
+    let mut kept = Some(old);
+    while let Some(body) = kept {
+        if body.is_durable() {
+            last.previous = Some(body.id);
+            return Ok(tx.update_body(&last)?);
+        }
+        kept = body.previous.map(|id| tx.body(id)).transpose()?.flatten();
+    }
+    Ok(())
 }
 
 /// Checks that one entry may take the place of another.

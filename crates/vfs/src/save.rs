@@ -1,13 +1,16 @@
 //! Saving: what `close` and `fsync` promise.
 //!
 //! `close` records the body and its upload in one transaction, which survives the death of the
-//! daemon; `fsync` also makes both survive a power cut. Neither waits for the service, unless the
+//! daemon; `fsync` also makes both survive a power cut, which happens to what was closed a moment
+//! later anyway (`onedrivefs_sync::durable`). Neither waits for the service, unless the
 //! configuration asks `close` to.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use onedrivefs_core::Ino;
+use onedrivefs_store::Place;
+use onedrivefs_sync::bodies::Bodies;
 use onedrivefs_sync::fold::Change;
 use onedrivefs_sync::{Net, journal};
 
@@ -18,6 +21,9 @@ use crate::vfs::Vfs;
 
 /// Longest wait of a `close` that waits for the service. What was saved is sent later all the same.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// How often `fsync` begins again because the file was saved anew while the disk worked.
+const FSYNC_TRIES: u32 = 8;
 
 /// How often a waiting `close` looks, at least.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -73,30 +79,13 @@ impl Vfs {
             return Ok(());
         };
         let in_flight = self.engine.is_in_flight(file.ino);
-        let (saved, previous) = self.store().write(|tx| {
+        let (saved, needless) = self.store().write(|tx| {
             let Some(mut row) = tx.body(body.id().0)? else {
                 return Err(VfsError::Stale);
             };
-            let previous = row
-                .previous
-                .take()
-                .map(|id| tx.body(id))
-                .transpose()?
-                .flatten();
-            if let Some(previous) = &previous {
-                tx.delete_body(previous.id)?;
-            }
-            row.dirty = false;
-            row.generation += 1;
-            row.size = body.size();
-            row.hash = None;
-            row.ranges = match body.presence() {
-                onedrivefs_content::Presence::Complete => None,
-                onedrivefs_content::Presence::Ranges(ranges) => Some(ranges),
-            };
-            tx.update_body(&row)?;
+            let needless = Bodies::record_save(tx, &mut row, &body)?;
             let Some(mut item) = tx.item(file.ino)? else {
-                return Ok((None, previous));
+                return Ok((None, needless));
             };
             item.size = row.size;
             if let Some(time) = state.mtime {
@@ -107,9 +96,10 @@ impl Vfs {
             if item.parent.is_some() {
                 journal::record(tx, &item, Change::Saved, in_flight, Self::now())?;
             }
-            Ok((Some(item), previous))
+            Ok((Some(item), needless))
         })?;
-        self.engine.bodies.remove_files(previous.as_slice());
+        self.engine.bodies.remove_files(&needless);
+        self.engine.bodies.note_saved();
         state.dirty = false;
         state.mtime = None;
         if let Some(item) = saved {
@@ -126,16 +116,34 @@ impl Vfs {
     pub fn fsync(&self, _ino: Ino, fh: u64, _datasync: bool) -> Result<(), VfsError> {
         let handle = self.handle(fh)?;
         let file = &handle.file;
-        let mut state = file.state.lock();
-        self.save(&mut state, file)?;
-        let body = state.body.clone();
-        // Others may look at the file while the disk works.
-        drop(state);
-        if let Some(body) = body {
-            // In the cache, too: it may have been sent a moment ago, and be the only whole copy here.
-            body.sync_data()?;
-            let place = body.place();
-            self.engine.bodies.content().sync_dir(place)?;
+        for _ in 0..FSYNC_TRIES {
+            let body = {
+                let mut state = file.state.lock();
+                self.save(&mut state, file)?;
+                state.body.clone()
+            };
+            // Others may look at the file, and write to it, while the disk works.
+            let Some(body) = body else {
+                break;
+            };
+            let row = self.store().read(|r| r.body(body.id().0))?;
+            let done = match row {
+                // What is in the cache is whole on the disk but for what a rename left unnoted.
+                Some(row) if row.place == Place::Cache => {
+                    self.engine.bodies.content().make_durable(&body)?;
+                    true
+                }
+                Some(row) if row.dirty => {
+                    self.engine.bodies.content().make_durable(&body)?;
+                    false
+                }
+                Some(row) => self.engine.make_durable(&row)?,
+                None => false,
+            };
+            if done {
+                break;
+            }
+            // Another save took its place meanwhile: that one has what was written before.
         }
         Ok(self.store().sync()?)
     }

@@ -2,13 +2,14 @@
 //!
 //! The first write after a save notes in the database that the body is being written; only then
 //! is a byte of it changed. So a daemon that is killed finds every body that differs from its last
-//! save, and an upload under way can tell that it sends something older.
+//! save, and an upload under way can tell that it sends something older. What is written to is a
+//! copy of the saved body unless that is large, so that a power cut leaves the one or the other.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use onedrivefs_content::{Body, Presence};
-use onedrivefs_core::Ino;
+use onedrivefs_core::{ByteRange, Ino};
 use onedrivefs_store::Place;
 use onedrivefs_sync::source_of;
 
@@ -45,6 +46,7 @@ impl Vfs {
             .checked_add(data.len() as u64)
             .ok_or(VfsError::TooLarge)?;
         self.check_room(&mut state, &body, end)?;
+        self.before_overwriting(&mut state, &body, offset..end)?;
         let was_complete = body.is_complete();
         let written = body.write_at(offset, data)?;
         if written.presence_grew && !was_complete {
@@ -74,6 +76,7 @@ impl Vfs {
         }
         file.used.store(true, Ordering::Relaxed);
         let bodies = &self.engine.bodies;
+        let mut unmarked = false;
         let body = self.store().write(|tx| {
             let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
             let Some(body) = state.body.clone() else {
@@ -86,6 +89,20 @@ impl Vfs {
             let Some(mut row) = tx.body(body.id().0)? else {
                 return Err(VfsError::Stale);
             };
+            if !row.dirty
+                && body.has_any(0..body.size())
+                && let Some((copy, made)) = bodies.duplicate(tx, &row, &body)?
+            {
+                item.body = Some(copy.id);
+                tx.update_item(&item)?;
+                state.source = source_of(&self.engine.config.drive.id, &copy);
+                return Ok(made);
+            }
+            if row.place == Place::Cache {
+                // Of the service's version nothing has to be kept but what can be had there.
+                row.durable = None;
+                unmarked = true;
+            }
             // Whatever the row says: a daemon that was killed may have moved the file only.
             bodies.content().promote(&body)?;
             row.place = Place::Spool;
@@ -97,6 +114,7 @@ impl Vfs {
         })?;
         state.body = Some(Arc::clone(&body));
         state.dirty = true;
+        state.unmarked = unmarked;
         state.room_until = 0;
         Ok(body)
     }
@@ -111,6 +129,23 @@ impl Vfs {
             return Ok(false);
         };
         Ok(self.store().read(|r| r.body(body.id().0))?.is_none())
+    }
+
+    /// Called before bytes of a body are overwritten that may be the service's. They are trusted
+    /// after a power cut unless the database says that the body differs by now: before the first
+    /// such byte changes, that has to be on stable storage. Only bodies that are too large to be
+    /// copied first come here, and only once between two uploads.
+    fn before_overwriting(
+        &self,
+        state: &mut FileState,
+        body: &Body,
+        range: ByteRange,
+    ) -> Result<(), VfsError> {
+        if state.unmarked && body.has_any(range) {
+            self.store().sync()?;
+            state.unmarked = false;
+        }
+        Ok(())
     }
 
     /// Checks that a body may grow to a size.
@@ -166,6 +201,7 @@ impl Vfs {
         }
         let body = self.begin_write(state, file)?;
         self.check_room(state, &body, size)?;
+        self.before_overwriting(state, &body, size..body.size().max(size))?;
         body.set_len(size)?;
         self.note_presence(&body)?;
         state.mtime = Some(Self::now());
@@ -202,6 +238,7 @@ impl Vfs {
         state.body = Some(body);
         state.source = None;
         state.dirty = true;
+        state.unmarked = false;
         state.room_until = 0;
         state.mtime = Some(Self::now());
         Ok(())
@@ -236,6 +273,9 @@ impl Vfs {
         let mut state = file.state.lock();
         let body = self.begin_write(&mut state, file)?;
         self.check_room(&mut state, &body, end)?;
+        if kind != 0 {
+            self.before_overwriting(&mut state, &body, offset..end)?;
+        }
         match kind {
             0 => body.allocate(offset, len, keep_size)?,
             libc::FALLOC_FL_PUNCH_HOLE => body.punch_hole(offset, len)?,

@@ -22,7 +22,7 @@ const SIMULATOR: (&str, &[&str]) = ("sim", &["onedrivefs", "tests"]);
 
 /// Libraries that only some crates may use, development dependencies included.
 const CONFINED: &[(&str, &[&str])] = &[
-    ("fuser", &["fuse"]),
+    ("fuser", &["fuse", "tests"]),
     ("reqwest", &["graph", "sim", "tests"]),
     ("rusqlite", &["store"]),
     ("axum", &["sim", "graph"]),

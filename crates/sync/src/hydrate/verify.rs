@@ -203,19 +203,13 @@ impl Inner {
             *prefix = Prefix::default();
             own.hashed.store(0, Ordering::Relaxed);
             let before = own.body().times_forgotten();
-            let forgotten = own.body().forget_downloaded();
+            let _changed_here = own.body().forget_downloaded();
             drop(prefix);
             let was_readable = own.body().times_forgotten() != before;
             sink.corrupt(own.body().id(), was_readable);
-            forgotten
         };
-        match self.handle.spawn_blocking(forget).await {
-            Ok(forgotten) => {
-                forgotten?;
-                Ok(())
-            }
-            Err(_shutdown) => Err(HydrateError::ShuttingDown),
-        }
+        let forgotten = self.handle.spawn_blocking(forget).await;
+        forgotten.map_err(|_shutdown| HydrateError::ShuttingDown)
     }
 
     /// Hashes what came in order so far, on a thread that may block.

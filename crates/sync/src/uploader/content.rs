@@ -78,6 +78,8 @@ impl Engine {
             }
             return self.send_small(item, parent, Vec::new(), None).await;
         };
+        // What the service has is what is here, also after a power cut.
+        self.barrier_for(&body_row).await?;
         let Some((body, snapshot)) = self.freeze(&body_row)? else {
             return Ok(Step::Blocked);
         };
@@ -137,7 +139,8 @@ impl Engine {
         if let Some(there) = same_there(item, sent.size, sent.hash) {
             return self.arrived(&unsent(item, sent.body, sent.size, sent.hash), &there);
         }
-        self.note_unanswered(item, Some(sent.size), sent.hash)?;
+        self.note_unanswered(item, Some(sent.size), sent.hash)
+            .await?;
         kill_point("before-put");
         let outcome = self
             .graph

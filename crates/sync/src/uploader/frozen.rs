@@ -166,7 +166,7 @@ impl Iterator for PieceReader {
 }
 
 /// Wraps an error of a body.
-pub(super) fn body_error(error: BodyError) -> EngineError {
+pub(crate) fn body_error(error: BodyError) -> EngineError {
     match error {
         BodyError::Store(error) => error.into(),
         BodyError::Content(error) => error.into(),

@@ -46,7 +46,7 @@ impl Engine {
             return Ok(Step::Progress);
         }
         self.note_creating(item, &parent);
-        self.note_unanswered(item, None, None)?;
+        self.note_unanswered(item, None, None).await?;
         let name = name::encode(&item.name);
         let drive = &self.config.drive.id;
         kill_point("before-folder-create");

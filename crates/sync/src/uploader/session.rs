@@ -70,6 +70,10 @@ impl Engine {
             size: job.size,
         };
         self.note_session(job.item, &session)?;
+        if job.size > FRAGMENT {
+            // Worth going on with, and it holds the name until it ends.
+            self.barrier().await?;
+        }
         Ok(session)
     }
 
@@ -251,7 +255,8 @@ impl Engine {
         self.fetch_base(job, range.clone()).await?;
         if range.end == job.size {
             let hash = self.hash_job(job).await?;
-            self.note_unanswered(job.item, Some(job.size), Some(hash))?;
+            self.note_unanswered(job.item, Some(job.size), Some(hash))
+                .await?;
         }
         kill_point("before-fragment");
         let body = pieces(Arc::clone(&job.snapshot), range.clone());

@@ -15,8 +15,9 @@ use crate::error::EngineError;
 use crate::journal::stored_name;
 
 impl Engine {
-    /// Writes down what a request that is about to be sent makes.
-    pub(super) fn note_unanswered(
+    /// Writes down what a request that is about to be sent makes, so that it is known even after a
+    /// power cut.
+    pub(super) async fn note_unanswered(
         &self,
         item: &Item,
         size: Option<u64>,
@@ -31,7 +32,7 @@ impl Engine {
             hash,
         };
         self.store.write(|tx| tx.add_unanswered(&sent))?;
-        Ok(())
+        self.barrier().await
     }
 
     /// Writes down where a request that is about to be sent moves an item.
