@@ -45,6 +45,8 @@ pub struct Store {
     log: File,
     /// How many commits are on stable storage. Held while more of them are put there.
     synced: Mutex<u64>,
+    /// A value of the key-value table that the next commit writes along.
+    with_next: Mutex<Option<(&'static str, String)>>,
 }
 
 /// The cache of hot inodes with the counter that keeps stale rows out of it.
@@ -104,6 +106,7 @@ impl Store {
             }),
             log,
             synced: Mutex::new(0),
+            with_next: Mutex::default(),
         })
     }
 
@@ -147,18 +150,30 @@ impl Store {
                 reader: Reader { conn: &tx },
                 touched: RefCell::default(),
             };
+            if let Some((key, value)) = self.with_next.lock().as_ref() {
+                scope.set_meta(key, Some(value))?;
+            }
             let result = f(&scope)?;
             (result, scope.touched.into_inner())
         };
         kill_point("before-commit");
         tx.commit().map_err(StoreError::from)?;
         kill_point("after-commit");
+        // Nobody else has the connection: it was this commit that wrote it.
+        *self.with_next.lock() = None;
         let mut hot = self.hot.lock();
         hot.commits += 1;
         for ino in touched {
             hot.items.pop(&ino);
         }
         Ok(result)
+    }
+
+    /// Sets a value of the key-value table together with whatever is committed next, so that it is
+    /// there as soon as anything is that depends on it, and nothing is written before.
+    pub fn set_meta_with_next_commit(&self, key: &'static str, value: String) {
+        let _nobody_commits = self.writer.lock();
+        *self.with_next.lock() = Some((key, value));
     }
 
     /// Makes every commit so far survive a power cut. Transactions go on meanwhile, and those who
@@ -224,15 +239,12 @@ impl Store {
 
 /// Opens the log and makes sure that it and the database have names that survive a power cut.
 fn open_log(conn: &Connection, path: &Path) -> Result<File, StoreError> {
-    // Only a commit that writes makes the log, or syncs what an earlier daemon left in it.
-    conn.execute(
-        "INSERT INTO meta VALUES ('opened', '1')
-         ON CONFLICT (key) DO UPDATE SET value = value + 1",
-        (),
-    )?;
+    // Nothing is written, for the disk may be full; reading makes the log.
+    conn.query_row("SELECT count(*) FROM meta", (), |_| Ok(()))?;
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     let log = File::open(log).map_err(StoreError::Sync)?;
+    // What an earlier daemon left in it.
     log.sync_data().map_err(StoreError::Sync)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder)

@@ -44,16 +44,19 @@ pub(crate) fn was_cut(store: &Store) -> Result<bool, StoreError> {
     Ok(then.is_some() && boot_id().is_some_and(|now| Some(now) != then))
 }
 
-/// Notes that the state is in use.
-pub(crate) fn note_in_use(store: &Store) -> Result<(), StoreError> {
-    let now = boot_id();
-    store.write(|tx| tx.set_meta(META_BOOT, now.as_deref()))?;
-    store.sync()
+/// Notes that the state is in use, as soon as anything in it changes.
+pub(crate) fn note_in_use(store: &Store) {
+    if let Some(now) = boot_id() {
+        store.set_meta_with_next_commit(META_BOOT, now);
+    }
 }
 
 /// Notes that the state is in order: whatever happens to the machine now does it no harm. Must be
 /// called after everything is on stable storage, and does nothing if something is not.
 pub(crate) fn note_in_order(store: &Store) -> Result<(), StoreError> {
+    if store.read(|r| r.meta(META_BOOT))?.is_none() {
+        return Ok(());
+    }
     store.write(|tx| {
         if tx.unsynced_bodies()?.is_empty() && tx.dirty_bodies()?.is_empty() {
             tx.set_meta(META_BOOT, None)?;

@@ -46,7 +46,7 @@ fn play(seed: u64) -> Result<(), String> {
         // until the session expires by itself: a quarter of an hour on the real service.
         config.knobs.session_ttl_s = 2;
     });
-    let cache = if seed % 3 == 0 {
+    let cache = if seed.is_multiple_of(3) {
         Cache::Elsewhere
     } else {
         Cache::OnTheDisk
@@ -110,7 +110,7 @@ fn until_cut_often_enough() {
         }
         counts::add("histories", 1);
         seed += 1;
-        if seed % 10 == 0 {
+        if seed.is_multiple_of(10) {
             println!("so far:\n{}", counts::summary());
         }
     }
