@@ -102,7 +102,9 @@ impl Content {
             }
             Ok(Some(file))
         };
+        kill_point("before-body-duplicate");
         let copied = copy();
+        kill_point("body-duplicated");
         if !matches!(copied, Ok(Some(_))) {
             // Best effort: a file that nobody knows is removed at the next start.
             let _left_behind = remove_if_there(&path);

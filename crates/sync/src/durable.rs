@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onedrivefs_core::kill_point;
 use onedrivefs_store::{BodyRow, Durable, Store};
 
 use crate::bodies::Bodies;
@@ -45,6 +46,15 @@ impl Engine {
     /// Errors of the disk and the database.
     pub fn make_durable(&self, row: &BodyRow) -> Result<bool, EngineError> {
         make_durable(&self.store, &self.bodies, row)
+    }
+
+    /// Puts every save on stable storage now.
+    pub(crate) async fn sync_to_disk(&self) -> Result<(), EngineError> {
+        let (store, bodies) = (Arc::clone(&self.store), Arc::clone(&self.bodies));
+        let done = self
+            .handle
+            .spawn_blocking(move || sync_saved(&store, &bodies));
+        done.await.unwrap_or(Ok(()))
     }
 
     /// Waits until every commit so far survives a power cut. Called before a request that changes
@@ -94,6 +104,7 @@ fn make_durable(store: &Store, bodies: &Bodies, row: &BodyRow) -> Result<bool, E
         return Ok(false);
     };
     bodies.content().make_durable(&body)?;
+    kill_point("save-made-durable");
     let durable = Durable {
         generation: row.generation,
         size: row.size,

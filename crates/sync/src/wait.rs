@@ -49,7 +49,8 @@ pub enum SyncOutcome {
 }
 
 impl Engine {
-    /// Sends everything at or below a path and applies one fresh round of changes.
+    /// Sends everything at or below a path, applies one fresh round of changes, and puts everything
+    /// on stable storage.
     ///
     /// # Errors
     /// Errors of the database.
@@ -105,6 +106,7 @@ impl Engine {
         if let Some(outcome) = self.refresh_patiently().await? {
             return Ok(outcome);
         }
+        self.sync_to_disk().await?;
         Ok(match self.stuck_below(path)? {
             (0, 0) => SyncOutcome::Done,
             (parked, held) => SyncOutcome::Parked { parked, held },
