@@ -8,6 +8,7 @@
 //! The tests themselves are in `tests/it`; each is named after what a person would see.
 
 pub mod bus;
+pub mod disk;
 pub mod drive;
 pub mod home;
 pub mod mount;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use crate::error::is_no_space;
 use crate::{BodyId, ContentError, Place};
 
 /// Folders are their owner's only.
@@ -101,6 +102,17 @@ impl Layout {
     /// Renames a file to its final name in `place`.
     pub(crate) fn rename(&self, from: &Path, place: Place, to: &Path) -> io::Result<()> {
         self.with_parent(place, to, || fs::rename(from, to))
+    }
+
+    /// Gives a file another name in `place`, or copies it where that cannot be.
+    pub(crate) fn link(&self, from: &Path, place: Place, to: &Path) -> io::Result<()> {
+        remove_if_there(to)?;
+        self.with_parent(place, to, || match fs::hard_link(from, to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound && !is_no_space(&error) => {
+                fs::copy(from, to).map(|_bytes| ())
+            }
+            linked => linked,
+        })
     }
 
     /// Runs `action`, and once more after making the parent folder when something was not found.
@@ -199,8 +211,12 @@ impl Root {
         if self.tagged {
             let tag = self.dir.join("CACHEDIR.TAG");
             if !tag.exists() {
-                fs::write(&tag, CACHEDIR_TAG)
-                    .map_err(|error| ContentError::new("writing", &tag, error))?;
+                match fs::write(&tag, CACHEDIR_TAG) {
+                    Ok(()) => {}
+                    // A courtesy to backup programs, which can wait for room.
+                    Err(error) if is_no_space(&error) => drop(fs::remove_file(&tag)),
+                    Err(error) => return Err(ContentError::new("writing", &tag, error)),
+                }
             }
         }
         Ok(())

@@ -33,6 +33,10 @@ pub struct StoredBody {
     pub id: BodyId,
     /// Space it takes, in bytes.
     pub bytes_allocated: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Names the file has; more than one while it is being taken in.
+    pub links: u64,
 }
 
 impl Content {
@@ -268,6 +272,36 @@ impl Content {
         relocate(&body.shared, Place::Cache, self.moves)
     }
 
+    /// Takes a file from elsewhere into the spool as a body. The file stays where it was, too: as
+    /// another name of the same bytes where the file system can do that.
+    ///
+    /// # Errors
+    /// When it can be neither linked nor copied.
+    pub fn take_in(&self, source: &Path, id: BodyId) -> Result<(), ContentError> {
+        let path = self.layout.path(Place::Spool, id);
+        self.layout
+            .link(source, Place::Spool, &path)
+            .map_err(|error| ContentError::new("taking in", &path, error))
+    }
+
+    /// Moves a body that nothing refers to out of the spool.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn move_out(&self, id: BodyId, target: &Path) -> Result<(), ContentError> {
+        let path = self.layout.path(Place::Spool, id);
+        fs::rename(&path, target).map_err(|error| ContentError::new("moving", &path, error))?;
+        self.layout.mark_unsynced(Place::Spool, &path);
+        Ok(())
+    }
+
+    /// Tells whether a body has a file in any of the folders.
+    #[must_use]
+    pub fn has_file(&self, id: BodyId) -> bool {
+        let there = |place| self.layout.path(place, id).exists();
+        there(Place::Spool) || there(Place::Cache)
+    }
+
     /// Removes a body's file; handles of it go on working. It may be absent.
     ///
     /// # Errors
@@ -294,6 +328,8 @@ impl Content {
             bodies.push(StoredBody {
                 id,
                 bytes_allocated: metadata.blocks().saturating_mul(STAT_BLOCK_BYTES),
+                len: metadata.len(),
+                links: metadata.nlink(),
             });
         })?;
         Ok(bodies)

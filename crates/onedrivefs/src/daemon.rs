@@ -6,14 +6,14 @@
 //! out of the tree, bring what is in memory to disk, leave. Nothing that was accepted depends on
 //! reaching the last step.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onedrivefs_core::local_only::LocalOnly;
 use onedrivefs_fuse::{MountError, MountOptions, Mounted, SessionEnd, Teardown};
 use onedrivefs_graph::GraphClient;
-use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError};
+use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Rescue};
 use onedrivefs_vfs::{Vfs, VfsOptions};
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
@@ -102,7 +102,10 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
     if let Some(greeting) = &plan.greeting {
         output::note(greeting);
     }
-    let end = wait_for_end(&mounted, signals).await;
+    for rescue in engine.rescues() {
+        output::note(output::printable(&rescue_text(rescue, mounted.path())));
+    }
+    let end = wait_for_end(&mounted, &engine, signals).await;
     notify_systemd(&[NotifyState::Stopping]);
     reporter.abort();
     if let Some(desktop) = desktop {
@@ -117,7 +120,12 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
     drop(control.record);
     outcome?;
     match end {
-        SessionEnd::Failed { reason } => Err(Failure::new("the mount ended", reason)
+        End::Damaged => Err(Failure::new(
+            "the mount ended",
+            "the local database turned out to be damaged",
+        )
+        .next("mount again: the database is built anew, and nothing that was saved is lost")),
+        End::Session(SessionEnd::Failed { reason }) => Err(Failure::new("the mount ended", reason)
             .next("mount again; nothing that was saved is lost")),
         _ => Ok(()),
     }
@@ -236,6 +244,50 @@ fn listen(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Outcome<Contr
     Ok(ControlPlane { server, record })
 }
 
+/// Tells a person what was rescued of a damaged state, and where it is.
+fn rescue_text(rescue: &Rescue, mountpoint: &Path) -> String {
+    let kept = rescue.kept.display();
+    if let Some(error) = &rescue.failed {
+        return format!(
+            "Content that has not been uploaded is in {kept} and could not be taken over yet: \
+             {error}. It is tried again at the next mount."
+        );
+    }
+    let mut text = String::new();
+    if rescue.database {
+        text = format!(
+            "The local database could not be used ({}). It is kept as {kept}, and a new one is \
+             being built. Renames and deletions that had not been sent are undone. ",
+            rescue.reason
+        );
+    }
+    match &rescue.folder {
+        Some(folder) => {
+            let folder = mountpoint.join(folder);
+            text += &format!(
+                "{} with content that had not been uploaded: see {}",
+                counted(rescue.files),
+                folder.display()
+            );
+        }
+        None => text += "Nothing was waiting to be uploaded.",
+    }
+    if rescue.partial > 0 {
+        text += &format!(
+            ". Only parts of {} were on this computer; the notes beside them say which",
+            counted(rescue.partial)
+        );
+    }
+    text
+}
+
+fn counted(files: usize) -> String {
+    match files {
+        1 => "1 file".to_owned(),
+        _ => format!("{files} files"),
+    }
+}
+
 /// Says that the mount answers, to systemd or to a person, and goes on reporting to systemd.
 fn announce(engine: &Arc<Engine>, mounted: &Mounted) -> JoinHandle<()> {
     let status = format!("Mounted at {}", mounted.path().display());
@@ -294,14 +346,23 @@ impl Signals {
     }
 }
 
+/// Why a mount ends.
+enum End {
+    /// The session was ended, by somebody or by the kernel.
+    Session(SessionEnd),
+    /// The database cannot be used any more.
+    Damaged,
+}
+
 /// Waits for the first reason to end. From then on another signal ends the process at once, which
 /// is safe: what was accepted is on disk.
-async fn wait_for_end(mounted: &Mounted, mut signals: Signals) -> SessionEnd {
+async fn wait_for_end(mounted: &Mounted, engine: &Engine, mut signals: Signals) -> End {
     let end = tokio::select! {
-        end = mounted.wait_unmounted() => end,
+        end = mounted.wait_unmounted() => End::Session(end),
+        () = engine.wait_damaged() => End::Damaged,
         signal = signals.next() => {
             tracing::info!(signal, "Asked to end");
-            SessionEnd::Requested
+            End::Session(SessionEnd::Requested)
         }
     };
     tokio::spawn(async move {
@@ -354,6 +415,14 @@ fn explain_engine(plan: &Plan, error: EngineError) -> Failure {
             }
         }
         EngineError::State { path, source } => unwritable(&path, source),
+        error if error.is_local_disk() => {
+            let state = plan.dirs.drive_state(&plan.account, &plan.drive.id);
+            Failure::because(what, error).next(format!(
+                "make room on the disk of {}, and see that it can be written; nothing that was \
+                 saved is lost",
+                state.display()
+            ))
+        }
         error => Failure::because(what, error).next("run `onedrivefs doctor`"),
     }
 }

@@ -223,6 +223,31 @@ impl Reader<'_> {
         self.bodies("place = 0 ORDER BY used_at", ())
     }
 
+    /// Bodies whose rows were removed and that nobody said of that their files are gone.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn removed_bodies(&self) -> Result<Vec<u64>, StoreError> {
+        let mut statement = self.conn.prepare_cached("SELECT id FROM removed_bodies")?;
+        let rows = statement.query_map((), |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Bodies in the spool that nothing waits to be sent of: there was no room for them in the
+    /// content cache when the service had them.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn sent_spool_bodies(&self) -> Result<Vec<BodyRow>, StoreError> {
+        self.bodies(
+            "place = 1 AND dirty = 0 AND base_item IS NOT NULL AND previous IS NULL
+             AND ino NOT IN (SELECT ino FROM journal)
+             AND ino IN (SELECT ino FROM items WHERE body = bodies.id AND item_id IS NOT NULL
+                           AND local_only = 0)",
+            (),
+        )
+    }
+
     /// Bodies that no item refers to.
     ///
     /// # Errors
@@ -276,8 +301,9 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Removes the row of a body, with those it was to take the place of. A row that another body
-    /// is to take the place of stays. The caller has the files removed after the commit.
+    /// Removes the row of a body, with those it was to take the place of, and remembers that their
+    /// files may go. A row that another body is to take the place of stays. The caller has the files
+    /// removed after the commit.
     ///
     /// # Errors
     /// SQLite's errors.
@@ -288,6 +314,11 @@ impl Tx<'_> {
                 return Ok(());
             }
             next = self.body(id)?.and_then(|row| row.previous);
+            self.conn
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO removed_bodies SELECT id FROM bodies WHERE id = ?1",
+                )?
+                .execute((id,))?;
             self.conn
                 .prepare_cached("DELETE FROM bodies WHERE id = ?1")?
                 .execute((id,))?;
@@ -338,6 +369,17 @@ impl Tx<'_> {
             self.update_body(&row)?;
         }
         Ok(true)
+    }
+
+    /// The file of a body whose row was removed is gone.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn forget_removed_body(&self, id: u64) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached("DELETE FROM removed_bodies WHERE id = ?1")?
+            .execute((id,))?;
+        Ok(())
     }
 
     fn store_body(&self, body: &BodyRow, existing: Option<u64>) -> Result<(), StoreError> {

@@ -13,15 +13,18 @@ use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lru::LruCache;
 use onedrivefs_core::{Ino, kill_point};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
-use crate::{Item, StoreError, schema};
+use crate::watch::Watch;
+use crate::{Item, StoreError, files, schema};
 
 /// Hot inodes kept decoded in memory. At about 500 bytes each this is 8 MB when full.
 const HOT_INODES: NonZeroUsize = NonZeroUsize::new(16 * 1024).unwrap();
@@ -38,6 +41,8 @@ const MMAP_BYTES: i64 = 1 << 30;
 /// The metadata database. Shared by all threads.
 pub struct Store {
     path: PathBuf,
+    /// The directory of the database, for questions about its file system.
+    dir: Arc<Path>,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
     hot: Mutex<Hot>,
@@ -47,6 +52,12 @@ pub struct Store {
     synced: Mutex<u64>,
     /// A value of the key-value table that the next commit writes along.
     with_next: Mutex<Option<(&'static str, String)>>,
+    /// Set for good by the first sign of damage.
+    damaged: AtomicBool,
+    on_damage: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Ends a check that is under way.
+    check: Mutex<Option<InterruptHandle>>,
+    unclean: bool,
 }
 
 /// The cache of hot inodes with the counter that keeps stale rows out of it.
@@ -79,8 +90,28 @@ impl Store {
     /// Opens the database, creating or upgrading it.
     ///
     /// # Errors
-    /// `TooNew` for a database of a later version; SQLite's errors otherwise.
+    /// `TooNew` for a database of a later version, which is left as it is; errors that
+    /// [`StoreError::is_damage`] knows for one that cannot be used; SQLite's errors otherwise.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, true)
+    }
+
+    /// Opens a database that must be there, because something is there that only it explains.
+    ///
+    /// # Errors
+    /// `Lost` when it is missing or empty; otherwise as [`Store::open`].
+    pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, false)
+    }
+
+    fn open_with(path: &Path, may_create: bool) -> Result<Self, StoreError> {
+        let _watch = Watch::begin(&directory(path));
+        files::check(path)?;
+        if !may_create && files::is_blank(path) {
+            // Before SQLite looks at it: it removes the log of an empty database.
+            return Err(StoreError::Lost);
+        }
+        let unclean = files::has_log(path);
         // SQLite gives the files it makes beside the database the mode of the database. A file
         // that cannot be made is reported by SQLite in its own words.
         drop(
@@ -91,13 +122,22 @@ impl Store {
                 .open(path),
         );
         let mut conn = Connection::open(path)?;
+        // Files that turn out not to be usable stay as they were found.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         configure(&conn)?;
+        let found = schema::version(&conn, path)?;
+        if found == 0 && !may_create {
+            return Err(StoreError::Lost);
+        }
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", "NORMAL")?;
-        schema::migrate(&mut conn, path)?;
+        schema::migrate(&mut conn, found)?;
+        schema::check(&conn)?;
         let log = open_log(&conn, path)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(Self {
             path: path.to_owned(),
+            dir: directory(path),
             writer: Mutex::new(conn),
             readers: Mutex::new(Vec::new()),
             hot: Mutex::new(Hot {
@@ -107,7 +147,73 @@ impl Store {
             log,
             synced: Mutex::new(0),
             with_next: Mutex::default(),
+            damaged: AtomicBool::new(false),
+            on_damage: OnceLock::new(),
+            check: Mutex::default(),
+            unclean,
         })
+    }
+
+    /// Tells whether the database was not closed in order the last time.
+    #[must_use]
+    pub fn was_unclean(&self) -> bool {
+        self.unclean
+    }
+
+    /// Says who is told when the database turns out to be damaged. From then on nothing is read
+    /// from it and nothing is written.
+    pub fn set_on_damage(&self, told: impl Fn() + Send + Sync + 'static) {
+        // Only the first one counts; there is one owner.
+        let _taken = self.on_damage.set(Box::new(told));
+    }
+
+    /// Looks through the whole database for damage. Takes seconds for a million items; programs do
+    /// not wait for it. Ends early without a result when the database is being closed.
+    ///
+    /// # Errors
+    /// `Damaged`; SQLite's errors when it could not be looked through.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let watch = Watch::begin(&self.dir);
+        let conn = self.open_reader()?;
+        *self.check.lock() = Some(conn.get_interrupt_handle());
+        let found = conn.query_row("PRAGMA quick_check(1)", (), |row| row.get::<_, String>(0));
+        *self.check.lock() = None;
+        match found.map_err(StoreError::from) {
+            Ok(text) if text == "ok" => Ok(()),
+            Ok(text) => Err(self.condemn(text)),
+            Err(error) => Err(self.judge(&watch).err().unwrap_or(error)),
+        }
+    }
+
+    /// Notes that the database is damaged, for this process and, if the disk lets us, for the
+    /// next.
+    fn condemn(&self, reason: String) -> StoreError {
+        if !self.damaged.swap(true, Ordering::AcqRel) {
+            tracing::error!(reason, "The metadata database is damaged.");
+            files::mark_damaged(&self.path, &reason);
+            if let Some(told) = self.on_damage.get() {
+                told();
+            }
+        }
+        StoreError::Damaged { reason }
+    }
+
+    /// Condemns the database if damage showed meanwhile.
+    fn judge(&self, watch: &Watch) -> Result<(), StoreError> {
+        match watch.damage() {
+            Some(reason) => Err(self.condemn(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing is asked of a damaged database: its answers would be guesses.
+    fn check_sound(&self) -> Result<(), StoreError> {
+        if self.damaged.load(Ordering::Acquire) {
+            return Err(StoreError::Damaged {
+                reason: "it was found earlier".to_owned(),
+            });
+        }
+        Ok(())
     }
 
     /// Runs `f` on a consistent view of the database.
@@ -118,16 +224,19 @@ impl Store {
         &self,
         f: impl FnOnce(&Reader<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.check_sound()?;
+        let watch = Watch::begin(&self.dir);
         let pooled = self.readers.lock().pop();
         let conn = match pooled {
             Some(conn) => conn,
             None => self.open_reader()?,
         };
-        let result = {
-            let tx = conn.unchecked_transaction().map_err(StoreError::from)?;
-            f(&Reader { conn: &tx })
+        let result = match conn.unchecked_transaction() {
+            Ok(tx) => f(&Reader { conn: &tx }),
+            Err(error) => Err(StoreError::from(error).into()),
         };
         self.readers.lock().push(conn);
+        self.judge(&watch)?;
         result
     }
 
@@ -142,31 +251,49 @@ impl Store {
         f: impl FnOnce(&Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut conn = self.writer.lock();
-        let tx = conn
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(StoreError::from)?;
-        let (result, touched) = {
-            let scope = Tx {
-                reader: Reader { conn: &tx },
-                touched: RefCell::default(),
-            };
-            if let Some((key, value)) = self.with_next.lock().as_ref() {
-                scope.set_meta(key, Some(value))?;
-            }
-            let result = f(&scope)?;
-            (result, scope.touched.into_inner())
-        };
-        kill_point("before-commit");
-        tx.commit().map_err(StoreError::from)?;
-        kill_point("after-commit");
-        // Nobody else has the connection: it was this commit that wrote it.
-        *self.with_next.lock() = None;
+        // Asked with the lock held: whoever waited for it must not write after damage was found.
+        self.check_sound()?;
+        let watch = Watch::begin(&self.dir);
+        let written = self.commit(&mut conn, &watch, f);
+        self.judge(&watch)?;
+        let (result, touched) = written?;
         let mut hot = self.hot.lock();
         hot.commits += 1;
         for ino in touched {
             hot.items.pop(&ino);
         }
         Ok(result)
+    }
+
+    /// Runs `f` in a transaction. Nothing is committed once damage showed, even if `f` overlooked it.
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn commit<T, E: From<StoreError>>(
+        &self,
+        conn: &mut Connection,
+        watch: &Watch,
+        f: impl FnOnce(&Tx<'_>) -> Result<T, E>,
+    ) -> Result<(T, Vec<Ino>), E> {
+        let tx = conn
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(StoreError::from)?;
+        let scope = Tx {
+            reader: Reader { conn: &tx },
+            touched: RefCell::default(),
+        };
+        if let Some((key, value)) = self.with_next.lock().as_ref() {
+            scope.set_meta(key, Some(value))?;
+        }
+        let result = f(&scope)?;
+        let touched = scope.touched.into_inner();
+        if let Some(reason) = watch.damage() {
+            return Err(StoreError::Damaged { reason }.into());
+        }
+        kill_point("before-commit");
+        tx.commit().map_err(StoreError::from)?;
+        kill_point("after-commit");
+        // Nobody else has the connection: it was this commit that wrote it.
+        *self.with_next.lock() = None;
+        Ok((result, touched))
     }
 
     /// Sets a value of the key-value table together with whatever is committed next, so that it is
@@ -182,6 +309,7 @@ impl Store {
     /// # Errors
     /// `Sync`.
     pub fn sync(&self) -> Result<(), StoreError> {
+        self.check_sound()?;
         let wanted = self.hot.lock().commits;
         let mut synced = self.synced.lock();
         if *synced >= wanted {
@@ -199,7 +327,11 @@ impl Store {
     /// # Errors
     /// SQLite's errors.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
+        if let Some(check) = self.check.lock().as_ref() {
+            check.interrupt();
+        }
         let conn = self.writer.lock();
+        self.check_sound()?;
         kill_point("before-checkpoint");
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
         kill_point("after-checkpoint");
@@ -251,6 +383,11 @@ fn open_log(conn: &Connection, path: &Path) -> Result<File, StoreError> {
         .and_then(|folder| folder.sync_all())
         .map_err(StoreError::Sync)?;
     Ok(log)
+}
+
+/// The directory that a file is in.
+fn directory(path: &Path) -> Arc<Path> {
+    Arc::from(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Settings that every connection needs.

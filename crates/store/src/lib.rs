@@ -8,17 +8,22 @@
 mod body;
 mod db;
 mod error;
+mod files;
 mod item;
 mod journal;
+mod salvage;
 mod schema;
 mod stage;
 mod unanswered;
+mod watch;
 mod xattr;
 
 pub use body::{BodyRow, Durable, Place, decode_ranges, encode_ranges};
 pub use db::{Reader, Store, Tx};
 pub use error::StoreError;
+pub use files::{DAMAGE_MARK, FILES as DATABASE_FILES};
 pub use item::{Item, Kind, Remote, Role};
 pub use journal::{JournalRow, Ops, Session};
+pub use salvage::{Salvaged, SalvagedBody, SalvagedItem};
 pub use stage::ConflictRow;
 pub use unanswered::Unanswered;

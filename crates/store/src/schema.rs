@@ -1,5 +1,6 @@
 //! The schema and its migrations, numbered by `user_version`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use onedrivefs_core::{Ino, Timestamp, kill_point};
@@ -8,7 +9,13 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
+
+/// Bodies whose rows are gone and whose files may still be there: only those may be removed from
+/// the spool without a row that says so.
+const V5: &str = "
+CREATE TABLE removed_bodies (id INTEGER PRIMARY KEY) STRICT;
+";
 
 /// Which save of a body is on stable storage. Bodies that were saved before this was noted wait to
 /// be put there like new ones.
@@ -129,11 +136,11 @@ CREATE TABLE xattrs (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Brings a database to the newest schema, creating it when it is empty.
+/// The version of the schema in a database; 0 for an empty one.
 ///
 /// # Errors
 /// `TooNew` when a later version of the program wrote it; SQLite's errors otherwise.
-pub fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
+pub fn version(conn: &Connection, path: &Path) -> Result<i64, StoreError> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if found > known {
@@ -143,6 +150,45 @@ pub fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {
             known,
         });
     }
+    let tables = names(conn)?.len();
+    if found < 0 || (found == 0) != (tables == 0) {
+        return Err(StoreError::Damaged {
+            reason: format!("schema version {found} with {tables} tables and indexes"),
+        });
+    }
+    Ok(found)
+}
+
+/// Compares a migrated database with one that was just made.
+///
+/// # Errors
+/// `Damaged` when a table or an index is missing; SQLite's errors.
+pub fn check(conn: &Connection) -> Result<(), StoreError> {
+    let fresh = Connection::open_in_memory()?;
+    for sql in MIGRATIONS {
+        fresh.execute_batch(sql)?;
+    }
+    let here = names(conn)?;
+    match names(&fresh)?.difference(&here).next() {
+        Some(name) => Err(StoreError::Damaged {
+            reason: format!("{name} is missing"),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The names of all tables and indexes.
+fn names(conn: &Connection) -> Result<BTreeSet<String>, StoreError> {
+    let mut statement = conn.prepare("SELECT name FROM sqlite_schema")?;
+    let names = statement.query_map((), |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// Brings a database of schema version `found` to the newest schema, creating it when it is empty.
+///
+/// # Errors
+/// SQLite's errors.
+pub fn migrate(conn: &mut Connection, found: i64) -> Result<(), StoreError> {
     for (version, sql) in (0_i64..)
         .zip(MIGRATIONS)
         .filter(|(version, _)| *version >= found)

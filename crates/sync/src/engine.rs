@@ -26,11 +26,14 @@ use crate::change::KernelChange;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::event::{Event, EventListener};
+use crate::evict::Evictor;
 use crate::hydrate::{HydrateConfig, Hydrator};
 use crate::net_state::{Net, NetState};
 use crate::presence::PresenceToStore;
 use crate::recent::Recent;
-use crate::{durable, power, recover, transfers::Transfers};
+use crate::rescue::Rescue;
+use crate::reserve::Reserve;
+use crate::{durable, power, recover, rescue, transfers::Transfers};
 
 /// How long tasks get to end by themselves when the engine stops.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -108,6 +111,12 @@ pub struct Engine {
     pub(crate) events: RwLock<Option<EventListener>>,
     /// Deletions of the last minute.
     pub(crate) brake: Brake,
+    pub(crate) evictor: Arc<Evictor>,
+    /// Whether a failure could not be noted in the database, most likely because its disk is full.
+    pub(crate) unwritable: AtomicBool,
+    rescues: Vec<Rescue>,
+    /// Cancelled when the database turns out to be damaged.
+    damaged: CancellationToken,
     pub(crate) cancel: CancellationToken,
     tasks: TaskTracker,
     _lock: File,
@@ -128,19 +137,30 @@ impl Engine {
         sync_folders(&config.state_dir);
         let lock = lock_state(&config.state_dir)?;
         kill_point("state-locked");
-        recover::keep_spool_of_lost_database(&config.state_dir)?;
-        let store = Arc::new(Store::open(&config.state_dir.join("meta.db"))?);
-        kill_point("database-open");
-        let content = Content::open(
-            &config.state_dir.join("spool"),
-            &config.cache_dir.join("content"),
-        )?;
-        kill_point("content-open");
-        let bodies = Arc::new(Bodies::new(content));
-        recover::run(&store, &bodies, &config.state_dir)?;
+        let (store, bodies) = match open_state(&config) {
+            Err(error) if error.is_local_disk() && Reserve::give_up_early(&config.state_dir) => {
+                open_state(&config)?
+            }
+            opened => opened?,
+        };
+        let rescues = rescue::take_in_all(&config, &store, &bodies);
+        let cancel = CancellationToken::new();
+        let damaged = cancel.child_token();
+        let (stop, tell) = (cancel.clone(), damaged.clone());
+        store.set_on_damage(move || {
+            tell.cancel();
+            // Nothing is sent any more on the word of a damaged database.
+            stop.cancel();
+        });
+        let evictor = Evictor::new(&config, Arc::clone(&store), Arc::clone(&bodies));
+        let evictor = Arc::new(evictor);
         let net = Arc::new(NetState::new());
         let listener = SharedListener::default();
-        let presence = PresenceToStore::new(Arc::clone(&store), Arc::clone(&listener));
+        let presence = PresenceToStore::new(
+            Arc::clone(&store),
+            Arc::clone(&listener),
+            Arc::clone(&evictor),
+        );
         let presence = Arc::new(presence);
         let hydrate = HydrateConfig {
             first_byte_deadline: config.first_byte_deadline,
@@ -183,7 +203,11 @@ impl Engine {
             listener,
             events: RwLock::default(),
             brake: Brake::default(),
-            cancel: CancellationToken::new(),
+            evictor,
+            unwritable: AtomicBool::new(false),
+            rescues,
+            damaged,
+            cancel,
             tasks: TaskTracker::new(),
             _lock: lock,
         }))
@@ -201,6 +225,40 @@ impl Engine {
         self.spawn(async move { engine.run_durability().await });
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_offline_switch().await });
+        self.check_database();
+    }
+
+    /// What was rescued of a damaged state when this one was opened.
+    #[must_use]
+    pub fn rescues(&self) -> &[Rescue] {
+        &self.rescues
+    }
+
+    /// Waits until the database turns out to be damaged. Nothing is sent any more then, and calls
+    /// fail; the next [`Engine::open`] repairs it.
+    pub async fn wait_damaged(&self) {
+        self.damaged.cancelled().await;
+    }
+
+    /// Looks through the database for damage, if the last daemon was killed or the power failed.
+    fn check_database(&self) {
+        if !self.store.was_unclean() {
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        let check = move || {
+            // Damage is told by the store itself.
+            if let Err(error) = store.check() {
+                tracing::debug!(%error, "The database was not looked through to its end.");
+            }
+        };
+        // A thread of its own, which the end of the process does not wait for.
+        let started = std::thread::Builder::new()
+            .name("check".to_owned())
+            .spawn(check);
+        if let Err(error) = started {
+            tracing::warn!(%error, "The database could not be looked through.");
+        }
     }
 
     /// Tells downloads when there is no network, so that nobody waits for them.
@@ -572,6 +630,37 @@ fn parse_quota(text: &str) -> Option<Quota> {
         total: total.parse().ok()?,
         used: used.parse().ok()?,
     })
+}
+
+/// Opens database and bodies, and makes them agree. A database that cannot be used is set aside,
+/// with the spool that it does not explain any more, and a new one takes its place.
+fn open_state(config: &EngineConfig) -> Result<(Arc<Store>, Arc<Bodies>), EngineError> {
+    rescue::finish_setting_aside(&config.state_dir)?;
+    match try_open_state(config) {
+        Err(EngineError::Store(error)) if error.is_damage() => {
+            rescue::set_state_aside(&config.state_dir, &error.to_string())?;
+            try_open_state(config)
+        }
+        other => other,
+    }
+}
+
+fn try_open_state(config: &EngineConfig) -> Result<(Arc<Store>, Arc<Bodies>), EngineError> {
+    let database = config.state_dir.join("meta.db");
+    let store = if rescue::has_spool(&config.state_dir) {
+        Store::open_existing(&database)?
+    } else {
+        Store::open(&database)?
+    };
+    kill_point("database-open");
+    let content = Content::open(
+        &config.state_dir.join("spool"),
+        &config.cache_dir.join("content"),
+    )?;
+    kill_point("content-open");
+    let bodies = Bodies::new(content);
+    recover::run(&store, &bodies, &config.state_dir)?;
+    Ok((Arc::new(store), Arc::new(bodies)))
 }
 
 /// Creates a directory that only its owner can enter.

@@ -100,6 +100,21 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Tells whether there is no room on this machine, or nothing may be written there.
+    #[must_use]
+    pub fn is_local_disk(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_disk_full() || error.is_read_only(),
+            Self::Content(error) => error.is_no_space(),
+            Self::Hydrate(error) => matches!(error, HydrateError::NoSpace),
+            Self::Body { source, .. } => matches!(
+                source.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
+    }
+
     /// What the error tells about the reachability of the service, if anything.
     #[must_use]
     pub fn reach(&self) -> Option<Net> {

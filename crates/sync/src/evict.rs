@@ -1,64 +1,146 @@
 //! Keeping the content cache within its limits: least recently used bodies go first. What is
 //! open, and what the service does not have, never goes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onedrivefs_content::Place;
-use onedrivefs_store::{BodyRow, Ops};
+use onedrivefs_content::{BodyId, Place};
+use onedrivefs_store::{BodyRow, Ops, Store, StoreError};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
+use crate::bodies::Bodies;
+use crate::config::EngineConfig;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::reserve::Reserve;
 
 /// Pause between two looks at the size of the cache.
 const EVERY: Duration = Duration::from_secs(60);
 
-impl Engine {
-    /// Keeps the limits for as long as the engine runs.
-    pub(crate) async fn run_eviction(self: Arc<Self>) {
-        loop {
-            let engine = Arc::clone(&self);
-            let evicted = self.handle.spawn_blocking(move || engine.evict()).await;
-            match evicted {
-                Ok(Err(error)) => tracing::warn!(%error, "The content cache could not be trimmed."),
-                Err(error) => tracing::warn!(%error, "Trimming the content cache broke off."),
-                Ok(Ok(())) => {}
-            }
-            tokio::time::sleep(EVERY).await;
+/// Shortest pause between two looks.
+const PACE: Duration = Duration::from_secs(1);
+
+/// Space that must be left beside a download, in bytes.
+const BESIDES: u64 = 1 << 20;
+
+/// Space that is made beside a download when there is too little, in bytes: other downloads run at
+/// the same time.
+const AHEAD: u64 = 16 << 20;
+
+/// Makes room on the disks.
+pub(crate) struct Evictor {
+    store: Arc<Store>,
+    bodies: Arc<Bodies>,
+    reserve: Reserve,
+    limit: u64,
+    floor: u64,
+    /// Held by whoever makes room, so that others do not remove more than is needed.
+    turn: Mutex<()>,
+    wake: Notify,
+}
+
+/// When enough was removed.
+struct Goal {
+    used_at_most: u64,
+    free_at_least: u64,
+}
+
+impl Evictor {
+    pub(crate) fn new(config: &EngineConfig, store: Arc<Store>, bodies: Arc<Bodies>) -> Self {
+        Self {
+            store,
+            bodies,
+            reserve: Reserve::new(&config.state_dir),
+            limit: config.cache_limit_bytes,
+            floor: config.free_disk_floor_bytes,
+            turn: Mutex::default(),
+            wake: Notify::new(),
         }
     }
 
-    /// Removes bodies until the cache is within its limits.
-    fn evict(&self) -> Result<(), EngineError> {
+    /// Space for what must be recorded although the disk is full.
+    pub(crate) fn reserve(&self) -> &Reserve {
+        &self.reserve
+    }
+
+    /// Has a look taken soon.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Brings the cache within its limits, and does what else waits for room.
+    fn trim(&self) -> Result<(), EngineError> {
+        self.reserve.take();
+        self.forget_removed()?;
+        self.drop_sent()?;
+        self.reach(&Goal {
+            used_at_most: self.limit,
+            free_at_least: self.floor,
+        })
+    }
+
+    /// Makes room for a download, at once. Tells whether there is some.
+    pub(crate) fn make_room(&self, bytes: u64) -> bool {
+        let free = || self.bodies.content().free_bytes(Place::Cache).unwrap_or(0);
+        let needed = bytes.saturating_add(BESIDES);
+        let plenty = bytes.saturating_add(AHEAD);
+        if free() >= plenty {
+            if free() < self.floor {
+                self.wake();
+            }
+            return true;
+        }
+        let goal = Goal {
+            used_at_most: u64::MAX,
+            free_at_least: plenty,
+        };
+        if let Err(error) = self.reach(&goal) {
+            tracing::warn!(%error, "No room could be made for a download.");
+        }
+        free() >= needed
+    }
+
+    /// Removes bodies until a goal is reached.
+    fn reach(&self, goal: &Goal) -> Result<(), EngineError> {
+        let _turn = self.turn.lock();
         let content = self.bodies.content();
         let stored = content.list(Place::Cache)?;
         let mut used: u64 = stored.iter().map(|body| body.bytes_allocated).sum();
         let mut free = content.free_bytes(Place::Cache)?;
-        let (limit, floor) = (
-            self.config.cache_limit_bytes,
-            self.config.free_disk_floor_bytes,
-        );
-        if used <= limit && free >= floor {
+        let enough = |used, free| used <= goal.used_at_most && free >= goal.free_at_least;
+        if enough(used, free) {
             return Ok(());
         }
-        let sizes: std::collections::HashMap<u64, u64> = stored
+        let sizes: HashMap<u64, u64> = stored
             .iter()
             .map(|body| (body.id.0, body.bytes_allocated))
             .collect();
         for row in self.store.read(|r| r.cached_bodies())? {
-            if used <= limit && free >= floor {
+            if enough(used, free) {
                 break;
             }
             let Some(&bytes) = sizes.get(&row.id) else {
                 continue;
             };
-            if self.evict_body(&row)? {
+            if self.evict_recorded(&row)? {
                 used = used.saturating_sub(bytes);
                 free = free.saturating_add(bytes);
             }
         }
         self.bodies.bury(&self.store);
         Ok(())
+    }
+
+    /// Removes one body, with the help of the reserve if there is no room to record that.
+    fn evict_recorded(&self, row: &BodyRow) -> Result<bool, EngineError> {
+        match self.evict_body(row) {
+            Err(EngineError::Store(error)) if error.is_disk_full() && self.reserve.give_up() => {
+                self.evict_body(row)
+            }
+            other => other,
+        }
     }
 
     /// Removes one body from the cache unless it is in use. Tells whether it went.
@@ -68,10 +150,10 @@ impl Engine {
         }
         let gone = self.store.write(|tx| {
             // Somebody may have begun to write to it since it was listed.
-            let Some(row) = tx.body(row.id)? else {
+            let Some(row) = tx.body(row.id)?.filter(|now| now.place == row.place) else {
                 return Ok(false);
             };
-            if row.place != onedrivefs_store::Place::Cache || row.dirty {
+            if row.dirty {
                 return Ok(false);
             }
             let unsent = tx
@@ -82,6 +164,13 @@ impl Engine {
                 return Ok(false);
             }
             if let Some(mut item) = tx.item(row.ino)?.filter(|item| item.body == Some(row.id)) {
+                let same = |remote: &onedrivefs_store::Remote| {
+                    remote.etag == row.base_etag && remote.ctag == row.base_ctag
+                };
+                let elsewhere = item.remote.as_ref().is_some_and(same);
+                if row.place == onedrivefs_store::Place::Spool && !elsewhere {
+                    return Ok(false);
+                }
                 item.body = None;
                 tx.update_item(&item)?;
             }
@@ -92,6 +181,67 @@ impl Engine {
             self.bodies.remove_files(std::slice::from_ref(row));
         }
         Ok(gone)
+    }
+
+    /// Removes bodies that the service has from the spool: there was no room for them in the cache.
+    fn drop_sent(&self) -> Result<(), EngineError> {
+        for row in self.store.read(|r| r.sent_spool_bodies())? {
+            if self.evict_recorded(&row)? {
+                tracing::debug!(body = row.id, "A sent body was removed from the spool.");
+            } else {
+                // In use; perhaps not for long.
+                self.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Bodies whose files are gone need not be remembered any more.
+    fn forget_removed(&self) -> Result<(), EngineError> {
+        let content = self.bodies.content();
+        let mut gone = self.store.read(|r| r.removed_bodies())?;
+        gone.retain(|&id| !content.has_file(BodyId(id)));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let forgotten = self
+            .store
+            .write(|tx| gone.iter().try_for_each(|&id| tx.forget_removed_body(id)));
+        match forgotten {
+            Err::<(), StoreError>(error) if !error.is_disk_full() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Engine {
+    /// Keeps the limits for as long as the engine runs.
+    pub(crate) async fn run_eviction(self: Arc<Self>) {
+        loop {
+            let evictor = Arc::clone(&self.evictor);
+            let evicted = self.handle.spawn_blocking(move || evictor.trim()).await;
+            match evicted {
+                Ok(Err(error)) => tracing::warn!(%error, "The content cache could not be trimmed."),
+                Err(error) => tracing::warn!(%error, "Trimming the content cache broke off."),
+                Ok(Ok(())) => {}
+            }
+            tokio::time::sleep(PACE).await;
+            tokio::select! {
+                () = self.evictor.wake.notified() => {}
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
+    }
+
+    /// Makes room in the content cache. Tells whether there is some now.
+    pub fn make_room(&self, bytes: u64) -> bool {
+        self.evictor.make_room(bytes)
+    }
+
+    /// Lets a deletion have the space that was set aside for it. Tells whether there was any: the
+    /// deletion may succeed now.
+    pub fn give_up_reserve(&self) -> bool {
+        self.evictor.reserve().give_up()
     }
 
     /// Bytes on disk in the content cache.

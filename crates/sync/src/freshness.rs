@@ -103,7 +103,8 @@ impl Engine {
     /// How long to wait after a failed look.
     fn pause_after(&self, error: &EngineError, failures: u32) -> Duration {
         let EngineError::Graph(error) = error else {
-            return backoff(failures);
+            // The disk, most likely: nobody tells when there is room again.
+            return backoff(failures).min(OFFLINE_PAUSE_MAX);
         };
         match error.disposition() {
             Disposition::RetryAfter(pause) => pause,

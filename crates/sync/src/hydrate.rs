@@ -42,6 +42,9 @@ use flight::Flight;
 use pattern::{Pattern, Plan};
 use urls::Urls;
 
+/// How long after it was met a full disk is taken for full without trying.
+const FULL_FOR: Duration = Duration::from_secs(5);
+
 /// How content is fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct HydrateConfig {
@@ -131,6 +134,12 @@ pub trait PresenceSink: Send + Sync {
     /// not even by the kernel. With `was_readable`, handles may have been given wrong bytes; see
     /// [`Body::times_forgotten`].
     fn corrupt(&self, id: BodyId, was_readable: bool);
+
+    /// This many bytes are about to come. Tells whether there is room for them.
+    fn make_room(&self, bytes: u64) -> bool {
+        let _any = bytes;
+        true
+    }
 }
 
 /// Fetches content. Cheap to clone.
@@ -151,6 +160,8 @@ struct Inner {
     foreground: Semaphore,
     background: Semaphore,
     offline: AtomicBool,
+    /// When there was no room for what came.
+    full_at: Mutex<Option<Instant>>,
 }
 
 /// Keeps a flight in the table while somebody uses it.
@@ -182,6 +193,7 @@ impl Hydrator {
             foreground: Semaphore::new(config.foreground_transfers.max(1)),
             background: Semaphore::new(config.background_transfers.max(1)),
             offline: AtomicBool::new(false),
+            full_at: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -269,7 +281,7 @@ impl Hydrator {
     /// Tells that a reader asked for a range, whether or not it was present: drives read-ahead.
     pub fn note_read(&self, body: &Arc<Body>, source: &Source, fh: u64, range: ByteRange) {
         let config = &self.inner.config;
-        if body.is_complete() || self.inner.offline.load(Ordering::Acquire) {
+        if body.is_complete() || self.inner.offline.load(Ordering::Acquire) || self.has_no_room() {
             return;
         }
         let plan = {
@@ -291,6 +303,48 @@ impl Hydrator {
                 }
             }
         }
+    }
+
+    /// Tells whether there was no room for what came a moment ago. What is asked for now is better
+    /// [passed through](Self::pass_through).
+    #[must_use]
+    pub fn has_no_room(&self) -> bool {
+        let full_at = *self.inner.full_at.lock();
+        full_at.is_some_and(|at| at.elapsed() < FULL_FOR)
+    }
+
+    /// Reads a range of a body of which parts are missing, without keeping them: there is no room
+    /// for them. What lies past its end does not count.
+    ///
+    /// # Errors
+    /// As [`Hydrator::ensure`].
+    pub async fn pass_through(
+        &self,
+        body: &Arc<Body>,
+        source: &Source,
+        range: ByteRange,
+    ) -> Result<Vec<u8>, HydrateError> {
+        let source = Arc::new(source.clone());
+        let end = range.end.min(body.size());
+        let mut at = range.start;
+        let mut data = Vec::new();
+        let read = |data: &mut Vec<u8>, from: u64, to: u64| {
+            let old = data.len();
+            data.resize(old + usize::try_from(to - from).unwrap_or(0), 0);
+            body.read_at(from, &mut data[old..]).map(|_read| ())
+        };
+        for gap in body.missing(range) {
+            if self.inner.offline.load(Ordering::Acquire) {
+                return Err(HydrateError::Offline);
+            }
+            read(&mut data, at, gap.start)?;
+            at = gap.end;
+            data.extend(transfer::pass(&self.inner, &source, gap).await?);
+        }
+        if at < end {
+            read(&mut data, at, end)?;
+        }
+        Ok(data)
     }
 
     /// Tells that a reader is gone: its read-ahead stops.

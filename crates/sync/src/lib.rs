@@ -31,6 +31,8 @@ mod power;
 mod presence;
 mod recent;
 mod recover;
+mod rescue;
+mod reserve;
 mod status;
 mod transfers;
 mod uploader;
@@ -45,6 +47,7 @@ pub use engine::{Engine, KernelListener};
 pub use error::EngineError;
 pub use event::{Event, EventListener};
 pub use net_state::{Net, NetState};
+pub use rescue::Rescue;
 pub use status::{
     CacheStatus, Conflict, Details, DriveStatus, Failing, FileState, Parked, PathStatus, Pending,
     QuotaStatus, State, Status, TransferStatus,

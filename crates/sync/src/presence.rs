@@ -9,23 +9,33 @@ use onedrivefs_store::Store;
 use crate::bodies::Bodies;
 use crate::change::KernelChange;
 use crate::engine::SharedListener;
+use crate::evict::Evictor;
 use crate::hydrate::PresenceSink;
 
 /// Writes presence into the database.
 pub struct PresenceToStore {
     store: Arc<Store>,
     listener: SharedListener,
+    evictor: Arc<Evictor>,
 }
 
 impl PresenceToStore {
     /// Writes into this database, and lets the kernel forget what turned out wrong.
     #[must_use]
-    pub fn new(store: Arc<Store>, listener: SharedListener) -> Self {
-        Self { store, listener }
+    pub(crate) fn new(store: Arc<Store>, listener: SharedListener, evictor: Arc<Evictor>) -> Self {
+        Self {
+            store,
+            listener,
+            evictor,
+        }
     }
 }
 
 impl PresenceSink for PresenceToStore {
+    fn make_room(&self, bytes: u64) -> bool {
+        self.evictor.make_room(bytes)
+    }
+
     fn save(&self, id: BodyId, presence: &Presence, _verified: bool) {
         let saved = Bodies::save_presence(&self.store, id, presence)
             .and_then(|()| self.store.write(|tx| tx.touch_body(id.0, Timestamp::now())));

@@ -1,20 +1,21 @@
 //! What is done once at start: making database and files agree after a daemon was killed.
 //!
-//! Nothing is guessed. The database says what was acknowledged; files it does not know are
-//! leftovers of operations that never were, and bodies it knows as being written are complete up
-//! to the last acknowledged write.
+//! Nothing is guessed. The database says what was acknowledged, and bodies it knows as being written
+//! are complete up to the last acknowledged write. Files it does not know are leftovers in the
+//! content cache; in the spool they are, unless it says that they were to be removed, unsent content
+//! whose row got lost, and are given back to their owner ([`rescue`](crate::rescue)).
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use onedrivefs_content::{Body, Place};
+use onedrivefs_content::{Body, Place, StoredBody};
 use onedrivefs_core::{Timestamp, kill_point};
 use onedrivefs_store::{BodyRow, Item, Ops, Store, StoreError, Tx};
 
 use crate::bodies::Bodies;
 use crate::error::EngineError;
 use crate::fold::Change;
-use crate::journal;
-use crate::power;
+use crate::{journal, power, rescue};
 
 /// Repairs the state. Running it again changes nothing.
 ///
@@ -22,13 +23,15 @@ use crate::power;
 /// Errors of the disk and the database.
 pub fn run(store: &Store, bodies: &Bodies, state_dir: &Path) -> Result<(), EngineError> {
     kill_point("recovery-begun");
-    if power::was_cut(store)? {
+    let was_cut = power::was_cut(store)?;
+    if was_cut {
         power::undo_uncertain(store, bodies, state_dir)?;
     }
     save_open_bodies(store, bodies)?;
     kill_point("open-bodies-saved");
     remove_orphans(store, bodies)?;
     kill_point("orphans-removed");
+    remove_unknown(store, bodies, state_dir, was_cut)?;
     power::note_in_use(store);
     Ok(())
 }
@@ -107,26 +110,6 @@ fn keep_last_save(tx: &Tx<'_>, item: &mut Item, previous: Option<u64>) -> Result
     }
 }
 
-/// Sets the spool of a lost database aside: its bodies are unsent content whose names are gone.
-/// Without a database nothing else is known about them, and a new one must not sweep them away.
-///
-/// # Errors
-/// Errors of the disk.
-pub fn keep_spool_of_lost_database(state_dir: &Path) -> Result<(), EngineError> {
-    let (database, spool) = (state_dir.join("meta.db"), state_dir.join("spool"));
-    if database.exists() || !spool.exists() {
-        return Ok(());
-    }
-    let kept = state_dir.join(format!("spool.kept-{}", Timestamp::now().seconds()));
-    let failed = |source| EngineError::State {
-        path: spool.clone(),
-        source,
-    };
-    std::fs::rename(&spool, &kept).map_err(failed)?;
-    tracing::error!(kept = %kept.display(), "The database was missing. Unsent content was set aside.");
-    Ok(())
-}
-
 /// Items and bodies that nothing refers to, such as unlinked files that were still open, and files
 /// without a row.
 fn remove_orphans(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
@@ -150,14 +133,62 @@ fn remove_orphans(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
     store.sync()?;
     bodies.bury(store);
     kill_point("unowned-bodies-removed");
-    for place in [Place::Spool, Place::Cache] {
-        for stored in bodies.content().list(place)? {
-            if store.read(|r| r.body(stored.id.0))?.is_none() {
-                bodies.content().remove(place, stored.id)?;
+    Ok(())
+}
+
+/// Files without a row. After a power cut those in the spool are leftovers like any other: their
+/// rows were in commits that are not there any more, and `fsync` acknowledged nothing of them.
+fn remove_unknown(
+    store: &Store,
+    bodies: &Bodies,
+    state_dir: &Path,
+    was_cut: bool,
+) -> Result<(), EngineError> {
+    let content = bodies.content();
+    let unknown = |place| -> Result<Vec<StoredBody>, EngineError> {
+        let mut unknown = content.list(place)?;
+        let known = store.read(|r| {
+            let mut known = HashSet::new();
+            for stored in &unknown {
+                if r.body(stored.id.0)?.is_some() {
+                    known.insert(stored.id);
+                }
             }
-        }
+            Ok::<_, StoreError>(known)
+        })?;
+        unknown.retain(|stored| !known.contains(&stored.id));
+        Ok(unknown)
+    };
+    let removed: HashSet<u64> = store.read(|r| r.removed_bodies())?.into_iter().collect();
+    let (leftovers, strays): (Vec<_>, Vec<_>) =
+        unknown(Place::Spool)?.into_iter().partition(|stored| {
+            // One with another name is being taken in, and will be again.
+            stored.len == 0 || stored.links > 1 || was_cut || removed.contains(&stored.id.0)
+        });
+    for stored in leftovers {
+        content.remove(Place::Spool, stored.id)?;
+    }
+    for stored in unknown(Place::Cache)? {
+        content.remove(Place::Cache, stored.id)?;
+    }
+    for place in [Place::Spool, Place::Cache] {
         // Their numbers may be given out again: to rows of commits that a power cut undid.
-        bodies.content().sync_dir(place)?;
+        content.sync_dir(place)?;
+    }
+    if !removed.is_empty() {
+        let forgotten = store.write(|tx| {
+            removed
+                .iter()
+                .try_for_each(|&id| tx.forget_removed_body(id))
+        });
+        match forgotten {
+            // It can wait: what is remembered too long costs nothing.
+            Err::<(), StoreError>(error) if error.is_disk_full() => {}
+            forgotten => forgotten?,
+        }
+    }
+    if !strays.is_empty() {
+        rescue::set_strays_aside(state_dir, content, &strays)?;
     }
     Ok(())
 }

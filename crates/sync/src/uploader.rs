@@ -19,10 +19,11 @@ pub(crate) use held::is_successor;
 pub use session::source_of;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use onedrivefs_core::{Ino, Timestamp};
-use onedrivefs_store::{Item, JournalRow, Ops};
+use onedrivefs_store::{Item, JournalRow, Ops, StoreError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,9 @@ const OBSTACLE_PAUSE: Duration = Duration::from_millis(500);
 /// not have it read for each of them.
 const PACE: Duration = Duration::from_millis(50);
 
+/// Pause between two looks whether the database can be written.
+const UNWRITABLE_PAUSE: Duration = Duration::from_secs(5);
+
 /// How one piece of work on a row ended.
 pub(crate) enum Step {
     /// Something was sent; look whether more waits.
@@ -67,6 +71,7 @@ impl Engine {
             if net.wait_for(|&net| net == Net::Online).await.is_err() {
                 return;
             }
+            self.wait_writable().await;
             let pause = match self.dispatch(&slots).await {
                 Ok(pause) => pause,
                 Err(error) => {
@@ -79,6 +84,20 @@ impl Engine {
                 () = tokio::time::sleep(pause) => {}
             }
             tokio::time::sleep(PACE).await;
+        }
+    }
+
+    /// Waits until the database can be written again. What is sent must be recorded.
+    async fn wait_writable(&self) {
+        while self.unwritable.load(Ordering::Acquire) {
+            self.evictor.reserve().give_up();
+            match self.store.write(|tx| tx.hurry_journal()) {
+                Ok(()) => self.unwritable.store(false, Ordering::Release),
+                Err::<(), StoreError>(error) => {
+                    tracing::warn!(%error, "Nothing is sent until the local database can be written.");
+                    tokio::time::sleep(UNWRITABLE_PAUSE).await;
+                }
+            }
         }
     }
 

@@ -116,6 +116,7 @@ impl From<io::Error> for VfsError {
             io::ErrorKind::FileTooLarge => Self::TooLarge,
             io::ErrorKind::InvalidInput => Self::InvalidArgument,
             io::ErrorKind::Unsupported => Self::Unsupported,
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             _ => Self::io(error),
         }
     }
@@ -125,6 +126,8 @@ impl From<StoreError> for VfsError {
     fn from(error: StoreError) -> Self {
         if error.is_disk_full() {
             Self::NoSpace
+        } else if error.is_read_only() {
+            Self::ReadOnly
         } else {
             Self::io(error)
         }
@@ -133,10 +136,14 @@ impl From<StoreError> for VfsError {
 
 impl From<ContentError> for VfsError {
     fn from(error: ContentError) -> Self {
-        if error.is_no_space() {
-            Self::NoSpace
-        } else {
-            Self::io(error)
+        match &error {
+            ContentError::NoSpace { .. } => Self::NoSpace,
+            ContentError::Io { source, .. }
+                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
+                Self::ReadOnly
+            }
+            _ => Self::io(error),
         }
     }
 }

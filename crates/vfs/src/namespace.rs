@@ -72,7 +72,11 @@ impl Vfs {
     }
 
     /// Opens a file that was to be created. Its size goes to the kernel with the answer.
-    fn open_existing(&self, ino: Ino, flags: OpenFlags) -> Result<(Attr, Opened), VfsError> {
+    fn open_existing(
+        self: &Arc<Self>,
+        ino: Ino,
+        flags: OpenFlags,
+    ) -> Result<(Attr, Opened), VfsError> {
         let opened = self.open_now(ino, flags)?;
         Ok((self.getattr(ino)?, opened))
     }
@@ -142,12 +146,14 @@ impl Vfs {
     /// # Errors
     /// `NotFound`, `IsDirectory`; errors of the database.
     pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<(), VfsError> {
-        self.remove_entry(parent, name, |_, item| {
-            if item.is_dir() {
-                Err(VfsError::IsDirectory)
-            } else {
-                Ok(())
-            }
+        self.with_reserve(|| {
+            self.remove_entry(parent, name, |_, item| {
+                if item.is_dir() {
+                    Err(VfsError::IsDirectory)
+                } else {
+                    Ok(())
+                }
+            })
         })
     }
 
@@ -156,16 +162,26 @@ impl Vfs {
     /// # Errors
     /// `NotFound`, `NotDirectory`, `NotEmpty`; errors of the database.
     pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<(), VfsError> {
-        self.remove_entry(parent, name, |tx, item| {
-            if !item.is_dir() {
-                return Err(VfsError::NotDirectory);
-            }
-            // What was never listed may hold anything.
-            if !item.children_known || tx.has_children(item.ino)? {
-                return Err(VfsError::NotEmpty);
-            }
-            Ok(())
+        self.with_reserve(|| {
+            self.remove_entry(parent, name, |tx, item| {
+                if !item.is_dir() {
+                    return Err(VfsError::NotDirectory);
+                }
+                // What was never listed may hold anything.
+                if !item.children_known || tx.has_children(item.ino)? {
+                    return Err(VfsError::NotEmpty);
+                }
+                Ok(())
+            })
         })
+    }
+
+    /// Does what makes room, a second time with the space reserved for it if there is none.
+    fn with_reserve(&self, remove: impl Fn() -> Result<(), VfsError>) -> Result<(), VfsError> {
+        match remove() {
+            Err(VfsError::NoSpace) if self.engine.give_up_reserve() => remove(),
+            other => other,
+        }
     }
 
     fn remove_entry(

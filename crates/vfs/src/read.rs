@@ -123,12 +123,15 @@ impl Vfs {
                 return Ok(Vec::new());
             }
             match self.fetch(&readable, offset, end).await {
-                Ok(()) if file.note_used(&readable.body, unannounced) => {
+                Ok(passed) if file.note_used(&readable.body, unannounced) => {
                     handle.note_handed_out(&readable.body);
-                    return read_exactly(&readable.body, offset, end);
+                    return match passed {
+                        Some(data) => Ok(data),
+                        None => read_exactly(&readable.body, offset, end),
+                    };
                 }
                 // The content was replaced meanwhile, and nobody has seen any of it.
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(HydrateError::TrueSize(true_size)) => {
                     self.learn_size(file, true_size)?;
                     size_known = 0;
@@ -149,15 +152,32 @@ impl Vfs {
         Err(VfsError::Stale)
     }
 
-    /// Makes a range present.
-    async fn fetch(&self, readable: &Readable, offset: u64, end: u64) -> Result<(), HydrateError> {
+    /// Makes a range present. Where there is no room for that, returns its bytes instead.
+    async fn fetch(
+        &self,
+        readable: &Readable,
+        offset: u64,
+        end: u64,
+    ) -> Result<Option<Vec<u8>>, HydrateError> {
         let Some(source) = &readable.source else {
             return Err(HydrateError::Gone);
         };
         let hydrator = &self.engine.hydrator;
-        hydrator
-            .ensure(&readable.body, source, offset..end, Demand::Foreground)
-            .await
+        let fetched = if hydrator.has_no_room() && !self.engine.make_room(end - offset) {
+            Err(HydrateError::NoSpace)
+        } else {
+            let demand = Demand::Foreground;
+            hydrator
+                .ensure(&readable.body, source, offset..end, demand)
+                .await
+        };
+        match fetched {
+            Err(HydrateError::NoSpace) => {
+                let passed = hydrator.pass_through(&readable.body, source, offset..end);
+                Ok(Some(passed.await?))
+            }
+            fetched => fetched.map(|()| None),
+        }
     }
 
     /// The body of an open file; `None` for an empty file.
@@ -208,13 +228,19 @@ impl Vfs {
         if item.size == 0 {
             return Ok(());
         }
-        let (row, body) = self.store().write(|tx| {
-            let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
-            let made = self.engine.bodies.create_sparse(tx, &item, Self::now())?;
-            item.body = Some(made.0.id);
-            tx.update_item(&item)?;
-            Ok::<_, VfsError>(made)
-        })?;
+        let make = || {
+            self.store().write(|tx| {
+                let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
+                let made = self.engine.bodies.create_sparse(tx, &item, Self::now())?;
+                item.body = Some(made.0.id);
+                tx.update_item(&item)?;
+                Ok::<_, VfsError>(made)
+            })
+        };
+        let (row, body) = match make() {
+            Err(VfsError::NoSpace) if self.engine.make_room(0) => make()?,
+            made => made?,
+        };
         state.source = source_of(&self.engine.config.drive.id, &row);
         state.body = Some(body);
         Ok(())
@@ -287,8 +313,10 @@ impl Vfs {
                 return Ok(Vec::new());
             };
             let size = readable.body.size();
-            vfs.fetch(&readable, 0, size).await?;
-            let target = read_exactly(&readable.body, 0, size)?;
+            let target = match vfs.fetch(&readable, 0, size).await? {
+                Some(passed) => passed,
+                None => read_exactly(&readable.body, 0, size)?,
+            };
             if target.is_empty() || target.contains(&0) {
                 return Err(VfsError::InvalidArgument);
             }

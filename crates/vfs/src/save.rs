@@ -25,6 +25,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(300);
 /// How often `fsync` begins again because the file was saved anew while the disk worked.
 const FSYNC_TRIES: u32 = 8;
 
+/// Pause before what could not be recorded is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(2);
+
 /// How often a waiting `close` looks, at least.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -149,7 +152,7 @@ impl Vfs {
     }
 
     /// Ends a handle.
-    pub fn release(&self, ino: Ino, fh: u64) {
+    pub fn release(self: &Arc<Self>, ino: Ino, fh: u64) {
         let Some(handle) = self.handles.write().remove(&fh) else {
             return;
         };
@@ -159,7 +162,8 @@ impl Vfs {
             // A shared mapping may have written after the last close.
             if let Err(error) = self.save(&mut file.state.lock(), file) {
                 let path = self.engine.path_of(ino).unwrap_or_default();
-                tracing::error!(path, %error, "What was written after the last close could not be recorded.");
+                tracing::error!(path, %error, "What was written could not be recorded yet.");
+                self.save_later(ino);
             }
             self.engine.writer_closed(ino);
         }
@@ -168,6 +172,44 @@ impl Vfs {
         }
         self.engine.release_hold(ino);
         self.remove_if_unlinked(ino);
+    }
+
+    /// Records what was written as soon as the disk allows: the bytes were acknowledged.
+    fn save_later(self: &Arc<Self>, ino: Ino) {
+        let vfs = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(SAVE_AGAIN).await;
+                let Some(vfs) = vfs.upgrade() else { return };
+                match vfs.save_unsaved(ino) {
+                    Ok(()) => return,
+                    Err(error) => tracing::debug!(%ino, %error, "Still not recorded."),
+                }
+            }
+        });
+    }
+
+    /// Records what was written through a handle that is gone.
+    fn save_unsaved(&self, ino: Ino) -> Result<(), VfsError> {
+        let item = match self.item(ino) {
+            Err(VfsError::NotFound) => return Ok(()),
+            item => item?,
+        };
+        let file = self.acquire(&item);
+        let saved = {
+            let mut state = file.state.lock();
+            let attached = match state.body {
+                Some(_) => Ok(()),
+                None => self.attach_body(&mut state, &file),
+            };
+            attached.and_then(|()| self.save(&mut state, &file))
+        };
+        self.give_back(&file);
+        match saved {
+            // Other content took its place: nothing waits any more.
+            Err(VfsError::Stale) => Ok(()),
+            saved => saved,
+        }
     }
 
     /// Forgets an inode that has no name, no handle and nothing to be sent.

@@ -325,7 +325,7 @@ impl Vfs {
 
     /// Opens a file, unless the kernel is being told of new content of it.
     fn open_if_announced(
-        &self,
+        self: &Arc<Self>,
         ino: Ino,
         edition: Option<Edition>,
         flags: OpenFlags,
@@ -348,7 +348,11 @@ impl Vfs {
     }
 
     /// Opens a file whose size goes to the kernel with the answer.
-    pub(crate) fn open_now(&self, ino: Ino, flags: OpenFlags) -> Result<Opened, VfsError> {
+    pub(crate) fn open_now(
+        self: &Arc<Self>,
+        ino: Ino,
+        flags: OpenFlags,
+    ) -> Result<Opened, VfsError> {
         loop {
             let file = self.acquire(&*self.openable(ino, flags)?);
             let keep_cache = self.pin(&file).unwrap_or(false);
@@ -406,7 +410,7 @@ impl Vfs {
 
     /// Makes a handle of a file that was acquired for it.
     fn open_acquired(
-        &self,
+        self: &Arc<Self>,
         file: Arc<OpenFile>,
         flags: OpenFlags,
         keep_cache: bool,

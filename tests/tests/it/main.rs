@@ -4,6 +4,8 @@
 mod basics;
 mod brake;
 mod crash;
+mod damaged;
+mod disk;
 mod economy;
 mod ending;
 mod files;

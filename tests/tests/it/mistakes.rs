@@ -1,10 +1,11 @@
 //! Whatever is wrong is said in a sentence with the next step, and costs nothing that was saved.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use onedrivefs_sim::{ClientSpec, DeviceOutcome, Reach};
+use onedrivefs_tests::disk::SmallDisk;
 use onedrivefs_tests::{Home, Need, Ran, Service, Who, needs, process, tree, wait};
 
 use crate::files;
@@ -213,35 +214,6 @@ fn an_expired_sign_in_keeps_what_is_written_until_the_next_one() {
     mount.unmount();
 }
 
-/// A small disk of its own in place of a directory.
-struct SmallDisk {
-    path: PathBuf,
-}
-
-impl SmallDisk {
-    fn at(path: PathBuf, mib: u32) -> Self {
-        let options = format!("size={mib}m,mode=700");
-        Self::mount(&["-t", "tmpfs", "-o", &options, "none", utf8(&path)]);
-        Self { path }
-    }
-
-    fn mount(arguments: &[&str]) {
-        let mut command = Command::new("mount");
-        command.args(arguments);
-        process::run(command, wait::secs(10)).ok();
-    }
-
-    fn make_read_only(&self) {
-        Self::mount(&["-o", "remount,ro", utf8(&self.path)]);
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.path).status());
-    }
-}
-
 #[test]
 fn a_full_disk_is_told_at_once_and_loses_nothing() {
     if !needs::met(&[Need::Fuse, Need::Namespaces]) {
@@ -268,22 +240,15 @@ fn a_full_disk_is_told_at_once_and_loses_nothing() {
     mount.unmount();
     // Full before the start: what is there can still be read, and nothing is accepted that cannot
     // be kept.
-    fill(&disk.path.join("ballast"));
+    let _ballast = disk.fill();
     let mount = home.mount();
     assert_eq!(home.sh(r#"cat "$M/first""#), "first");
     let error = fs::write(mount.at("third"), vec![1; 100_000]).expect_err("full");
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
     mount.unmount();
     fs::remove_dir_all(home.account_state()).expect("removed");
-    fill(&disk.path.join("ballast 2"));
+    let _more = disk.fill();
     home.run(LOGIN).explained(1, "space");
-}
-
-/// Writes a file until nothing more fits on the disk.
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut file = fs::File::create(path).expect("ballast");
-    while file.write_all(&[0; 512]).is_ok() {}
 }
 
 #[test]

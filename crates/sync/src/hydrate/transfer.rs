@@ -60,8 +60,12 @@ pub(super) async fn run(
         return;
     };
     flight.set_started(id);
+    inner.make_room(&flight, id).await;
     if let Err(error) = fetch_all(&inner, &flight, &source, id).await {
         tracing::debug!(body = %flight.body().id(), %error, "A transfer failed.");
+        if matches!(error, HydrateError::NoSpace) {
+            inner.note_full();
+        }
         flight.fail_segment(id, error);
     } else if source.hash.is_some() {
         inner.hash_ahead(&flight);
@@ -142,6 +146,63 @@ async fn fetch_all(
         }
     }
     Ok(())
+}
+
+/// Fetches a range that is not kept.
+pub(super) async fn pass(
+    inner: &Arc<Inner>,
+    source: &Arc<Source>,
+    range: ByteRange,
+) -> Result<BytesMut, HydrateError> {
+    let Ok(_permit) = inner.foreground.acquire().await else {
+        return Err(HydrateError::ShuttingDown);
+    };
+    let limit = inner.config.first_byte_deadline;
+    let mut patience = Patience::new(limit);
+    let mut data = BytesMut::new();
+    loop {
+        let had = data.len();
+        let left = range.start + had as u64..range.end;
+        if left.is_empty() {
+            return Ok(data);
+        }
+        let attempt = pass_attempt(inner, source, left, limit / 2, &mut data).await;
+        if data.len() > had {
+            patience = Patience::new(limit);
+        }
+        if let Err(trouble) = attempt {
+            tokio::time::sleep(patience.judge(trouble)?).await;
+        }
+    }
+}
+
+/// Asks once for a range that is not kept.
+async fn pass_attempt(
+    inner: &Arc<Inner>,
+    source: &Arc<Source>,
+    range: ByteRange,
+    silence: Duration,
+    data: &mut BytesMut,
+) -> Result<(), Trouble> {
+    let link = inner.urls.link(&inner.graph, &inner.config, source);
+    let link = within(silence, link).await?;
+    let mut left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let (mut content, _link) = open(inner, source, link, &range, silence).await?;
+    let mut came = false;
+    while left > 0 {
+        let next = async { content.chunk().await.map_err(trouble) };
+        let Some(mut chunk) = within(silence, next).await? else {
+            break;
+        };
+        chunk.truncate(left);
+        left -= chunk.len();
+        came |= !chunk.is_empty();
+        data.extend_from_slice(&chunk);
+    }
+    if came {
+        return Ok(());
+    }
+    Err(inner.judge_size(source, None).await)
 }
 
 /// Waits for a step of an attempt, for so long.
@@ -292,6 +353,28 @@ impl Inner {
             Some(total) if total != source.size => HydrateError::TrueSize(total).into(),
             // The service ends early without saying where.
             _ => HydrateError::Changed.into(),
+        }
+    }
+
+    /// Has room made for what a segment will bring. If there is none, that shows when it comes.
+    async fn make_room(&self, flight: &Arc<Flight>, id: u64) {
+        let Some(range) = flight.remaining(id) else {
+            return;
+        };
+        let sink = Arc::clone(&self.sink);
+        let make = move || sink.make_room(range.end - range.start);
+        // Only the shutdown of the runtime ends it early.
+        let _room = self.handle.spawn_blocking(make).await;
+    }
+
+    /// Notes that there was no room for what came.
+    fn note_full(&self) {
+        let before = self.full_at.lock().replace(Instant::now());
+        if before.is_none_or(|at| at.elapsed() > super::FULL_FOR) {
+            tracing::warn!(
+                "The disk of the content cache is full. What is read is fetched again each time; \
+                 make room there."
+            );
         }
     }
 

@@ -376,8 +376,15 @@ impl Engine {
             return Ok(settled);
         }
         if let Some(body) = self.bodies.open(&row).unwrap_or_default() {
-            self.bodies.content().demote(&body)?;
-            row.place = Place::Cache;
+            match self.bodies.content().demote(&body) {
+                Ok(()) => row.place = Place::Cache,
+                Err(error) if error.is_no_space() => {
+                    // It leaves the spool when nobody uses it any more.
+                    tracing::debug!(body = row.id, %error, "A sent body stays in the spool for now.");
+                    self.evictor.wake();
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         if let Some(remote) = &now.remote {
             row.base_item = Some(remote.id.clone());

@@ -1,6 +1,7 @@
 //! What happens with a row whose sending failed: when it is tried again, or that it is parked.
 
 use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use onedrivefs_core::{Ino, Timestamp};
@@ -16,6 +17,9 @@ use crate::net_state::{Net, backoff};
 
 /// Pause before a locked file is tried again: people keep documents open for minutes.
 const LOCKED_PAUSE: Duration = Duration::from_secs(30);
+
+/// Pause after there was no room on this machine.
+const DISK_PAUSE: Duration = Duration::from_secs(3);
 
 /// How the reason begins of changes that were parked because the drive is full. They are tried
 /// again by themselves when there is room.
@@ -71,6 +75,11 @@ impl Engine {
             EngineError::Graph(error) => self.fate(error),
             EngineError::Hydrate(HydrateError::Offline) => Fate::Later(Duration::from_secs(1)),
             EngineError::Hydrate(error) if is_lasting(error) => Fate::Doubtful(REFUSALS_MAX),
+            error if error.is_local_disk() => {
+                self.evictor.reserve().give_up();
+                self.evictor.wake();
+                Fate::Later(DISK_PAUSE)
+            }
             EngineError::NameHeld(_) => Fate::Doubtful(HELD_MAX),
             EngineError::Altered => Fate::Doubtful(ALTERED_MAX),
             EngineError::Body { source, .. } if source.kind() == ErrorKind::NotFound => {
@@ -113,7 +122,11 @@ impl Engine {
                 self.tell(Event::Parked { path, reason });
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(path, %error, "A failure could not be noted."),
+            Err(error) => {
+                tracing::error!(path, %error, "A failure could not be noted.");
+                // Without a note it would be tried again at once, and for nothing.
+                self.unwritable.store(true, Ordering::Release);
+            }
         }
     }
 
