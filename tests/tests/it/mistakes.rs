@@ -222,7 +222,7 @@ fn a_full_disk_is_told_at_once_and_loses_nothing() {
     let service = Service::start();
     let drive = service.default_drive();
     let home = Home::new(&service);
-    let disk = SmallDisk::at(home.path("state"), 24);
+    let disk = SmallDisk::at(home.path("state"), 40);
     home.log_in();
     let mount = home.mount();
     fs::write(mount.at("first"), "first").expect("written");

@@ -71,7 +71,14 @@ impl Engine {
             let name = name::encode(&sent.name);
             let drive = &self.config.drive.id;
             let asked = Instant::now();
-            let Some(mut there) = self.graph.child_by_name(drive, &folder, &name).await? else {
+            let found = self.graph.child_by_name(drive, &folder, &name).await?;
+            tracing::debug!(
+                ino = %item.ino,
+                name = sent.name,
+                found = found.is_some(),
+                "Looked for what an unanswered request had made."
+            );
+            let Some(mut there) = found else {
                 continue;
             };
             there.parent = Some(folder);
