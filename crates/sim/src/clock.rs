@@ -36,6 +36,12 @@ pub(crate) fn iso(ms: i64) -> String {
         .to_string()
 }
 
+/// Formats milliseconds since the epoch for the `Date` header.
+pub(crate) fn http_date(ms: i64) -> String {
+    let at = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
+    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
 /// Parses an ISO 8601 instant to milliseconds since the epoch.
 pub(crate) fn parse_iso(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>()
@@ -53,5 +59,6 @@ mod tests {
         assert_eq!(iso(1_500), "1970-01-01T00:00:01.5Z");
         assert_eq!(parse_iso("1970-01-01T00:00:01.047Z"), Some(1_047));
         assert_eq!(parse_iso("yesterday"), None);
+        assert_eq!(http_date(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }

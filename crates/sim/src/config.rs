@@ -312,6 +312,14 @@ pub struct Knobs {
     pub socket_ttl_s: i64,
     /// Ping interval of a push channel.
     pub socket_ping_ms: u64,
+    /// Announced wait for a pong; a client that sends nothing for an interval and this is cut off.
+    pub socket_pong_ms: u64,
+    /// Push channels stay open and say nothing: no ping, no event, no answer.
+    pub socket_silent: bool,
+    /// Every push channel is cut after so long.
+    pub socket_life_ms: Option<u64>,
+    /// Events come in the main namespace.
+    pub socket_main_namespace: bool,
 }
 
 impl Default for Knobs {
@@ -363,6 +371,10 @@ impl Default for Knobs {
             bandwidth: 0,
             socket_ttl_s: 3_600,
             socket_ping_ms: 25_000,
+            socket_pong_ms: 60_000,
+            socket_silent: false,
+            socket_life_ms: None,
+            socket_main_namespace: false,
         }
     }
 }

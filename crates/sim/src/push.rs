@@ -16,12 +16,14 @@ use crate::clock::iso;
 use crate::drive::Drive;
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::identity::Caller;
+use crate::net::Reach;
 use crate::request::Query;
 use crate::target::Target;
 use crate::world::World;
 
-/// Announced wait for a pong.
-const PING_TIMEOUT_MS: u64 = 60_000;
+/// Pause between two looks whether a channel may speak again.
+const SILENCE_LOOK: Duration = Duration::from_millis(10);
+
 /// The namespace that events arrive in.
 const NAMESPACE: &str = "/notifications";
 
@@ -38,11 +40,10 @@ pub(crate) fn subscribe(
     target.require()?;
     let expires = world.now() + world.knobs.read().socket_ttl_s * 1000;
     let id = uuid::Uuid::new_v4().to_string();
-    let drive =
-        percent_encoding::utf8_percent_encode(&target.drive.spec.id, crate::item_json::STRICT);
     let url = format!(
-        "{}/push/callback?token={id}&drive={drive}&expires={expires}&applicationId=sim",
-        world.urls().content
+        "{}/push/callback?token={}&applicationId=sim",
+        world.urls().content,
+        world.push_token(&target.drive.spec.id, expires),
     );
     let body = json!({"id": id, "notificationUrl": url, "expirationDateTime": iso(expires)});
     Ok(json_response(200, &body))
@@ -54,18 +55,17 @@ pub(crate) async fn connect(
     mut parts: Parts,
     query: &Query,
 ) -> ApiResult<Response<Body>> {
-    let refused = || ApiError::new(401, "unauthenticated", "The channel token is not valid.");
-    let drive = query
-        .get("drive")
-        .and_then(|id| world.drive(id))
-        .ok_or_else(refused)?;
-    let expires: i64 = query
-        .get("expires")
-        .and_then(|e| e.parse().ok())
-        .ok_or_else(refused)?;
-    if expires < world.now() || query.get("token").is_none() {
-        return Err(refused());
+    if query.get("EIO") != Some("4") {
+        return Err(ApiError::bad_request("Unsupported protocol version"));
     }
+    if query.get("transport") != Some("websocket") {
+        return Err(ApiError::bad_request("Transport unknown"));
+    }
+    let grant = query.get("token").and_then(|token| world.push_grant(token));
+    let granted = grant.and_then(|(drive, expires)| Some((world.drive(&drive)?, expires)));
+    let (drive, expires) = granted
+        .filter(|(_, expires)| *expires >= world.now())
+        .ok_or_else(|| ApiError::new(401, "unauthenticated", "The channel token is not valid."))?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
     let upgrade =
         upgrade.map_err(|_| ApiError::bad_request("A WebSocket upgrade was expected."))?;
@@ -76,12 +76,40 @@ pub(crate) async fn connect(
 }
 
 async fn serve(world: Arc<World>, drive: Arc<Drive>, mut socket: WebSocket, expires: i64) {
-    let interval = world.knobs.read().socket_ping_ms;
+    let lost = lost(&world);
+    let life = world.knobs.read().socket_life_ms;
+    let life = life.map_or(Duration::MAX, Duration::from_millis);
+    tokio::select! {
+        () = talk(&world, &drive, &mut socket, expires) => {}
+        () = lost => {}
+        () = tokio::time::sleep(life) => {}
+    }
+}
+
+/// Waits until the connection is cut: by a script, or with the network. In a black hole it falls
+/// silent instead, and is cut by what follows.
+async fn lost(world: &World) {
+    let mut closed = world.sockets.subscribe();
+    let mut net = world.net.subscribe();
+    tokio::select! {
+        _ = closed.changed() => {}
+        _ = net.changed() => {
+            let _ = net.wait_for(|state| state.reach != Reach::BlackHole).await;
+        }
+    }
+}
+
+/// Speaks with a client until either side has had enough.
+async fn talk(world: &World, drive: &Drive, socket: &mut WebSocket, expires: i64) {
+    let (interval, timeout) = {
+        let knobs = world.knobs.read();
+        (knobs.socket_ping_ms.max(1), knobs.socket_pong_ms)
+    };
     let open = json!({
         "sid": uuid::Uuid::new_v4().simple().to_string(),
         "upgrades": [],
         "pingInterval": interval,
-        "pingTimeout": PING_TIMEOUT_MS,
+        "pingTimeout": timeout,
         "maxPayload": 1_000_000,
     });
     if socket
@@ -91,35 +119,39 @@ async fn serve(world: Arc<World>, drive: Arc<Drive>, mut socket: WebSocket, expi
     {
         return;
     }
-    let mut closed = world.sockets.subscribe();
-    let mut net = world.net.subscribe();
     let mut changes = drive.changed.subscribe();
-    let mut ping = tokio::time::interval(Duration::from_millis(interval.max(1)));
+    let mut ping = tokio::time::interval(Duration::from_millis(interval));
     ping.tick().await;
+    let mut heard = tokio::time::Instant::now();
+    let patience = Duration::from_millis(interval.saturating_add(timeout));
     let mut joined = false;
     loop {
         let frame = tokio::select! {
-            received = socket.recv() => match received {
-                Some(Ok(Message::Text(text))) => reply(text.as_str(), &mut joined),
-                Some(Ok(_)) => None,
-                Some(Err(_)) | None => return,
-            },
-            _ = ping.tick() => {
-                if expires < world.now() {
-                    let _ = socket.send(Message::text("41")).await;
-                    return;
+            received = socket.recv() => {
+                heard = tokio::time::Instant::now();
+                match received {
+                    Some(Ok(Message::Text(text))) => reply(text.as_str(), &mut joined),
+                    Some(Ok(_)) => None,
+                    Some(Err(_)) | None => return,
                 }
-                Some("2".to_owned())
             }
+            _ = ping.tick() => Some("2".to_owned()),
             changed = changes.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                joined.then(|| event(&drive))
+                joined.then(|| event(drive, world.knobs.read().socket_main_namespace))
             }
-            _ = closed.changed() => return,
-            _ = net.changed() => return,
+            // A client that answers no ping is gone.
+            () = tokio::time::sleep_until(heard + patience) => return,
         };
+        while world.is_silent() {
+            tokio::time::sleep(SILENCE_LOOK).await;
+        }
+        if expires < world.now() {
+            let _ = socket.send(Message::text("41")).await;
+            return;
+        }
         if let Some(frame) = frame
             && socket.send(Message::text(frame)).await.is_err()
         {
@@ -143,12 +175,15 @@ fn reply(frame: &str, joined: &mut bool) -> Option<String> {
     Some(format!("44{rest},{error}"))
 }
 
-fn event(drive: &Drive) -> String {
+fn event(drive: &Drive, main_namespace: bool) -> String {
     let payload = json!({
         "subscriptionId": uuid::Uuid::new_v4().to_string(),
         "resource": format!("/drives/{}/root", drive.spec.id),
         "changeType": "updated",
     });
     let event = json!(["notification", payload.to_string()]);
+    if main_namespace {
+        return format!("42{event}");
+    }
     format!("42{NAMESPACE},{event}")
 }

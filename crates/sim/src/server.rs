@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::clock::http_date;
 use crate::error::{ApiError, ApiResult, empty, html, json_response, raw};
 use crate::faults::{BodyForm, FaultAction};
 use crate::net::{Paced, Reach};
@@ -232,7 +233,7 @@ fn classify(host: Host, method: &Method, path: &str) -> Call {
                 call(op, CallKind::Session)
             }
             "/download.aspx" => call("download", CallKind::Download),
-            "/push/callback" | "/socket.io/" | "/socket.io" => call("socket", CallKind::Socket),
+            "/socket.io/" => call("socket", CallKind::Socket),
             _ if path.starts_with("/web/") => call("page", CallKind::Page),
             _ => match path.strip_prefix("/monitor/") {
                 Some(id) => call("monitor", CallKind::Monitor(id.to_owned())),
@@ -413,6 +414,9 @@ fn finish(
         return response;
     }
     let (mut parts, body) = response.into_parts();
+    if let Ok(date) = http_date(world.now()).parse() {
+        parts.headers.insert(header::DATE, date);
+    }
     if let FaultAction::Header { name, value } = fate
         && let Ok(name) = name.parse::<header::HeaderName>()
     {

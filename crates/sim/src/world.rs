@@ -17,7 +17,7 @@ use crate::drive::{Drive, Idx, Tree};
 use crate::faults::{FaultAction, FaultPlan};
 use crate::identity::Identity;
 use crate::ids;
-use crate::net::NetState;
+use crate::net::{NetState, Reach};
 use crate::request_log::RequestLog;
 use crate::throttle::Bucket;
 use crate::uploads::Sessions;
@@ -194,6 +194,27 @@ impl World {
             idx: Idx::try_from(idx).map_err(|_| 404u16)?,
             version: u32::try_from(version).unwrap_or(0),
         })
+    }
+
+    /// The credential of a push channel.
+    pub(crate) fn push_token(&self, drive: &str, expires: i64) -> String {
+        let text = format!("{expires};{drive}");
+        let seal = self.seal(&text);
+        URL_SAFE_NO_PAD.encode(format!("{seal:016x};{text}"))
+    }
+
+    /// The drive that such a credential is for, and when it ends.
+    pub(crate) fn push_grant(&self, token: &str) -> Option<(String, i64)> {
+        let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+        let (seal, text) = plain.split_once(';')?;
+        let (expires, drive) = text.split_once(';')?;
+        let genuine = format!("{:016x}", self.seal(text)) == seal;
+        genuine.then_some((drive.to_owned(), expires.parse().ok()?))
+    }
+
+    /// Whether push channels say nothing.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.knobs.read().socket_silent || self.net.borrow().reach == Reach::BlackHole
     }
 
     fn seal(&self, text: &str) -> u64 {
