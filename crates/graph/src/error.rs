@@ -277,6 +277,14 @@ pub enum GraphError {
         /// Where the link leads.
         host: String,
     },
+    /// The push channel ended, or is none.
+    #[error("the push channel of {host} {how}")]
+    Channel {
+        /// The host asked.
+        host: String,
+        /// What became of it.
+        how: String,
+    },
     /// A local file could not be used.
     #[error("{what}")]
     Io {
@@ -305,6 +313,7 @@ impl GraphError {
                 ..
             }
             | Self::Truncated { .. }
+            | Self::Channel { .. }
             | Self::Malformed { .. } => Disposition::Retry,
             Self::Transport { .. } | Self::Stalled { .. } => Disposition::Offline,
             Self::Service { service, kind, .. } => classify(service, *kind),

@@ -15,6 +15,7 @@ mod config;
 mod download;
 mod drives;
 mod error;
+mod frames;
 mod http_client;
 mod items;
 mod lenient;
@@ -22,6 +23,7 @@ mod manage;
 mod models;
 mod mutate;
 mod probe;
+mod push;
 mod route;
 mod send;
 mod throttle;
@@ -34,7 +36,8 @@ pub use download::{DownloadSource, RangeBody};
 pub use error::{Disposition, GraphError, RequestKind, ResyncKind, ServiceError, TransportKind};
 pub use models::{
     Conditions, CopyMonitor, CopyStatus, DeltaFrom, DeltaNext, DeltaPage, DriveInfo,
-    FragmentOutcome, ItemPage, ItemPatch, LinkKind, LinkScope, Me, OnConflict, PushEndpoint,
-    SharingLink, SiteInfo, UploadProps, UploadSession, UploadStatus, UploadTarget, Version,
+    FragmentOutcome, ItemPage, ItemPatch, LinkKind, LinkScope, Me, OnConflict, SharingLink,
+    SiteInfo, UploadProps, UploadSession, UploadStatus, UploadTarget, Version,
 };
 pub use probe::{Probe, probe};
+pub use push::{PushChannel, PushEndpoint};

@@ -1,4 +1,4 @@
-//! What people do with items beyond the file system: search, links, versions; and push.
+//! What people do with items beyond the file system: search, links, versions.
 
 use http::Method;
 use onedrivefs_core::{DriveId, ItemId, RemoteItem, SecretString, Timestamp};
@@ -10,7 +10,7 @@ use crate::config::Endpoints;
 use crate::download::DownloadSource;
 use crate::error::GraphError;
 use crate::lenient;
-use crate::models::{LinkKind, LinkScope, PushEndpoint, SharingLink, Version};
+use crate::models::{LinkKind, LinkScope, SharingLink, Version};
 use crate::route;
 use crate::send::Call;
 use crate::wire::{WireIdentitySet, WireItem};
@@ -47,16 +47,6 @@ struct WireVersion {
     last_modified_date_time: Option<String>,
     #[serde(deserialize_with = "lenient::field")]
     last_modified_by: Option<WireIdentitySet>,
-}
-
-/// Where a socket tells about changes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct WirePush {
-    #[serde(deserialize_with = "lenient::text")]
-    notification_url: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    expiration_date_time: Option<String>,
 }
 
 impl GraphClient {
@@ -199,26 +189,5 @@ impl GraphClient {
         let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(link);
         let path = format!("/shares/u!{encoded}/driveItem");
         self.item_at(&path, "/shares/{share}/driveItem").await
-    }
-
-    /// Asks for a socket that tells about changes of a drive. Only for people, not applications.
-    ///
-    /// # Errors
-    /// As every request; unsupported or permanent where there is no push.
-    pub async fn push_endpoint(&self, drive: &DriveId) -> Result<PushEndpoint, GraphError> {
-        let drive = Endpoints::drive_path(drive)?;
-        let path = format!("{drive}/root/subscriptions/socketIo");
-        let route = "/drives/{drive}/root/subscriptions/socketIo";
-        let answer = self.get(&path, route).await?;
-        let push: WirePush = answer.json()?;
-        let url = push.notification_url.filter(|url| !url.is_empty());
-        let url = url.ok_or_else(|| answer.malformed("a subscription without address"))?;
-        self.endpoints.check_content_url(&url)?;
-        Ok(PushEndpoint {
-            url: SecretString::from(url),
-            expires: push
-                .expiration_date_time
-                .and_then(|time| Timestamp::parse(&time)),
-        })
     }
 }

@@ -279,12 +279,3 @@ pub struct Version {
     /// Who made it.
     pub author: Option<String>,
 }
-
-/// Where a socket tells that something in a drive changed.
-#[derive(Clone, Debug)]
-pub struct PushEndpoint {
-    /// The address with its credential in the query: treat it like a password.
-    pub url: SecretString,
-    /// When it ends, where told.
-    pub expires: Option<Timestamp>,
-}

@@ -49,7 +49,7 @@ pub async fn probe(url: &Url, options: &HttpOptions) -> Result<Probe, GraphError
 }
 
 /// Parses the `Date` header (RFC 9110, section 5.6.7).
-fn parse_http_date(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_http_date(text: &str) -> Option<Timestamp> {
     let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
     let nanos = i64::try_from(date.as_nanosecond()).ok()?;
     Some(Timestamp::from_nanos(nanos))

@@ -6,6 +6,7 @@ mod auth;
 mod browser;
 mod items;
 mod odd;
+mod push;
 mod secrets;
 mod support;
 mod throttle;

@@ -87,6 +87,25 @@ async fn failing_transfers(bench: &Bench, item: &RemoteItem) -> (String, [Secret
     (shown, [source.url, session.url])
 }
 
+/// Opens, loses and is refused a channel for announcements; returns all that this shows. Its address
+/// is recognised by the word for its credential.
+async fn failing_push(bench: &Bench) -> String {
+    bench.sim.faults().clear();
+    let endpoint = bench.graph.push_endpoint(&bench.drive).await.unwrap();
+    let mut channel = bench.graph.push_channel(&endpoint).await.unwrap();
+    let mut shown = format!("{endpoint:?} {channel:?}");
+    bench.sim.close_sockets();
+    let lost = channel.event().await.unwrap_err();
+    shown.push_str(&format!("{lost} {lost:?}"));
+    for fault in [FaultAction::DropBefore, FaultAction::status(401)] {
+        bench.sim.faults().clear();
+        bench.sim.faults().add(FaultRule::on("socket", fault));
+        let error = bench.graph.push_channel(&endpoint).await.unwrap_err();
+        shown.push_str(&format!("{error} {error:?}"));
+    }
+    shown
+}
+
 #[tokio::test]
 async fn logs_and_errors_hold_no_token_and_no_address_with_one() {
     let captured = Captured::default();
@@ -102,7 +121,7 @@ async fn logs_and_errors_hold_no_token_and_no_address_with_one() {
     let store = TokenStore::memory();
     let sim = Simulator::start(SimConfig::default()).await.unwrap();
     let tokens = stored_token(&sim, &store);
-    let mut secrets = Vec::new();
+    let mut secrets = vec!["?token=".to_owned(), "&token=".to_owned()];
     let mut note = |token: &onedrivefs_graph::auth::TokenSet| {
         secrets.push(token.access_token.expose_secret().to_owned());
         secrets.extend(
@@ -120,6 +139,7 @@ async fn logs_and_errors_hold_no_token_and_no_address_with_one() {
     note(&store.load().unwrap().unwrap());
 
     let (mut shown, urls) = failing_transfers(&bench, &item).await;
+    shown.push_str(&failing_push(&bench).await);
     bench.sim.revoke_refresh_tokens();
     bench.sim.expire_tokens();
     let error = bench.graph.item(&bench.drive, &item.id).await.unwrap_err();
