@@ -13,7 +13,7 @@ use onedrivefs_graph::{DeltaFrom, DeltaNext, Disposition, GraphError};
 use onedrivefs_store::{Item, Reader, StoreError};
 
 use crate::apply::{Applied, Applier, decoded_name, needs_hash};
-use crate::engine::{Engine, META_DELTA_LINK, META_EPOCH};
+use crate::engine::{Engine, META_DELTA_LINK, META_EPOCH, Outcome};
 use crate::error::EngineError;
 
 /// Items applied per transaction. At about 10 µs each, programs wait for at most a few ms.
@@ -200,6 +200,7 @@ impl Engine {
             }
             Ok::<_, EngineError>((chunk, self.outcome(applier)))
         })?;
+        self.note_news(&outcome);
         self.after_apply(outcome);
         Ok(chunk)
     }
@@ -221,6 +222,12 @@ impl Engine {
         if !whole || item.deleted {
             self.recent.note_applied(&item.id);
         }
+    }
+
+    /// Counts what a round brought that was not known here.
+    fn note_news(&self, outcome: &Outcome) {
+        let news = outcome.changes.len() as u64;
+        self.news.fetch_add(news, Ordering::Relaxed);
     }
 
     /// Applies tombstones and what an enumeration showed to be gone, and sets the delta link.
@@ -262,6 +269,7 @@ impl Engine {
             Ok::<_, EngineError>(self.outcome(applier))
         })?;
         self.enumerating.store(false, Ordering::Relaxed);
+        self.note_news(&outcome);
         self.after_apply(outcome);
         if whole {
             tracing::info!("The whole drive is known now.");

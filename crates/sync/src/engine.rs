@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::{Duration, Instant};
 
 use onedrivefs_content::{Body, Content};
@@ -30,6 +30,7 @@ use crate::evict::Evictor;
 use crate::hydrate::{HydrateConfig, Hydrator};
 use crate::net_state::{Net, NetState};
 use crate::presence::PresenceToStore;
+use crate::push::Push;
 use crate::recent::Recent;
 use crate::rescue::Rescue;
 use crate::reserve::Reserve;
@@ -98,6 +99,10 @@ pub struct Engine {
     /// Serialises rounds of changes and listings; held across requests, never by a kernel thread.
     pub(crate) rounds: tokio::sync::Mutex<()>,
     pub(crate) last_delta: AtomicI64,
+    /// Changes that rounds brought and the kernel was told of.
+    pub(crate) news: AtomicU64,
+    /// The channel on which changes of others are announced.
+    pub(crate) push: Push,
     pub(crate) enumerating: AtomicBool,
     /// Whether the drive has no change feed.
     pub(crate) walks: AtomicBool,
@@ -194,6 +199,8 @@ impl Engine {
             progress: Notify::new(),
             rounds: tokio::sync::Mutex::default(),
             last_delta: AtomicI64::new(last_delta),
+            news: AtomicU64::new(0),
+            push: Push::default(),
             enumerating: AtomicBool::new(false),
             walks: AtomicBool::new(false),
             listings: Mutex::default(),
@@ -219,6 +226,8 @@ impl Engine {
         self.spawn(async move { engine.run_uploader().await });
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_freshness().await });
+        let engine = Arc::clone(self);
+        self.spawn(async move { engine.run_push().await });
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_eviction().await });
         let engine = Arc::clone(self);

@@ -1,5 +1,6 @@
-//! When to look for changes of others: after a wake-up, at every poll interval, and with growing
-//! pauses while the service does not answer.
+//! When to look for changes of others: when the service announces some, after a wake-up, at every
+//! poll interval while nothing is announced, and with growing pauses while the service does not
+//! answer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,53 +8,139 @@ use std::time::Duration;
 
 use onedrivefs_core::Timestamp;
 use onedrivefs_graph::Disposition;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::engine::{Engine, META_LAST_DELTA};
 use crate::error::EngineError;
 use crate::net_state::{Net, backoff};
+use crate::push::Announced;
 use crate::walk::WALK_EVERY;
 
-/// How often the quota is asked for, in polls.
+/// How often the quota is asked for, in poll intervals.
 const QUOTA_EVERY: u32 = 20;
 
 /// Longest pause between two tries while the service does not answer.
 const OFFLINE_PAUSE_MAX: Duration = Duration::from_secs(15);
 
+/// Pause between two looks while changes are announced. It bounds the damage of an announcement
+/// that got lost, and keeps the delta link from growing old.
+const SAFETY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// How long an announcement rests: what is made together is announced one by one.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Shortest pause between two looks for announced changes.
+const SPACING_MIN: Duration = Duration::from_secs(1);
+
+/// The same while the looks bring nothing new: what this machine sends is announced to it, too.
+const SPACING_MAX: Duration = Duration::from_secs(5);
+
+/// What leads from one look to the next.
+struct Rhythm {
+    channel: watch::Receiver<Announced>,
+    /// Reasons that the last look took care of.
+    seen: u64,
+    /// When the last look ended.
+    ended: Instant,
+    /// Shortest pause until the next announced one.
+    spacing: Duration,
+    /// Failures since the last success.
+    failures: u32,
+    /// When the quota was asked for, and the announcements until then.
+    quota: Option<(Instant, u64)>,
+}
+
+impl Rhythm {
+    /// A look begins: what was announced until now is found by it. Tells whether anything was.
+    fn begin(&mut self) -> bool {
+        let reasons = self.channel.borrow_and_update().reasons;
+        std::mem::replace(&mut self.seen, reasons) != reasons
+    }
+
+    /// A look that was announced brought something new, or did not.
+    fn learn(&mut self, news: bool) {
+        self.spacing = if news {
+            SPACING_MIN
+        } else {
+            (self.spacing * 2).min(SPACING_MAX)
+        };
+    }
+}
+
 impl Engine {
     /// Looks for changes of others for as long as the engine runs.
     pub(crate) async fn run_freshness(self: Arc<Self>) {
-        let mut failures = 0;
-        let mut polls: u32 = 0;
+        let mut rhythm = Rhythm {
+            channel: self.push.watch(),
+            seen: 0,
+            ended: Instant::now(),
+            spacing: SPACING_MIN,
+            failures: 0,
+            quota: None,
+        };
         loop {
+            let announced = rhythm.begin();
+            let known = self.news.load(Ordering::Relaxed);
             let outcome = self.refresh().await;
-            let pause = match &outcome {
+            rhythm.ended = Instant::now();
+            match outcome {
                 Ok(()) => {
-                    failures = 0;
-                    if polls.is_multiple_of(QUOTA_EVERY) || self.has_parked() {
-                        self.refresh_quota().await;
+                    rhythm.failures = 0;
+                    if announced {
+                        rhythm.learn(self.news.load(Ordering::Relaxed) != known);
                     }
-                    polls += 1;
-                    self.poll_pause()
+                    self.refresh_old_quota(&mut rhythm).await;
+                    self.await_reason(&mut rhythm).await;
                 }
                 Err(error) => {
-                    failures += 1;
+                    rhythm.failures += 1;
+                    let failures = rhythm.failures;
                     tracing::debug!(%error, failures, "Looking for changes failed.");
-                    self.pause_after(error, failures)
+                    let pause = self.pause_after(&error, failures);
+                    tokio::select! {
+                        () = self.wake_freshness.notified() => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
                 }
-            };
-            tokio::select! {
-                () = self.wake_freshness.notified() => {}
-                () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    /// Pause until the next look when nothing wakes it.
-    fn poll_pause(&self) -> Duration {
-        if self.walks.load(Ordering::Relaxed) {
-            self.config.poll_interval.max(WALK_EVERY)
+    /// Waits until there is a reason to look again.
+    async fn await_reason(&self, rhythm: &mut Rhythm) {
+        let mut noticed = None;
+        loop {
+            let state = *rhythm.channel.borrow_and_update();
+            let mut due = rhythm.ended + self.pause(state.open);
+            if state.reasons != rhythm.seen {
+                let noticed = *noticed.get_or_insert_with(Instant::now);
+                let spacing = if self.walks.load(Ordering::Relaxed) {
+                    WALK_EVERY
+                } else {
+                    rhythm.spacing
+                };
+                due = due.min((rhythm.ended + spacing).max(noticed + SETTLE));
+            }
+            tokio::select! {
+                () = self.wake_freshness.notified() => return,
+                () = tokio::time::sleep_until(due) => return,
+                // The sender lives as long as the engine.
+                _ = rhythm.channel.changed() => {}
+            }
+        }
+    }
+
+    /// Pause until the next look when nothing is announced and nothing wakes it.
+    fn pause(&self, announced: bool) -> Duration {
+        let poll = self.config.poll_interval;
+        // That there is room again is not announced.
+        if announced && !self.waits_for_room() {
+            poll.max(SAFETY_INTERVAL)
+        } else if self.walks.load(Ordering::Relaxed) {
+            poll.max(WALK_EVERY)
         } else {
-            self.config.poll_interval
+            poll
         }
     }
 
@@ -80,11 +167,17 @@ impl Engine {
         outcome
     }
 
-    /// Tells whether changes wait for a person, or for room on the drive.
-    fn has_parked(&self) -> bool {
-        self.store
-            .read(|r| r.parked())
-            .is_ok_and(|rows| !rows.is_empty())
+    /// Asks for the quota when it may be another one: when changes wait for room, and every few
+    /// polls, unless there is a channel and it announced nothing since.
+    async fn refresh_old_quota(&self, rhythm: &mut Rhythm) {
+        let fresh = rhythm.quota.is_some_and(|(asked, seen)| {
+            let quiet = self.push.is_open() && seen == rhythm.seen;
+            quiet || asked.elapsed() < self.config.poll_interval * QUOTA_EVERY
+        });
+        if !fresh || self.waits_for_room() {
+            self.refresh_quota().await;
+            rhythm.quota = Some((Instant::now(), rhythm.seen));
+        }
     }
 
     /// Asks for the quota; failing is of no consequence.

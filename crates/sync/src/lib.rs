@@ -29,6 +29,7 @@ mod net_state;
 mod parked;
 mod power;
 mod presence;
+mod push;
 mod recent;
 mod recover;
 mod rescue;

@@ -254,7 +254,7 @@ impl Engine {
             },
             items,
             last_delta: (last_delta != 0).then(|| Timestamp::from_nanos(last_delta).to_service()),
-            push: false,
+            push: self.push.is_open(),
             quota: QuotaStatus {
                 total: quota.total,
                 used: quota.used,

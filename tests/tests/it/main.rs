@@ -14,6 +14,7 @@ mod mistakes;
 mod notify;
 mod offline;
 mod parked;
+mod push;
 mod rclone;
 mod remote;
 mod room;

@@ -41,6 +41,12 @@ const HELD_MAX: u32 = 40;
 /// send all of it, and make another version.
 const ALTERED_MAX: u32 = 3;
 
+/// Tells whether a change was parked because the drive is full.
+fn is_full(row: &JournalRow) -> bool {
+    let reason = row.error.as_deref().unwrap_or_default();
+    reason.starts_with(DRIVE_FULL)
+}
+
 /// Tells whether the missing bytes of a body will most likely never be had.
 const fn is_lasting(error: &HydrateError) -> bool {
     matches!(
@@ -130,6 +136,13 @@ impl Engine {
         }
     }
 
+    /// Tells whether changes wait for room on the drive.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.store
+            .read(|r| r.parked())
+            .is_ok_and(|rows| rows.iter().any(is_full))
+    }
+
     /// Lets changes be tried again that were parked because the drive was full, as far as there is
     /// room for them now.
     ///
@@ -142,13 +155,9 @@ impl Engine {
         let mut room = quota.total.saturating_sub(quota.used);
         let freed = self.store.write(|tx| {
             let mut freed = 0;
-            for row in tx.parked()? {
-                let full = row
-                    .error
-                    .as_deref()
-                    .is_some_and(|e| e.starts_with(DRIVE_FULL));
+            for row in tx.parked()?.into_iter().filter(is_full) {
                 let size = tx.item(row.ino)?.map_or(0, |item| item.size);
-                if full && size <= room {
+                if size <= room {
                     room -= size;
                     freed += 1;
                     let row = journal::open_row(tx, row.ino, Timestamp::now())?;
