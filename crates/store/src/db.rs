@@ -240,6 +240,13 @@ impl Store {
         result
     }
 
+    /// Waits until the transaction that is under way, if any, has ended. Whoever marks something in
+    /// memory that transactions look at reads the database only after this: a transaction that
+    /// missed the mark is in it then.
+    pub fn wait_for_writer(&self) {
+        drop(self.writer.lock());
+    }
+
     /// Runs `f` in a write transaction and commits it when `f` succeeds; otherwise nothing of it
     /// remains. Must not be nested and must not wait for the network.
     ///

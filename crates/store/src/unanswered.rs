@@ -77,6 +77,17 @@ impl Reader<'_> {
         self.unanswered("parent = ?1 AND item_key IS NULL", (parent.0,))
     }
 
+    /// Requests that may have moved something into a folder.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn unanswered_moves_into(&self, parent: Ino) -> Result<Vec<Unanswered>, StoreError> {
+        self.unanswered(
+            "parent = ?1 AND item_key IS NOT NULL AND size IS NULL",
+            (parent.0,),
+        )
+    }
+
     /// Requests that may have replaced the content of an item.
     ///
     /// # Errors

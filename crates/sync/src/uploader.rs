@@ -161,6 +161,8 @@ impl Engine {
 
     /// Works on one inode until nothing waits for it or something stands in the way.
     async fn work(&self, ino: Ino, token: &CancellationToken) {
+        // What looked a moment ago whether it is in flight must be known before it is read.
+        self.store.wait_for_writer();
         loop {
             let mut change = 0;
             let outcome = match self.store.read(|r| Ok((r.item(ino)?, r.journal(ino)?))) {
@@ -255,10 +257,11 @@ struct InFlight<'e> {
 }
 
 impl<'e> InFlight<'e> {
-    /// Marks an inode that another one's work is about, too.
+    /// Marks an inode that another one's work is about, too. Its row is to be read after that.
     fn begin(engine: &'e Engine, ino: Ino) -> Self {
         let token = engine.cancel.child_token();
         engine.in_flight.lock().insert(ino, token);
+        engine.store.wait_for_writer();
         Self { engine, ino }
     }
 }

@@ -81,8 +81,9 @@ impl Vfs {
         let Some(body) = state.body.clone().filter(|_| state.dirty) else {
             return Ok(());
         };
-        let in_flight = self.engine.is_in_flight(file.ino);
         let (saved, needless) = self.store().write(|tx| {
+            // Asked inside the transaction, which whoever begins to send the file waits for.
+            let in_flight = self.engine.is_in_flight(file.ino);
             let Some(mut row) = tx.body(body.id().0)? else {
                 return Err(VfsError::Stale);
             };

@@ -87,8 +87,8 @@ impl Vfs {
             // file is closed.
             self.save(state, file)?;
         }
-        let in_flight = self.engine.is_in_flight(ino);
         self.store().write(|tx| {
+            let in_flight = self.engine.is_in_flight(ino);
             let Some(mut item) = tx.item(ino)? else {
                 return Ok(());
             };

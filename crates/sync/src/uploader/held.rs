@@ -101,6 +101,9 @@ impl Engine {
             return Ok(Step::Blocked);
         };
         let _busy = InFlight::begin(self, held.ino);
+        if self.store.item(held.ino)?.as_deref() != Some(held) {
+            return Ok(Step::Progress);
+        }
         let mark = format!(" (deletion held back {})", held.ino);
         let aside = marked_name(&remote.name, &mark);
         let patch = ItemPatch {

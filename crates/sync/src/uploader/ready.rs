@@ -114,7 +114,9 @@ fn can_delete(r: &Reader<'_>, item: &Item) -> Result<bool, StoreError> {
     if !item.is_dir() {
         return Ok(true);
     }
-    for sent in r.unanswered_in(item.ino)? {
+    // What unanswered requests may have put there has to leave it first.
+    let made = r.unanswered_in(item.ino)?;
+    for sent in made.into_iter().chain(r.unanswered_moves_into(item.ino)?) {
         if r.journal(sent.ino)?.is_some_and(|row| !row.parked) {
             return Ok(false);
         }
