@@ -29,8 +29,8 @@ fn a_large_upload_goes_on_where_it_was_after_kill_9() {
     service.faults().add(pause);
     files::write(&mount.at("large.bin"), GIB, 1);
     let received = || service.sessions()[0]["received"].as_u64().unwrap_or(0);
-    wait::until("300 MiB on the service", wait::secs(120), || {
-        received() > 300 * MIB
+    wait::until("90 % on the service", wait::secs(120), || {
+        received() >= GIB / 10 * 9
     });
     mount.crash();
     let acknowledged = received();
@@ -47,6 +47,11 @@ fn a_large_upload_goes_on_where_it_was_after_kill_9() {
     let all = service.upload_since(before);
     assert_eq!(all.sessions, 1, "the same session: {all:?}");
     assert_eq!(all.puts, 0, "{all:?}");
+    println!(
+        "killed after {} MiB of 1024: {} bytes sent twice, a fragment has {fragment}",
+        acknowledged / MIB,
+        all.bytes - GIB
+    );
     assert!(
         all.bytes < GIB + fragment,
         "sent twice: {} bytes, a fragment is {fragment}",
