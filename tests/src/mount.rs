@@ -251,9 +251,17 @@ impl<'h> Mount<'h> {
     /// # Panics
     /// When the daemon does not end.
     pub fn signal(&mut self, signal: Signal) -> ExitStatus {
+        self.send(signal);
+        self.wait_end()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn send(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         kill_process(pid.expect("process id"), signal).expect("signal");
-        self.wait_end()
     }
 
     /// Waits for the end of a daemon that has been told to end.

@@ -300,6 +300,7 @@ fn announce(engine: &Arc<Engine>, mounted: &Mounted) -> JoinHandle<()> {
         let mut last = String::new();
         loop {
             tokio::time::sleep(REPORT_PERIOD).await;
+            let stirred = engine.stirred();
             // A database that cannot be read shows in the log and in `status`.
             let Ok(pending) = engine.pending() else {
                 continue;
@@ -308,6 +309,9 @@ fn announce(engine: &Arc<Engine>, mounted: &Mounted) -> JoinHandle<()> {
             if status != last {
                 notify_systemd(&[NotifyState::Status(&status)]);
                 last = status;
+            }
+            if pending.ops == 0 {
+                stirred.await;
             }
         }
     })

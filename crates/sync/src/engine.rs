@@ -15,6 +15,7 @@ use onedrivefs_store::{BodyRow, ConflictRow, Item, Reader, Store, StoreError};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -93,6 +94,8 @@ pub struct Engine {
     pub(crate) holds: Mutex<HashSet<Ino>>,
     pub(crate) transfers: Transfers,
     pub(crate) wake_uploader: Notify,
+    /// Notified with it, for whoever else follows what waits to be sent.
+    stirred: Notify,
     pub(crate) wake_freshness: Notify,
     /// Notified whenever the journal got shorter or a round of changes was applied.
     pub(crate) progress: Notify,
@@ -195,6 +198,7 @@ impl Engine {
             holds: Mutex::default(),
             transfers: Transfers::default(),
             wake_uploader: Notify::new(),
+            stirred: Notify::new(),
             wake_freshness: Notify::new(),
             progress: Notify::new(),
             rounds: tokio::sync::Mutex::default(),
@@ -228,6 +232,8 @@ impl Engine {
         self.spawn(async move { engine.run_freshness().await });
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_push().await });
+        let engine = Arc::clone(self);
+        self.spawn(async move { engine.run_resume().await });
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_eviction().await });
         let engine = Arc::clone(self);
@@ -388,6 +394,12 @@ impl Engine {
     /// Makes the uploader look at the journal now.
     pub fn wake_uploader(&self) {
         self.wake_uploader.notify_one();
+        self.stirred.notify_waiters();
+    }
+
+    /// Waits until something may have been added to the journal since this was called.
+    pub fn stirred(&self) -> Notified<'_> {
+        self.stirred.notified()
     }
 
     /// Sends what waits for an inode without letting it rest.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use onedrivefs_content::{BodyId, Place};
@@ -16,8 +17,11 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::reserve::Reserve;
 
-/// Pause between two looks at the size of the cache.
-const EVERY: Duration = Duration::from_secs(60);
+/// Pause between two looks at the disks while nothing is added to the cache.
+const EVERY: Duration = Duration::from_secs(300);
+
+/// Bytes that are added to the cache between two looks.
+const GROWTH: u64 = 256 << 20;
 
 /// Shortest pause between two looks.
 const PACE: Duration = Duration::from_secs(1);
@@ -36,6 +40,8 @@ pub(crate) struct Evictor {
     reserve: Reserve,
     limit: u64,
     floor: u64,
+    /// Bytes added to the cache since the last look.
+    grown: AtomicU64,
     /// Held by whoever makes room, so that others do not remove more than is needed.
     turn: Mutex<()>,
     wake: Notify,
@@ -55,6 +61,7 @@ impl Evictor {
             reserve: Reserve::new(&config.state_dir),
             limit: config.cache_limit_bytes,
             floor: config.free_disk_floor_bytes,
+            grown: AtomicU64::new(0),
             turn: Mutex::default(),
             wake: Notify::new(),
         }
@@ -70,6 +77,14 @@ impl Evictor {
         self.wake.notify_one();
     }
 
+    /// Notes that bytes are added to the cache.
+    pub(crate) fn note_growth(&self, bytes: u64) {
+        if self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes >= GROWTH.min(self.limit / 4) {
+            self.grown.store(0, Ordering::Relaxed);
+            self.wake();
+        }
+    }
+
     /// Brings the cache within its limits, and does what else waits for room.
     fn trim(&self) -> Result<(), EngineError> {
         self.reserve.take();
@@ -83,6 +98,7 @@ impl Evictor {
 
     /// Makes room for a download, at once. Tells whether there is some.
     pub(crate) fn make_room(&self, bytes: u64) -> bool {
+        self.note_growth(bytes);
         let free = || self.bodies.content().free_bytes(Place::Cache).unwrap_or(0);
         let needed = bytes.saturating_add(BESIDES);
         let plenty = bytes.saturating_add(AHEAD);

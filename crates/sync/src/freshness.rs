@@ -43,8 +43,8 @@ struct Rhythm {
     seen: u64,
     /// When the last look ended.
     ended: Instant,
-    /// Shortest pause until the next announced one.
-    spacing: Duration,
+    /// Announced looks in a row that brought nothing new.
+    in_vain: u32,
     /// Failures since the last success.
     failures: u32,
     /// When the quota was asked for, and the announcements until then.
@@ -60,11 +60,14 @@ impl Rhythm {
 
     /// A look that was announced brought something new, or did not.
     fn learn(&mut self, news: bool) {
-        self.spacing = if news {
-            SPACING_MIN
-        } else {
-            (self.spacing * 2).min(SPACING_MAX)
-        };
+        self.in_vain = if news { 0 } else { self.in_vain + 1 };
+    }
+
+    /// Shortest pause until the next announced look. A single one in vain means nothing: it may
+    /// have been announced while the one before it was under way.
+    fn spacing(&self) -> Duration {
+        let doublings = self.in_vain.saturating_sub(1).min(8);
+        (SPACING_MIN * (1 << doublings)).min(SPACING_MAX)
     }
 }
 
@@ -75,7 +78,7 @@ impl Engine {
             channel: self.push.watch(),
             seen: 0,
             ended: Instant::now(),
-            spacing: SPACING_MIN,
+            in_vain: 0,
             failures: 0,
             quota: None,
         };
@@ -118,7 +121,7 @@ impl Engine {
                 let spacing = if self.walks.load(Ordering::Relaxed) {
                     WALK_EVERY
                 } else {
-                    rhythm.spacing
+                    rhythm.spacing()
                 };
                 due = due.min((rhythm.ended + spacing).max(noticed + SETTLE));
             }

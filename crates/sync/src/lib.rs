@@ -34,6 +34,7 @@ mod recent;
 mod recover;
 mod rescue;
 mod reserve;
+mod resume;
 mod status;
 mod transfers;
 mod uploader;

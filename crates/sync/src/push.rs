@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onedrivefs_graph::{Disposition, GraphError, PushChannel};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::engine::Engine;
@@ -48,6 +48,7 @@ pub(crate) struct Announced {
 #[derive(Default)]
 pub(crate) struct Push {
     state: watch::Sender<Announced>,
+    reopen: Notify,
 }
 
 impl Push {
@@ -59,6 +60,11 @@ impl Push {
     /// Whether changes are announced.
     pub(crate) fn is_open(&self) -> bool {
         self.state.borrow().open
+    }
+
+    /// The channel is most likely dead, or should be tried now.
+    pub(crate) fn reopen(&self) {
+        self.reopen.notify_waiters();
     }
 
     /// A channel was opened, or something was announced.
@@ -85,6 +91,9 @@ enum End {
     /// Other requests fail, so it is most likely dead without showing that yet.
     #[error("the service does not answer")]
     Unreachable,
+    /// The machine slept.
+    #[error("the connection is from before this machine slept")]
+    Slept,
 }
 
 /// When to try again.
@@ -170,7 +179,10 @@ impl Engine {
                 let poll = self.config.poll_interval.as_secs();
                 tracing::info!(reason = %end, "No changes are announced; looking every {poll} s.");
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.push.reopen.notified() => {}
+            }
         }
     }
 
@@ -207,6 +219,7 @@ impl Engine {
                     self.push.announce();
                 }
                 () = unreachable(&mut net) => return End::Unreachable,
+                () = self.push.reopen.notified() => return End::Slept,
             }
         }
     }

@@ -35,7 +35,10 @@ use crate::net_state::Net;
 const WINDOW: u32 = 256;
 
 /// Longest sleep of the scheduler; it is woken by every change.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Pause after the journal could not be read.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(60);
 
 /// Longest sleep of the scheduler while rows wait for others. Whatever lets them go on wakes it;
 /// this only bounds the damage of a wake-up that was forgotten.
@@ -76,7 +79,7 @@ impl Engine {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(%error, "The journal could not be read.");
-                    IDLE
+                    UNREADABLE_PAUSE
                 }
             };
             tokio::select! {

@@ -84,6 +84,7 @@ cp -r --preserve=timestamps "$M/there" "$W/tree/"
 cp -r --preserve=timestamps "$W/here" "$M/here"
 "$BIN" sync "$M" --timeout 60
 cp -r --preserve=timestamps "$M/here" "$W/tree/"
+for try in $(seq 100); do "$BIN" status --json "$M" > "$W/status.json" && grep -q '"push":true' "$W/status.json" && break; sleep 0.1; done
 "$BIN" unmount "$M"
 wait
 "#;
@@ -147,6 +148,12 @@ fn genuine_host_names_work_over_https_with_certificates_of_the_system() {
     let ran = process::run(command, wait::secs(120));
     let log = fs::read_to_string(work.join("daemon.log")).unwrap_or_default();
     assert_eq!(ran.code, Some(0), "{}{}\n{log}", ran.out, ran.err);
+    let status = fs::read_to_string(work.join("status.json")).expect("status");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(
+        status["push"], true,
+        "changes are announced: {status}\n{log}"
+    );
     let here = tree::of_directory(&work.join("tree"));
     assert_eq!(here.len(), 14);
     tree::assert_same(&here, &tree::of_drive(&drive));

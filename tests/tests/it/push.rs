@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use onedrivefs_sim::{FaultAction, FaultRule, Reach};
 use onedrivefs_tests::{Home, Mount, Need, Service, needs, wait};
+use rustix::process::Signal;
 
 /// So seldom that nothing is found by polling while a test runs.
 const SELDOM: [&str; 2] = ["--poll", "3600"];
@@ -157,6 +158,33 @@ fn a_channel_that_falls_silent_is_replaced() {
     wait::until("what was not announced", wait::secs(60), || {
         mount.at("unsaid").exists()
     });
+    mount.unmount();
+}
+
+#[test]
+fn a_machine_that_was_asleep_catches_up() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::with(|config| {
+        config.knobs.socket_ping_ms = 500;
+        config.knobs.socket_pong_ms = 500;
+    });
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&SELDOM);
+    wait_announced(&mount);
+    let sockets = requests(&service, "socket");
+    mount.send(Signal::STOP);
+    // The service gives up a client that answers no ping.
+    std::thread::sleep(wait::secs(3));
+    drive.put("/meanwhile", "x").expect("file");
+    mount.send(Signal::CONT);
+    wait::until("what happened meanwhile", wait::secs(30), || {
+        mount.at("meanwhile").exists()
+    });
+    wait_announced(&mount);
+    assert!(requests(&service, "socket") > sockets);
     mount.unmount();
 }
 

@@ -1,5 +1,6 @@
 //! The channel for announcements, against the simulator and against servers that are none.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +10,9 @@ use http::Response;
 use onedrivefs_graph::auth::TokenSource;
 use onedrivefs_graph::{Cloud, Disposition, Endpoints, GraphClient, GraphError, HttpOptions};
 use onedrivefs_sim::{DriveKind, SimConfig, Simulator};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::Bench;
 
@@ -97,9 +101,7 @@ async fn applications_are_refused_for_good() {
 
 /// A service whose subscription leads to something that is no channel.
 async fn odd(socket: fn() -> Response<Body>) -> GraphError {
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let address = format!(r#"{{"notificationUrl":"{base}/x/callback?token=secret-token"}}"#);
     let router = Router::new()
@@ -150,4 +152,65 @@ async fn what_is_no_channel_is_named_without_its_address() {
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("secret-token"), "{shown}");
     }
+}
+
+/// Names that the machine does not know, so that whoever connects has asked the proxy.
+const HOSTS: [&str; 2] = ["graph.example", "content.example"];
+
+/// A proxy that knows where two hosts are and ends TLS for them; it is told which is which.
+async fn proxy(config: rustls::ServerConfig, to: [std::net::SocketAddr; 2]) -> u16 {
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let asked = String::from_utf8(head).unwrap();
+                let host = HOSTS.iter().position(|host| {
+                    asked.starts_with(&format!("CONNECT {host}:443 HTTP/1.1\r\n"))
+                });
+                let target = to[host.unwrap_or_else(|| panic!("{asked}"))];
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let mut client = acceptor.accept(stream).await.unwrap();
+                let mut server = TcpStream::connect(target).await.unwrap();
+                // Either side may close at any time.
+                drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn the_channel_goes_through_the_configured_proxy_and_trusts_the_configured_certificates() {
+    let config = SimConfig {
+        public_api: Some(format!("https://{}", HOSTS[0])),
+        public_content: Some(format!("https://{}", HOSTS[1])),
+        ..SimConfig::with_kind(DriveKind::Business)
+    };
+    let sim = Simulator::start(config).await.unwrap();
+    let (server, authority) = crate::tls::certificates(HOSTS);
+    let port = proxy(server, sim.addresses()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("ca.pem");
+    std::fs::write(&bundle, authority).unwrap();
+    let options = HttpOptions {
+        proxy: Some(format!("http://127.0.0.1:{port}").parse().unwrap()),
+        ca_bundle: Some(bundle),
+        ..HttpOptions::default()
+    };
+    let graph = format!("https://{}/v1.0", HOSTS[0]);
+    let endpoints = Endpoints::with_overrides(Cloud::Global, Some(&graph), None).unwrap();
+    let tokens = TokenSource::fixed(sim.access_token().into());
+    let graph = GraphClient::new(endpoints, options, tokens).unwrap();
+    let drive = onedrivefs_core::DriveId::new(sim.default_drive().id());
+    let endpoint = graph.push_endpoint(&drive).await.unwrap();
+    let mut channel = graph.push_channel(&endpoint).await.unwrap();
+    sim.default_drive().put("/f", "x").unwrap();
+    soon(channel.event()).await.unwrap();
 }

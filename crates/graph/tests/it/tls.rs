@@ -10,16 +10,15 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
-/// Serves one fixed answer over TLS with a certificate of a new authority; returns the port and
-/// the authority's certificate.
-async fn serve() -> (u16, String) {
+/// A certificate for some hosts from a new authority: the server's side, and the authority.
+pub(crate) fn certificates<const N: usize>(hosts: [&str; N]) -> (ServerConfig, String) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let pem = authority.self_signed(&authority_key).unwrap().pem();
     let issuer = Issuer::new(authority, authority_key);
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let params = CertificateParams::new(hosts.map(str::to_owned)).unwrap();
     let certificate = params.signed_by(&key, &issuer).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -29,6 +28,13 @@ async fn serve() -> (u16, String) {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
+    (config, pem)
+}
+
+/// Serves one fixed answer over TLS with a certificate of a new authority; returns the port and
+/// the authority's certificate.
+async fn serve() -> (u16, String) {
+    let (config, pem) = certificates(["localhost"]);
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
         .await

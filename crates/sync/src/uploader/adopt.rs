@@ -377,7 +377,10 @@ impl Engine {
         }
         if let Some(body) = self.bodies.open(&row).unwrap_or_default() {
             match self.bodies.content().demote(&body) {
-                Ok(()) => row.place = Place::Cache,
+                Ok(()) => {
+                    row.place = Place::Cache;
+                    self.evictor.note_growth(row.size);
+                }
                 Err(error) if error.is_no_space() => {
                     // It leaves the spool when nobody uses it any more.
                     tracing::debug!(body = row.id, %error, "A sent body stays in the spool for now.");
