@@ -32,6 +32,30 @@ const OPERATIONS: &[&str] = &[
 /// TLS stands.
 const BODIES: &[&str] = &["content", "download"];
 
+/// What lapses right before a request in the middle of which it hurts, and those requests.
+const LAPSES: &[(FaultAction, &[&str])] = &[
+    (
+        FaultAction::ExpireTokens,
+        &["patch", "mkdir", "delete", "create_session", "put_content"],
+    ),
+    (FaultAction::ExpireUrls, &["download"]),
+    (
+        FaultAction::ExpireSessions,
+        &["upload_fragment", "upload_status"],
+    ),
+    (FaultAction::ExpireDelta, &["delta"]),
+];
+
+/// Outer and inner code with which the service declares a delta link void: "take what the service
+/// has", "send what it does not have", the documentation's names of both, and no reason at all.
+const GONE_CODES: &[(&str, &str)] = &[
+    ("resyncRequired", "resyncApplyDifferences"),
+    ("resyncRequired", "resyncUploadDifferences"),
+    ("resyncChangesApplyDifferences", ""),
+    ("resyncChangesUploadDifferences", ""),
+    ("syncStateNotFound", ""),
+];
+
 /// Breaks things on a service.
 pub struct Chaos<'s> {
     service: &'s Service,
@@ -44,10 +68,25 @@ pub struct Chaos<'s> {
 }
 
 impl<'s> Chaos<'s> {
-    pub fn new(service: &'s Service, seed: u64) -> Self {
+    /// For a history. With `faults`, the service is also in one of its moods: how it cuts and
+    /// orders its pages of changes, and how it says that a delta link is void.
+    pub fn new(service: &'s Service, seed: u64, faults: bool) -> Self {
+        let mut rng = Rng::new(seed ^ 0xc4a0_5c4a_05c4_a05c);
+        if faults {
+            service.set_knobs(|knobs| {
+                knobs.delta_page_size = *rng.pick(&[2, 5, 200]);
+                knobs.delta_repeats = rng.percent(30);
+                knobs.delta_child_first = rng.percent(30);
+                knobs.delta_empty_page = rng.percent(30);
+                knobs.delta_bare_tombstones = rng.percent(30);
+                let (outer, inner) = rng.pick(GONE_CODES);
+                knobs.delta_gone_code = (*outer).to_owned();
+                knobs.delta_gone_inner = (*inner).to_owned();
+            });
+        }
         Self {
             service,
-            rng: Rng::new(seed ^ 0xc4a0_5c4a_05c4_a05c),
+            rng,
             reach: Reach::Online,
             corrupts: corrupts(seed),
             stalled: false,
@@ -63,7 +102,7 @@ impl<'s> Chaos<'s> {
         if !self.rng.percent(25) {
             return None;
         }
-        let what = match self.rng.below(20) {
+        let what = match self.rng.below(22) {
             0 => self.once("expired tokens", |s| s.expire_tokens()),
             1 => self.once("expired download URLs", |s| s.expire_urls()),
             2 => self.once("expired upload sessions", |s| s.expire_sessions()),
@@ -82,9 +121,21 @@ impl<'s> Chaos<'s> {
                 std::thread::sleep(Duration::from_millis(ms));
                 "a pause".into()
             }
+            6..=7 => self.add_lapse(),
             _ => self.add_rule(),
         };
         Some(what)
+    }
+
+    /// Lets things go wrong for a while in which programs do nothing and the daemon sends. Returns
+    /// what did.
+    pub fn while_sending(&mut self) -> Vec<String> {
+        let mut told = Vec::new();
+        for _ in 0..self.rng.below(12) {
+            told.extend(self.strike());
+            std::thread::sleep(Duration::from_millis(self.rng.below(200)));
+        }
+        told
     }
 
     fn once(&mut self, what: &str, act: fn(&Service)) -> String {
@@ -101,6 +152,17 @@ impl<'s> Chaos<'s> {
             Reach::Offline => counts::add("fault: offline", 1),
             Reach::BlackHole => counts::add("fault: black hole", 1),
         }
+    }
+
+    /// Lets something lapse right before a request that needs it.
+    fn add_lapse(&mut self) -> String {
+        let (action, ops) = self.rng.pick(LAPSES);
+        let op = *self.rng.pick(ops);
+        let skip = self.rng.below(4);
+        let rule = FaultRule::on(op, action.clone()).after(skip).times(1);
+        let told = format!("{op} {action:?}, after {skip}");
+        self.service.faults().add(rule);
+        told
     }
 
     fn add_rule(&mut self) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onedrivefs_sim::DriveHandle;
 
@@ -24,6 +24,9 @@ pub struct Perils {
 
 /// Calls after one under another spelling for which the kernel may still be catching up.
 const RESPELT_CALLS: u32 = 8;
+
+/// Longest time until the kernel has forgotten what it knew under another spelling.
+const FORGETTING_LIMIT: Duration = Duration::from_secs(2);
 
 /// Calls of one history, in groups.
 const GROUPS: u64 = 40;
@@ -104,14 +107,15 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
         for step in self.planner.close_all() {
             self.step(&step)?;
         }
-        if self.perils.kills && self.planner.rng.percent(60) {
-            // Killed while it sends.
+        if self.perils.kills && !self.rig.is_armed() && self.planner.rng.percent(60) {
             let ms = self.planner.rng.below(400);
             self.trace
                 .push(format!("kill while sending, after {ms} ms"));
-            if !self.rig.is_armed() {
-                self.rig.arm(Duration::from_millis(ms));
-            }
+            self.rig.arm(Duration::from_millis(ms));
+        }
+        if self.perils.faults {
+            let told = self.chaos.while_sending();
+            self.trace.extend(told);
         }
         if self.rig.is_armed() {
             self.recover(None)?;
@@ -198,13 +202,20 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             step,
             Step::Read(_) | Step::ReadRange(..) | Step::List(_) | Step::Stat(_)
         );
-        let stale = here == Err(libc::ENOENT) || (looks && self.respelt > 0);
-        if model == &here || !stale {
+        let is_stale = |here: &Result<Seen, Errno>| {
+            here != model && (*here == Err(libc::ENOENT) || (looks && self.respelt > 0))
+        };
+        if !is_stale(&here) {
             return here;
         }
         counts::add("calls made again for another spelling", 1);
-        std::thread::sleep(Duration::from_millis(100));
-        self.here.apply(step)
+        let start = Instant::now();
+        let mut again = here;
+        while is_stale(&again) && start.elapsed() < FORGETTING_LIMIT {
+            std::thread::sleep(Duration::from_millis(20));
+            again = self.here.apply(step);
+        }
+        again
     }
 
     /// Tells whether a call may have failed because its bytes are on the service only.

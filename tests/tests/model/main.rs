@@ -4,7 +4,9 @@
 //! any more, the mount, the service and a model must hold the same, byte for byte.
 //!
 //! `ONEDRIVEFS_MODEL_SEED` (first seed, decimal or 0x…) and `ONEDRIVEFS_MODEL_HISTORIES` (how many
-//! per test) replay a failure; each prints the command. `tests/model` is the long form.
+//! per test) replay a failure; each prints the command. Histories mostly wait, so several are played
+//! side by side, each on a mount and a service of its own: `ONEDRIVEFS_MODEL_LANES`.
+//! `ONEDRIVEFS_MODEL_LOG=DIR` keeps the logs of those that failed. `tests/model` is the long form.
 
 mod chaos;
 mod counts;
@@ -17,8 +19,14 @@ mod rng;
 mod sys;
 mod two;
 
+use std::fs;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use chaos::Chaos;
 use exact::{Exact, Perils};
@@ -30,30 +38,57 @@ use two::Two;
 const FIRST_SEED: u64 = 1;
 
 /// Histories that share a mount and a service.
-const BATCH: u64 = 20;
+const BATCH: u64 = 10;
+
+/// Batches that are played at the same time unless another number is given.
+const LANES: u64 = 4;
 
 /// Lifetime of upload sessions where some get lost, in seconds: a quarter of an hour on the real
 /// service, which no test can wait for.
 const SESSION_TTL_S: i64 = 2;
 
-/// Runs histories in batches.
+/// Runs histories in batches. None is begun after one has failed.
 fn histories(test: &str, count: u64, perils: Perils) {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
     let first = number("ONEDRIVEFS_MODEL_SEED").unwrap_or(FIRST_SEED);
-    let count = number("ONEDRIVEFS_MODEL_HISTORIES").unwrap_or(count);
-    let mut seed = first;
-    while seed < first + count {
-        let end = (seed + BATCH).min(first + count);
-        if let Err(failure) = batch(test, seed..end, perils) {
-            panic!("{failure}\nso far:\n{}", counts::summary());
-        }
-        seed = end;
-    }
+    let end = first + number("ONEDRIVEFS_MODEL_HISTORIES").unwrap_or(count);
+    let next = AtomicU64::new(first);
+    let failures = in_lanes(|failures| {
+        let seed = next.fetch_add(BATCH, Ordering::Relaxed);
+        (seed < end && failures == 0).then(|| (test, seed..end.min(seed + BATCH), perils))
+    });
     // Past the capturing of the test runner: the figures are the result.
     let told = format!("model, after {test}:\n{}", counts::summary());
     drop(io::stderr().write_all(told.as_bytes()));
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Plays batches side by side until `next`, which is told how many have failed, gives no more.
+/// Returns the failures.
+fn in_lanes<'t>(
+    next: impl Fn(usize) -> Option<(&'t str, Range<u64>, Perils)> + Sync,
+) -> Vec<String> {
+    let failures = Mutex::new(Vec::new());
+    let lane = || {
+        loop {
+            let failed = failures.lock().expect("failures").len();
+            let Some((test, seeds, perils)) = next(failed) else {
+                break;
+            };
+            if let Err(failure) = batch(test, seeds, perils) {
+                println!("FAILED: {failure}");
+                failures.lock().expect("failures").push(failure);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..number("ONEDRIVEFS_MODEL_LANES").unwrap_or(LANES) {
+            scope.spawn(lane);
+        }
+    });
+    failures.into_inner().expect("failures")
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -66,7 +101,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Runs some histories on one mount. An error tells which failed, and how to replay it.
-fn batch(test: &str, seeds: std::ops::Range<u64>, perils: Perils) -> Result<(), String> {
+fn batch(test: &str, seeds: Range<u64>, perils: Perils) -> Result<(), String> {
     let service = Service::with(|config| {
         // Otherwise nothing tells of an item that was moved into a folder and deleted with it.
         config.knobs.delta_descendant_tombstones = perils.second_client;
@@ -82,7 +117,7 @@ fn batch(test: &str, seeds: std::ops::Range<u64>, perils: Perils) -> Result<(), 
         println!("history {seed:#x} of {test}");
         let model = home.work().join(format!("model-{seed:x}"));
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-            let chaos = Chaos::new(&service, seed);
+            let chaos = Chaos::new(&service, seed, perils.faults);
             if perils.second_client {
                 Two::run(&mut rig, seed, perils, chaos)
             } else {
@@ -98,12 +133,11 @@ fn batch(test: &str, seeds: std::ops::Range<u64>, perils: Perils) -> Result<(), 
             Err(_) => "see the panic above".to_owned(),
         };
         counts::add("failed histories", 1);
-        if let Some(path) = std::env::var_os("ONEDRIVEFS_MODEL_LOG") {
+        if let Some(dir) = std::env::var_os("ONEDRIVEFS_MODEL_LOG") {
             let requests = service.request_lines().join("\n");
-            drop(std::fs::write(
-                path,
-                format!("{}\n=== requests\n{requests}\n", home.logs()),
-            ));
+            let log = format!("{}\n=== requests\n{requests}\n", home.logs());
+            let path = PathBuf::from(dir).join(format!("{test}-{seed:#x}.log"));
+            fs::write(path, log).expect("log");
         }
         // A failed mount would fail once more when it is taken down.
         let ended = panic::catch_unwind(AssertUnwindSafe(|| drop(rig)));
@@ -150,12 +184,12 @@ const TWO_FAULTY: Perils = Perils {
 
 #[test]
 fn one_client() {
-    histories("one_client", 40, CALM);
+    histories("one_client", 20, CALM);
 }
 
 #[test]
 fn killed() {
-    histories("killed", 60, KILLED);
+    histories("killed", 40, KILLED);
 }
 
 #[test]
@@ -170,7 +204,7 @@ fn two_clients() {
 
 #[test]
 fn two_clients_killed_and_faulty() {
-    histories("two_clients_killed_and_faulty", 40, TWO_FAULTY);
+    histories("two_clients_killed_and_faulty", 200, TWO_FAULTY);
 }
 
 /// The long form: goes on after failures, and tells all of them at the end.
@@ -181,23 +215,23 @@ fn until_killed_often_enough() {
         return;
     }
     let wanted = number("ONEDRIVEFS_MODEL_KILLS").unwrap_or(10_000);
-    let mut seed = number("ONEDRIVEFS_MODEL_SEED").unwrap_or(FIRST_SEED);
-    let mut failures = Vec::new();
+    let first = number("ONEDRIVEFS_MODEL_SEED").unwrap_or(FIRST_SEED);
     let kinds = [
         ("killed", KILLED),
         ("faulty_service", FAULTY),
         ("two_clients_killed_and_faulty", TWO_FAULTY),
     ];
-    for (test, perils) in kinds.into_iter().cycle() {
-        if counts::get("kills") >= wanted {
-            break;
-        }
-        if let Err(failure) = batch(test, seed..seed + BATCH, perils) {
-            println!("FAILED: {failure}");
-            failures.push(failure);
-        }
-        seed += BATCH;
+    let begun = AtomicU64::new(0);
+    let failures = in_lanes(|_| {
         println!("so far:\n{}", counts::summary());
-    }
+        if counts::get("kills") >= wanted {
+            return None;
+        }
+        let turn = begun.fetch_add(1, Ordering::Relaxed);
+        let (test, perils) = kinds[usize::try_from(turn).expect("small") % kinds.len()];
+        let seed = first + turn * BATCH;
+        Some((test, seed..seed + BATCH, perils))
+    });
+    println!("at the end:\n{}", counts::summary());
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }

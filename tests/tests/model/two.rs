@@ -111,6 +111,16 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
                 self.trace.push("mounted again".into());
             }
         }
+        if self.perils.kills && !self.rig.is_armed() && self.rng.percent(60) {
+            let ms = self.rng.below(1000);
+            self.trace
+                .push(format!("kill while sending, after {ms} ms"));
+            self.rig.arm(Duration::from_millis(ms));
+        }
+        if self.perils.faults {
+            let told = self.chaos.while_sending();
+            self.trace.extend(told);
+        }
         self.rig.after_kill();
         self.chaos.end();
         self.rig.quiesce();
