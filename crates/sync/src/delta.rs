@@ -77,7 +77,7 @@ impl Engine {
     /// Forgets the delta link: the next round enumerates the drive, and what it does not confirm
     /// is looked at when it ends.
     pub(crate) fn begin_enumeration(&self) -> Result<(), EngineError> {
-        let epoch = self.epoch()? + 1;
+        let epoch = self.epoch()? + 2;
         self.store.write(|tx| {
             tx.clear_stage()?;
             tx.set_meta(META_NEXT_LINK, None)?;
@@ -142,7 +142,7 @@ impl Engine {
                 break;
             }
         }
-        let sweep = if whole && self.epoch()? > 1 {
+        let sweep = if whole {
             self.confirm_missing().await?
         } else {
             Vec::new()
@@ -278,8 +278,8 @@ impl Engine {
         Ok(())
     }
 
-    /// After an enumeration began anew: items it did not mention are asked for one by one, for a
-    /// missing line in a listing is no proof of a deletion.
+    /// After an enumeration: items it did not mention are asked for one by one, for a missing line
+    /// in a listing is no proof of a deletion.
     async fn confirm_missing(&self) -> Result<Vec<RemoteItem>, EngineError> {
         let epoch = self.epoch()?;
         let suspects = self.store.read(|r| r.unconfirmed(epoch))?;
@@ -356,7 +356,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let busy = |ino| self.is_in_flight(ino) || self.recent.since(ino, asked);
         let in_flight = |ino| Some(ino) != owner && busy(ino);
-        let mut facts = self.facts(&in_flight, self.epoch()?);
+        let mut facts = self.facts(&in_flight, self.answer_epoch()?);
         facts.children_come_along = self.store.read(|r| r.meta(META_DELTA_LINK))?.is_some();
         let outcome = self.store.write(|tx| {
             let mut applier = Applier::new(tx, facts);

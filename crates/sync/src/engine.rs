@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::{Duration, Instant};
 
 use onedrivefs_content::{Body, Content};
-use onedrivefs_core::{Ino, NameKey, Quota, Timestamp, kill_point};
+use onedrivefs_core::{Ino, ItemId, NameKey, Quota, Timestamp, kill_point};
 use onedrivefs_graph::GraphClient;
 use onedrivefs_store::{BodyRow, ConflictRow, Item, Reader, Store, StoreError};
 use parking_lot::{Mutex, RwLock};
@@ -46,6 +46,9 @@ const STATE_DEPTH: usize = 4;
 
 /// Key of the metadata table under which the number of the current enumeration is kept.
 pub(crate) const META_EPOCH: &str = "epoch";
+
+/// The number of the first enumeration. Each takes two: see [`Engine::answer_epoch`].
+const FIRST_EPOCH: i64 = 2;
 /// Key under which the delta link is kept.
 pub(crate) const META_DELTA_LINK: &str = "delta_link";
 /// Key under which it is kept when changes of others were last looked for, in nanoseconds.
@@ -492,7 +495,7 @@ impl Engine {
                 self.hash_for_decisions(Some(&there)).await?;
                 self.apply_now(&[there], None, asked)
             }
-            Err(error) if error.is_not_found() => self.bury(ino, asked).await,
+            Err(error) if error.is_not_found() => self.bury(ino, &id, asked).await,
             Err(error) => {
                 self.net.learn_error(&error);
                 Err(error.into())
@@ -502,14 +505,21 @@ impl Engine {
 
     /// Removes an item here that the service does not find, with the folders above it that are
     /// gone, too: the feed need not say that of what was moved into a folder and deleted with it.
-    pub(crate) async fn bury(&self, ino: Ino, asked: Instant) -> Result<(), EngineError> {
+    /// `ino` is the inode whose work found that out. It may be another item by now, since saves by
+    /// rename pass identities on.
+    pub(crate) async fn bury(
+        &self,
+        ino: Ino,
+        id: &ItemId,
+        asked: Instant,
+    ) -> Result<(), EngineError> {
         let mut gone = Vec::new();
-        let mut at = self.store.item(ino)?;
+        let mut at = self.store.read(|r| r.item_by_id(id))?;
         while let Some(item) = at {
             let base = item.remote.as_ref().and_then(|remote| remote.parent);
             gone.push(crate::delta::tombstone_for(&item));
             at = base
-                .map(|folder| self.store.item(folder))
+                .map(|folder| self.store.read(|r| r.item(folder)))
                 .transpose()?
                 .flatten();
             let Some(id) = at.as_ref().and_then(|folder| folder.item_id()) else {
@@ -606,10 +616,17 @@ impl Engine {
         }
     }
 
-    /// The number of the current enumeration.
+    /// The number of the current enumeration: the mark of items that its pages confirmed.
     pub(crate) fn epoch(&self) -> Result<i64, StoreError> {
         let text = self.store.read(|r| r.meta(META_EPOCH))?;
-        Ok(text.and_then(|t| t.parse().ok()).unwrap_or(1))
+        Ok(text.and_then(|t| t.parse().ok()).unwrap_or(FIRST_EPOCH))
+    }
+
+    /// The mark of items that an answer about themselves confirmed since the current enumeration
+    /// began. That answer may be older than the pages: what they do not mention may be gone since,
+    /// and no later round would say so.
+    pub(crate) fn answer_epoch(&self) -> Result<i64, StoreError> {
+        Ok(self.epoch()? - 1)
     }
 
     /// Finds the item at a path of the mount.

@@ -144,7 +144,7 @@ impl Engine {
 
     fn give_up(&self, ino: Ino) -> Result<(), EngineError> {
         let in_flight = |_: Ino| false;
-        let facts = self.facts(&in_flight, self.epoch()?);
+        let facts = self.facts(&in_flight, self.answer_epoch()?);
         let outcome = self.store.write(|tx| {
             let mut applier = Applier::new(tx, facts);
             applier.give_up(ino)?;
@@ -168,7 +168,7 @@ impl Engine {
 
     fn take_back_at_once(&self, rows: &[JournalRow]) -> Result<u64, EngineError> {
         let in_flight = |ino: Ino| self.is_in_flight(ino);
-        let facts = self.facts(&in_flight, self.epoch()?);
+        let facts = self.facts(&in_flight, self.answer_epoch()?);
         let mut taken_back = 0;
         let mut unused: Vec<BodyRow> = Vec::new();
         let outcome = self.store.write(|tx| {

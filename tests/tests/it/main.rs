@@ -10,6 +10,7 @@ mod economy;
 mod ending;
 mod files;
 mod genuine;
+mod late;
 mod mistakes;
 mod notify;
 mod offline;

@@ -3,7 +3,7 @@
 use onedrivefs_core::Ino;
 use onedrivefs_store::{Item, Kind, Ops, StoreError};
 
-use super::{ASIDE, Applier, reclaim};
+use super::{ASIDE, Applier, reclaim, shown_name};
 use crate::change::KernelChange;
 use crate::journal;
 
@@ -138,14 +138,27 @@ impl Applier<'_> {
             path,
             "An item with unsent changes was deleted on the service and will be created again."
         );
+        let waiting = self.waiting(item.ino)?;
+        let mut name = item.name.split_once(ASIDE).map(|(name, _)| name.to_owned());
         if let Some(gone) = item.remote.take() {
             self.tx.forget_moves(&gone.id)?;
+            let shown = shown_name(&gone.name, item.kind);
+            let at_home = item.parent == gone.parent && !waiting.has(Ops::MOVE);
+            if name.is_none() && at_home && item.name != shown {
+                name = Some(shown.to_owned());
+            }
         }
-        if let (Some(parent), Some((name, _))) = (item.parent, item.name.split_once(ASIDE)) {
-            // It had stepped aside for an item that has its name now, or had.
-            let name = name.to_owned();
-            let taken = self.tx.child(parent, &name)?.is_some();
-            item.name = name;
+        if let (Some(parent), Some(name)) = (item.parent, name) {
+            // It had stepped aside for an item that has its name now, or had, or was shown beside
+            // it under a name that nobody gave.
+            let taken = self
+                .tx
+                .child(parent, &name)?
+                .is_some_and(|it| it.ino != item.ino);
+            let left = std::mem::replace(&mut item.name, name.clone());
+            for name in [left, name] {
+                self.changes.push(KernelChange::Entry { parent, name });
+            }
             if taken {
                 return self.make_conflict_copy(&mut item, ops);
             }

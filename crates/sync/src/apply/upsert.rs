@@ -93,8 +93,11 @@ impl Applier<'_> {
         let Some(base) = item.remote.clone() else {
             return Ok(Applied::Done);
         };
-        if self.facts.prefer_confirmed && item.epoch >= self.facts.epoch {
+        // Confirmed by this enumeration, or by an answer since it began.
+        if self.facts.prefer_confirmed && item.epoch >= self.facts.epoch - 1 {
             if base.etag.is_some() && base.etag == there.etag {
+                item.epoch = self.facts.epoch;
+                self.tx.update_item(&item)?;
                 return Ok(Applied::Done);
             }
             // Which of the two is older cannot be told: the service is asked again.
@@ -112,7 +115,7 @@ impl Applier<'_> {
         let remote = remote_of(there, Some(place.parent), place.remote_name.clone(), &item);
         let before = item.clone();
         item.role = role;
-        item.epoch = self.facts.epoch;
+        item.epoch = item.epoch.max(self.facts.epoch);
         item.web_url = there.web_url.clone().or(item.web_url);
         if place
             .remote_name

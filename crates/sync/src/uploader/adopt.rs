@@ -55,7 +55,7 @@ pub(super) enum Verdict {
 impl Engine {
     /// A folder was created, or found.
     pub(super) fn adopt_created(&self, item: &Item, there: &RemoteItem) -> Result<(), EngineError> {
-        let epoch = self.epoch()?;
+        let epoch = self.answer_epoch()?;
         self.store.write(|tx| {
             tx.forget_unanswered(item.ino)?;
             let Some(mut now) = tx.item(item.ino)? else {
@@ -69,7 +69,7 @@ impl Engine {
                 return Ok(());
             }
             now.remote = Some(remote_of(there, item.parent, stored_name(item), &now));
-            now.epoch = epoch;
+            now.epoch = now.epoch.max(epoch);
             tx.update_item(&now)?;
             let times = if now
                 .remote
@@ -195,6 +195,10 @@ impl Engine {
             let Some(mut remote) = now.remote.clone() else {
                 return Ok(false);
             };
+            if remote.id != there.id {
+                // A save by rename passed another identity on meanwhile.
+                return Ok(false);
+            }
             let news = has_news(&remote, there);
             if !news {
                 take_tags(&mut remote, there);
@@ -271,7 +275,7 @@ impl Engine {
         there: &RemoteItem,
     ) -> Result<Verdict, EngineError> {
         let verdict = self.compare(sent, there);
-        let epoch = self.epoch()?;
+        let epoch = self.answer_epoch()?;
         let asked = Instant::now();
         let mut elsewhere = false;
         let mut changes = Vec::new();
@@ -304,7 +308,7 @@ impl Engine {
             if !mine {
                 return self.adopt_stray(tx, there);
             }
-            now.epoch = epoch;
+            now.epoch = now.epoch.max(epoch);
             let (parent, stored) = match &now.remote {
                 // Only content was sent: another place is somebody else's move.
                 Some(base) => {

@@ -118,7 +118,7 @@ impl Engine {
     fn yield_name(&self, item: &Item) -> Result<(), EngineError> {
         let owner = item.ino;
         let in_flight = |ino| ino != owner && self.is_in_flight(ino);
-        let facts = self.facts(&in_flight, self.epoch()?);
+        let facts = self.facts(&in_flight, self.answer_epoch()?);
         let outcome = self.store.write(|tx| {
             let mut applier = Applier::new(tx, facts);
             if let Some(mut item) = tx.item(owner)? {
@@ -379,7 +379,7 @@ impl Engine {
     fn come_back(&self, item: &Item, mut there: RemoteItem) -> Result<(), EngineError> {
         let owner = item.ino;
         let in_flight = |ino| ino != owner && self.is_in_flight(ino);
-        let facts = self.facts(&in_flight, self.epoch()?);
+        let facts = self.facts(&in_flight, self.answer_epoch()?);
         if there.parent.is_none() {
             let parent = item.remote.as_ref().and_then(|r| r.parent);
             there.parent = parent
@@ -414,7 +414,7 @@ impl Engine {
                 self.folder_gone(item, error).await
             }
             Err(gone) if gone.is_not_found() => {
-                self.bury(item.ino, asked).await?;
+                self.bury(item.ino, &remote.id, asked).await?;
                 Ok(Step::Progress)
             }
             Err(error) => Err(error.into()),

@@ -1,0 +1,149 @@
+//! Answers about items that are something else by the time they arrive.
+
+use std::fs::{self, File};
+use std::io::Write;
+
+use onedrivefs_sim::{FaultAction, FaultRule};
+use onedrivefs_tests::{Home, Mount, Need, Service, needs, tree, wait};
+
+/// Waits until a rule has hit a request.
+fn wait_for_hit(service: &Service, rule: u64) {
+    wait::until("held request", wait::secs(30), || {
+        service.faults().hits(rule) > 0
+    });
+}
+
+/// Looks for news until a whole round of them was applied, whatever still waits to be sent.
+fn look_for_news(home: &Home<'_>) {
+    let rounds = || {
+        let all = home.service.requests().since(0);
+        all.iter().filter(|request| request.op == "delta").count()
+    };
+    let before = rounds();
+    // The second round begins when the first one is over.
+    wait::until("news", wait::secs(60), || {
+        home.try_sync(1);
+        rounds() >= before + 2
+    });
+}
+
+fn write(mount: &Mount<'_>, below: &str, text: &str) {
+    // In place, so that it stays the same item.
+    let file = File::options().write(true).open(mount.at(below));
+    let mut file = file.unwrap_or_else(|error| panic!("{below}: {error}"));
+    file.write_all(text.as_bytes()).expect("write");
+}
+
+/// The file that is reported to be gone has the identity of another one meanwhile.
+#[test]
+fn what_is_reported_gone_is_what_was_asked_for() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/new", "new").expect("file");
+    drive.put("/kept", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert_eq!(fs::read(mount.at("new")).expect("file"), b"new");
+    mount.sync();
+
+    drive.delete("/new").expect("deletion");
+    let held = service
+        .faults()
+        .add(FaultRule::on("item", FaultAction::Hold).times(1));
+    write(&mount, "new", "new!");
+    // The upload was refused, and the file is looked for.
+    wait_for_hit(&service, held);
+    fs::rename(mount.at("new"), mount.at("kept")).expect("save");
+    drive.rename("/kept", "/renamed").expect("rename");
+    look_for_news(&home);
+    service.faults().remove(held);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
+    assert_eq!(drive.read("/renamed").as_deref(), Some(&b"new!"[..]));
+    mount.unmount();
+}
+
+/// An answer about a file comes before the pages of an enumeration that do not mention it.
+#[test]
+fn what_goes_between_an_answer_and_an_enumeration_is_gone() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/file", "old").expect("file");
+    drive.put("/other", "other").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert_eq!(fs::read(mount.at("file")).expect("file"), b"old");
+    mount.sync();
+
+    service.expire_delta();
+    // One is refused, the next begins the enumeration.
+    let held = service
+        .faults()
+        .add(FaultRule::on("delta", FaultAction::Hold).after(1));
+    wait::until("enumeration", wait::secs(30), || {
+        home.try_sync(1);
+        service.faults().hits(held) > 0
+    });
+    write(&mount, "file", "new");
+    wait::until("upload", wait::secs(30), || {
+        let sent = drive.read("/file").as_deref() == Some(&b"new"[..]);
+        sent && mount.status()["pending"]["ops"] == 0
+    });
+    drive.delete("/file").expect("deletion");
+    service.faults().remove(held);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert!(!mount.at("file").exists());
+    mount.unmount();
+}
+
+/// A folder that had to be shown under another name for a while is made again under its own.
+#[test]
+fn a_name_for_the_moment_does_not_reach_the_service() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/name", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert_eq!(fs::read(mount.at("name")).expect("file"), b"old");
+    mount.sync();
+
+    let uploads = FaultRule::on("create_session", FaultAction::Hold).times(1);
+    let uploads = service.faults().add(uploads);
+    write(&mount, "name", "new");
+    wait_for_hit(&service, uploads);
+    // While the file is being sent, it cannot go.
+    drive.delete("/name").expect("deletion");
+    look_for_news(&home);
+    drive.mkdir("/name").expect("folder");
+    look_for_news(&home);
+    let folders = service
+        .faults()
+        .add(FaultRule::on("mkdir", FaultAction::Hold).times(1));
+    fs::create_dir(mount.at("name (2)/inside")).expect("folder in the folder");
+    wait_for_hit(&service, folders);
+    drive.delete("/name").expect("deletion");
+    look_for_news(&home);
+    service.faults().clear();
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    let mut there: Vec<String> = drive.dump().into_iter().map(|entry| entry.path).collect();
+    there.sort();
+    assert_eq!(there.len(), 3, "{there:?}");
+    assert!(!there.iter().any(|path| path.contains("(2)")), "{there:?}");
+    assert_eq!(drive.read("/name").as_deref(), Some(&b"new"[..]));
+    mount.unmount();
+}
