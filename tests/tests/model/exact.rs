@@ -339,7 +339,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             return Err(format!("the mount differs:\n{}", unlike.join("\n")));
         }
         let drive = self.rig.home.service.default_drive();
-        let unlike = unlike_service(&drive, &self.name, &wanted);
+        let unlike = unlike_service(&drive, &self.name, &wanted, false);
         if !unlike.is_empty() {
             return Err(format!("the service differs:\n{}", unlike.join("\n")));
         }
@@ -407,8 +407,15 @@ fn is_partly_written(step: &Step, is: &Tree, without: &Tree, with: &Tree) -> boo
     })
 }
 
-/// Names every difference between a folder on the service and a tree.
-pub fn unlike_service(drive: &DriveHandle, folder: &str, wanted: &Tree) -> Vec<String> {
+/// Names every difference between a folder on the service and a tree. With `renamed`, files that the
+/// service had may have been given names under which new ones stay here; they are files as all
+/// others.
+pub fn unlike_service(
+    drive: &DriveHandle,
+    folder: &str,
+    wanted: &Tree,
+    renamed: bool,
+) -> Vec<String> {
     let inside = format!("/{folder}/");
     let mut unlike = Vec::new();
     let mut there: BTreeMap<String, onedrivefs_sim::Entry> = drive
@@ -418,10 +425,10 @@ pub fn unlike_service(drive: &DriveHandle, folder: &str, wanted: &Tree) -> Vec<S
         .collect();
     for (path, node) in wanted {
         let name = path.rsplit('/').next().unwrap_or(path);
-        if names::stays_here(name) {
+        let stored = names::on_service(path);
+        if names::stays_here(name) && !(renamed && there.contains_key(&stored)) {
             continue;
         }
-        let stored = names::on_service(path);
         let Some(entry) = there.remove(&stored) else {
             unlike.push(format!("{stored} is missing on the service: {node:?}"));
             continue;

@@ -471,7 +471,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
 
     fn check(&mut self) -> Result<(), String> {
         let here = disk::read_tree(&self.here).map_err(|e| format!("at the end: {e}"))?;
-        let unlike = crate::exact::unlike_service(&self.there, &self.folder, &here);
+        let unlike = crate::exact::unlike_service(&self.there, &self.folder, &here, true);
         if !unlike.is_empty() {
             return Err(format!("the service differs:\n{}", unlike.join("\n")));
         }
