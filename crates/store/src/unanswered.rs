@@ -167,6 +167,17 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Gives the requests that may have changed an item to the inode that stands for it from now on.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn pass_unanswered(&self, item: &ItemId, to: Ino) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached("UPDATE OR REPLACE unanswered SET ino = ?2 WHERE item_key = ?1")?
+            .execute((item.key(), to.0))?;
+        Ok(())
+    }
+
     /// Gives the requests that may have created something for one inode to another.
     ///
     /// # Errors

@@ -205,6 +205,9 @@ pub fn inherit(
     let begun = tx.journal(old.ino)?.and_then(|row| row.session);
     tx.delete_journal(old.ino)?;
     abandon_unanswered(tx, new.ino, now)?;
+    if let Some(remote) = &remote {
+        tx.pass_unanswered(&remote.id, new.ino)?;
+    }
     new.remote = remote;
     new.epoch = old.epoch;
     new.local_only = false;

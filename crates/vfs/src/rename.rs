@@ -74,6 +74,11 @@ impl Vfs {
             Ok::<_, VfsError>((dropped, stored))
         })?;
         self.forget_other_spellings(new_parent, new);
+        if mode == RenameMode::Exchange {
+            // The kernel swaps what it remembers of the two names, and for how long.
+            self.forget_asked_spelling(parent, old, &stored.0);
+            self.forget_asked_spelling(new_parent, new, stored.1.as_deref().unwrap_or(old));
+        }
         self.forget_stored_spelling(parent, old, stored.0);
         if let Some(target) = stored.1 {
             self.forget_stored_spelling(new_parent, new, target);
@@ -243,10 +248,12 @@ impl Vfs {
             return Ok(());
         };
         tx.update_item(item)?;
+        let id = remote.id.clone();
         let mut stray = Item::new(Kind::File, Ino::ROOT, &item.name, now);
         stray.parent = None;
         stray.remote = Some(remote);
         let ino = tx.insert_item(&stray)?;
+        tx.pass_unanswered(&id, ino)?;
         Ok(journal::set_ops(tx, ino, Ops::DELETE, now)?)
     }
 

@@ -171,16 +171,23 @@ impl Vfs {
     /// An entry was taken away under the spelling that was asked for: the kernel may remember it
     /// under the one it had.
     pub(crate) fn forget_stored_spelling(&self, parent: Ino, asked: &str, stored: String) {
-        if asked == stored {
-            return;
+        if asked != stored {
+            self.forget_entry(parent, stored);
         }
+    }
+
+    /// An entry was put under the spelling that was asked for, as far as the kernel can tell, but
+    /// has another one.
+    pub(crate) fn forget_asked_spelling(&self, parent: Ino, asked: &str, stored: &str) {
+        if asked != stored {
+            self.forget_entry(parent, asked.to_owned());
+        }
+    }
+
+    fn forget_entry(&self, parent: Ino, name: String) {
         let engine = Arc::clone(&self.engine);
-        self.runtime.spawn_blocking(move || {
-            engine.tell_kernel(vec![KernelChange::Entry {
-                parent,
-                name: stored,
-            }]);
-        });
+        self.runtime
+            .spawn_blocking(move || engine.tell_kernel(vec![KernelChange::Entry { parent, name }]));
     }
 
     pub(crate) fn store(&self) -> &Store {

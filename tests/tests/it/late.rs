@@ -1,10 +1,11 @@
-//! Answers about items that are something else by the time they arrive.
+//! Answers about items that are something else by the time they arrive, or that never come.
 
 use std::fs::{self, File};
 use std::io::Write;
 
 use onedrivefs_sim::{FaultAction, FaultRule};
 use onedrivefs_tests::{Home, Mount, Need, Service, needs, tree, wait};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// Waits until a rule has hit a request.
 fn wait_for_hit(service: &Service, rule: u64) {
@@ -65,6 +66,74 @@ fn what_is_reported_gone_is_what_was_asked_for() {
     tree::assert_in_step(mount.path(), &drive);
     assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
     assert_eq!(drive.read("/renamed").as_deref(), Some(&b"new!"[..]));
+    mount.unmount();
+}
+
+/// The daemon dies before it hears that a file arrived, and the file was replaced meanwhile.
+#[test]
+fn a_save_over_a_file_whose_arrival_was_never_heard_of_is_no_conflict() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/file", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    assert_eq!(fs::read(mount.at("file")).expect("file"), b"old");
+    mount.sync();
+
+    let silent = FaultRule::on("upload_fragment", FaultAction::StallBody { bytes: 0 }).times(1);
+    service.faults().add(silent);
+    write(&mount, "file", "sent");
+    wait::until("arrival", wait::secs(30), || {
+        drive.read("/file").as_deref() == Some(&b"sent"[..])
+    });
+    fs::write(mount.at("temporary"), "saved").expect("file");
+    fs::rename(mount.at("temporary"), mount.at("file")).expect("save");
+    mount.crash();
+    drop(mount);
+
+    // What is found out is found out by the next upload.
+    let rounds = service
+        .faults()
+        .add(FaultRule::on("delta", FaultAction::Hold));
+    let mount = home.mount();
+    wait::until("upload", wait::secs(30), || {
+        let sent = |entry: &onedrivefs_sim::Entry| drive.read(&entry.path);
+        drive
+            .dump()
+            .iter()
+            .any(|entry| sent(entry).as_deref() == Some(&b"saved"[..]))
+    });
+    service.faults().remove(rounds);
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
+    assert_eq!(drive.read("/file").as_deref(), Some(&b"saved"[..]));
+    mount.unmount();
+}
+
+/// The kernel swaps what it remembers of two names, also of two spellings of one name.
+#[test]
+fn a_file_swapped_with_itself_is_found_under_every_spelling_after_it_was_replaced() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    fs::write(mount.at("Name"), "old").expect("file");
+    let (a, b) = (mount.at("Name"), mount.at("name"));
+    renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("exchange");
+    assert_eq!(fs::read(mount.at("name")).expect("file"), b"old");
+    fs::write(mount.at("other"), "new").expect("file");
+    fs::rename(mount.at("other"), mount.at("Name")).expect("rename");
+    wait::until("the new file", wait::secs(10), || {
+        let read = |name| fs::read(mount.at(name)).ok();
+        let new = Some(b"new".to_vec());
+        read("Name") == new && read("name") == new
+    });
     mount.unmount();
 }
 
