@@ -380,6 +380,11 @@ impl Vfs {
         if item.is_dir() {
             return Err(VfsError::IsDirectory);
         }
+        if item.parent.is_none() && !self.is_open(ino) {
+            // Unlinked under another spelling, and the kernel has not heard of that yet. Told that
+            // its entry is stale it looks the name up again; what is written here would be lost.
+            return Err(VfsError::Stale);
+        }
         if item.role != Role::Ordinary {
             return Err(VfsError::AccessDenied);
         }

@@ -318,3 +318,24 @@ async fn a_handle_that_was_used_goes_on_with_what_it_has_and_the_path_leads_else
     m.sync().await;
     assert_eq!(m.drive.read("/f").expect("file"), b"new");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unlinked_file_is_opened_again_only_by_way_of_a_handle() {
+    let m = Mount::new().await;
+    m.write("f", b"content").await;
+    let (ino, fh) = m.open("f");
+    m.unlink("f");
+    // As /proc/self/fd does.
+    let again = settle(m.vfs.open(ino, None, RW)).await.expect("open").fh;
+    m.close(ino, again).await.expect("close");
+    m.close(ino, fh).await.expect("close");
+
+    m.write("g", b"content").await;
+    m.sync().await;
+    let ino = m.ino("g");
+    m.sim.set_reach(Reach::Offline);
+    m.unlink("g");
+    // By an entry of the kernel that is outdated.
+    let stale = settle(m.vfs.open(ino, None, RW)).await;
+    assert!(matches!(stale, Err(VfsError::Stale)), "{stale:?}");
+}
