@@ -7,6 +7,14 @@ use onedrivefs_sim::{FaultAction, FaultRule};
 use onedrivefs_tests::{Home, Mount, Need, Service, needs, tree, wait};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+/// A service that announces no changes, so that they are heard of when a test wants it.
+fn unannounced() -> Service {
+    let service = Service::start();
+    let refused = FaultRule::on("socketio", FaultAction::status(500));
+    service.faults().add(refused);
+    service
+}
+
 /// Waits until a rule has hit a request.
 fn wait_for_hit(service: &Service, rule: u64) {
     wait::until("held request", wait::secs(30), || {
@@ -41,7 +49,7 @@ fn what_is_reported_gone_is_what_was_asked_for() {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
-    let service = Service::start();
+    let service = unannounced();
     let drive = service.default_drive();
     drive.put("/new", "new").expect("file");
     drive.put("/kept", "old").expect("file");
@@ -75,7 +83,7 @@ fn a_save_over_a_file_whose_arrival_was_never_heard_of_is_no_conflict() {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
-    let service = Service::start();
+    let service = unannounced();
     let drive = service.default_drive();
     drive.put("/file", "old").expect("file");
     let home = Home::signed_in(&service);
@@ -143,7 +151,7 @@ fn what_goes_between_an_answer_and_an_enumeration_is_gone() {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
-    let service = Service::start();
+    let service = unannounced();
     let drive = service.default_drive();
     drive.put("/file", "old").expect("file");
     drive.put("/other", "other").expect("file");
@@ -181,7 +189,7 @@ fn a_name_for_the_moment_does_not_reach_the_service() {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
-    let service = Service::start();
+    let service = unannounced();
     let drive = service.default_drive();
     drive.put("/name", "old").expect("file");
     let home = Home::signed_in(&service);
@@ -205,7 +213,8 @@ fn a_name_for_the_moment_does_not_reach_the_service() {
     wait_for_hit(&service, folders);
     drive.delete("/name").expect("deletion");
     look_for_news(&home);
-    service.faults().clear();
+    service.faults().remove(uploads);
+    service.faults().remove(folders);
 
     mount.sync();
     tree::assert_in_step(mount.path(), &drive);
