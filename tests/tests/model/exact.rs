@@ -302,11 +302,12 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             self.note_emptied(step, before);
         }
         let with = self.model_tree()?;
-        let mut either: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        let mut either: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
         emptied.extend(std::mem::take(&mut self.emptied).into_values());
         for emptied in emptied {
             if let Some(path) = self.path_of(emptied.inode) {
-                either.insert(path, emptied.before);
+                // Emptied through several handles, the first of them while it held something.
+                either.entry(path).or_default().push(emptied.before);
             }
         }
         self.model.drop_handles();
@@ -371,15 +372,15 @@ fn is_same_refusal(step: &Step, here: &Result<Seen, Errno>, model: &Result<Seen,
 }
 
 /// Where a file may be empty or hold what it held, takes what is there.
-fn settle_emptied(wanted: &Tree, is: &Tree, either: &BTreeMap<String, Vec<u8>>) -> Tree {
+fn settle_emptied(wanted: &Tree, is: &Tree, either: &BTreeMap<String, Vec<Vec<u8>>>) -> Tree {
     let mut wanted = wanted.clone();
     for (path, before) in either {
         if let (Some(Node::File(now, time)), Some(Node::File(bytes, _))) =
             (is.get(path), wanted.get(path))
             && bytes.is_empty()
-            && now == before
+            && before.contains(now)
         {
-            wanted.insert(path.clone(), Node::File(before.clone(), *time));
+            wanted.insert(path.clone(), Node::File(now.clone(), *time));
         }
     }
     wanted

@@ -249,8 +249,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let before = self.seen_here(&temporary)?;
         self.set(before, Fate::Free);
         self.fill(&temporary)?;
-        let seen = self.seen_here(&path)?;
-        self.note_removal(seen, &path);
+        let seen = self.seen_last(&path)?;
         let outcome = fs::rename(self.here.join(&temporary), self.here.join(&path));
         if outcome.is_ok() || self.rig.struck() {
             self.set(seen, Fate::Free);
@@ -274,8 +273,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         };
         self.trace.push(format!("here: rename {from} to {to}"));
         let moved = self.seen_here(&from)?;
-        let seen = self.seen_here(&to)?;
-        self.note_removal(seen, &to);
+        let seen = self.seen_last(&to)?;
         let outcome = fs::rename(self.here.join(from), self.here.join(to));
         if (outcome.is_ok() || self.rig.struck()) && seen != moved {
             self.set(seen, Fate::Free);
@@ -286,8 +284,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     fn unlink_here(&mut self) -> io::Result<()> {
         let path = self.path_here(false);
         self.trace.push(format!("here: unlink {path}"));
-        let seen = self.seen_here(&path)?;
-        self.note_removal(seen, &path);
+        let seen = self.seen_last(&path)?;
         let outcome = fs::remove_file(self.here.join(path));
         if outcome.is_ok() || self.rig.struck() {
             self.set(seen, Fate::Free);
@@ -295,9 +292,13 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         outcome
     }
 
-    fn note_removal(&mut self, seen: Option<u64>, path: &str) {
+    /// Like [`Self::seen_here`], as the last thing before a call that removes the name: what comes
+    /// in between goes unseen, and nothing can prevent that.
+    fn seen_last(&mut self, path: &str) -> io::Result<Option<u64>> {
         let there = self.bodies_there(path);
+        let seen = self.seen_here(path)?;
         self.removals.push(Removal { seen, there });
+        Ok(seen)
     }
 
     /// Tells whether a body was removed in the very moment in which it took the name of another,
