@@ -203,7 +203,10 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             Step::Read(_) | Step::ReadRange(..) | Step::List(_) | Step::Stat(_)
         );
         let is_stale = |here: &Result<Seen, Errno>| {
-            here != model && (*here == Err(libc::ENOENT) || (looks && self.respelt > 0))
+            // The kernel lets go of a file a moment after it was closed; until then it must not be
+            // emptied under another spelling.
+            let gone = [Err(libc::ENOENT), Err(libc::EBUSY)].contains(here);
+            here != model && (gone || (looks && self.respelt > 0))
         };
         if !is_stale(&here) {
             return here;
