@@ -155,27 +155,30 @@ impl Engine {
     pub(crate) async fn run_push(self: Arc<Self>) {
         let mut net = self.net.watch();
         let mut pauses = Pauses::default();
-        let mut told = false;
+        // What the log says; a channel that comes back after a moment is not worth a line.
+        let mut told = None;
         loop {
             if net.wait_for(|&net| net == Net::Online).await.is_err() {
                 return;
             }
             let since = Instant::now();
-            let end = match self.open_channel().await {
+            let (end, opened) = match self.open_channel().await {
                 Ok(open) => {
-                    tracing::info!("The service announces changes.");
-                    told = false;
+                    if told.replace(true) != Some(true) {
+                        tracing::info!("The service announces changes.");
+                    }
                     let end = self.listen(open).await;
                     self.push.close();
                     pauses.ended_after(since.elapsed());
-                    end
+                    (end, true)
                 }
-                Err(error) => End::Lost(error),
+                Err(error) => (End::Lost(error), false),
             };
             let pause = pauses.next(&end);
-            if std::mem::replace(&mut told, true) {
+            if opened || told == Some(false) {
                 tracing::debug!(reason = %end, ?pause, "No channel for announcements.");
             } else {
+                told = Some(false);
                 let poll = self.config.poll_interval.as_secs();
                 tracing::info!(reason = %end, "No changes are announced; looking every {poll} s.");
             }

@@ -84,7 +84,7 @@ cp -r --preserve=timestamps "$M/there" "$W/tree/"
 cp -r --preserve=timestamps "$W/here" "$M/here"
 "$BIN" sync "$M" --timeout 60
 cp -r --preserve=timestamps "$M/here" "$W/tree/"
-for try in $(seq 100); do "$BIN" status --json "$M" > "$W/status.json" && grep -q '"push":true' "$W/status.json" && break; sleep 0.1; done
+for try in $(seq 100); do "$BIN" status --json "$M" > "$W/status.json" && grep -q '"push": *true' "$W/status.json" && break; sleep 0.1; done
 "$BIN" unmount "$M"
 wait
 "#;
