@@ -308,6 +308,8 @@ pub struct Knobs {
     pub latency_ms: u64,
     /// Bytes per second and connection in each direction; 0 means unlimited.
     pub bandwidth: u64,
+    /// Bytes per second of all connections together in each direction; 0 means unlimited.
+    pub line_bandwidth: u64,
     /// Lifetime of a push channel.
     pub socket_ttl_s: i64,
     /// Ping interval of a push channel.
@@ -369,6 +371,7 @@ impl Default for Knobs {
             ru_per_minute: None,
             latency_ms: 0,
             bandwidth: 0,
+            line_bandwidth: 0,
             socket_ttl_s: 3_600,
             socket_ping_ms: 25_000,
             socket_pong_ms: 60_000,

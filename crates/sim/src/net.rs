@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -36,10 +37,65 @@ pub(crate) struct NetState {
 /// Slices a second of a paced connection is cut into.
 const SLICES_PER_SECOND: u64 = 50;
 
+/// How fast bytes go, shared by all connections.
+#[derive(Debug, Default)]
+pub(crate) struct Speed {
+    /// Bytes per second of each connection, in each direction; 0 means unlimited.
+    connection: AtomicU64,
+    /// The same for all connections together.
+    line: AtomicU64,
+    /// When the line is free again, towards the service and back.
+    up: Mutex<Option<Instant>>,
+    down: Mutex<Option<Instant>>,
+}
+
+impl Speed {
+    /// Sets the limits, also for open connections.
+    pub(crate) fn set(&self, connection: u64, line: u64) {
+        self.connection.store(connection, Ordering::Relaxed);
+        self.line.store(line, Ordering::Relaxed);
+    }
+
+    /// Bytes that may go at once; `None` when nothing is limited.
+    fn slice(&self) -> Option<usize> {
+        let (connection, line) = self.limits();
+        let rate = [connection, line]
+            .into_iter()
+            .filter(|rate| *rate > 0)
+            .min()?;
+        Some(usize::try_from((rate / SLICES_PER_SECOND).max(1)).unwrap_or(usize::MAX))
+    }
+
+    fn limits(&self) -> (u64, u64) {
+        (
+            self.connection.load(Ordering::Relaxed),
+            self.line.load(Ordering::Relaxed),
+        )
+    }
+
+    /// When the connection may go on after so many bytes.
+    fn spend(&self, bytes: usize, last: Option<Instant>, line: &Mutex<Option<Instant>>) -> Instant {
+        let now = Instant::now();
+        let after = |since: Option<Instant>, rate: u64| {
+            let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
+            since.map_or(now, |at| at.max(now)) + cost
+        };
+        let (own, all) = self.limits();
+        let own = if own > 0 { after(last, own) } else { now };
+        if all == 0 {
+            return own;
+        }
+        let mut free_at = line.lock();
+        let next = after(*free_at, all);
+        *free_at = Some(next);
+        own.max(next)
+    }
+}
+
 /// A connection whose speed is limited in each direction.
 pub(crate) struct Paced {
     stream: TcpStream,
-    bytes_per_second: Option<Arc<AtomicU64>>,
+    speed: Option<Arc<Speed>>,
     read: Pace,
     write: Pace,
 }
@@ -65,36 +121,23 @@ impl Pace {
         }
         false
     }
-
-    fn spend(&mut self, bytes: usize, rate: u64) {
-        let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
-        let start = self
-            .free_at
-            .map_or_else(Instant::now, |at| at.max(Instant::now()));
-        self.free_at = Some(start + cost);
-    }
 }
 
 impl Paced {
-    pub(crate) fn new(stream: TcpStream, bytes_per_second: Option<Arc<AtomicU64>>) -> Self {
+    pub(crate) fn new(stream: TcpStream, speed: Option<Arc<Speed>>) -> Self {
         Paced {
             stream,
-            bytes_per_second,
+            speed,
             read: Pace::default(),
             write: Pace::default(),
         }
     }
 
-    /// Bytes per second now; 0 means unlimited.
-    fn rate(&self) -> u64 {
-        self.bytes_per_second
-            .as_ref()
-            .map_or(0, |rate| rate.load(Ordering::Relaxed))
+    /// The limits that count now, with the bytes that may go at once.
+    fn limit(&self) -> Option<(Arc<Speed>, usize)> {
+        let speed = self.speed.as_ref()?;
+        Some((Arc::clone(speed), speed.slice()?))
     }
-}
-
-fn slice(rate: u64) -> usize {
-    usize::try_from((rate / SLICES_PER_SECOND).max(1)).unwrap_or(usize::MAX)
 }
 
 impl AsyncRead for Paced {
@@ -103,20 +146,19 @@ impl AsyncRead for Paced {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let rate = self.rate();
-        if rate == 0 {
+        let Some((speed, slice)) = self.limit() else {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
-        }
+        };
         if !self.read.ready(cx) {
             return Poll::Pending;
         }
-        let limit = slice(rate).min(buf.remaining());
+        let limit = slice.min(buf.remaining());
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(limit));
         let polled = Pin::new(&mut self.stream).poll_read(cx, &mut part);
         let count = part.filled().len();
         if let Poll::Ready(Ok(())) = polled {
             buf.advance(count);
-            self.read.spend(count, rate);
+            self.read.free_at = Some(speed.spend(count, self.read.free_at, &speed.up));
         }
         polled
     }
@@ -128,17 +170,16 @@ impl AsyncWrite for Paced {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let rate = self.rate();
-        if rate == 0 {
+        let Some((speed, slice)) = self.limit() else {
             return Pin::new(&mut self.stream).poll_write(cx, bytes);
-        }
+        };
         if !self.write.ready(cx) {
             return Poll::Pending;
         }
-        let limit = slice(rate).min(bytes.len());
+        let limit = slice.min(bytes.len());
         let polled = Pin::new(&mut self.stream).poll_write(cx, &bytes[..limit]);
         if let Poll::Ready(Ok(count)) = polled {
-            self.write.spend(count, rate);
+            self.write.free_at = Some(speed.spend(count, self.write.free_at, &speed.down));
         }
         polled
     }

@@ -93,9 +93,9 @@ pub(crate) async fn run(world: Arc<World>, host: Host, listener: TcpListener) {
 
 async fn connection(world: Arc<World>, host: Host, stream: TcpStream, generation: u64) {
     let _ = stream.set_nodelay(true);
-    let bandwidth = (host != Host::Control).then(|| world.bandwidth.clone());
+    let speed = (host != Host::Control).then(|| world.speed.clone());
     let mut net = world.net.subscribe();
-    let io = TokioIo::new(Paced::new(stream, bandwidth));
+    let io = TokioIo::new(Paced::new(stream, speed));
     let serving = world.clone();
     let service = service_fn(move |request| {
         let world = serving.clone();

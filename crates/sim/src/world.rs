@@ -1,7 +1,7 @@
 //! All state of one simulator, shared by its listeners, its routes and the scripts that steer it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
@@ -17,7 +17,7 @@ use crate::drive::{Drive, Idx, Tree};
 use crate::faults::{FaultAction, FaultPlan};
 use crate::identity::Identity;
 use crate::ids;
-use crate::net::{NetState, Reach};
+use crate::net::{NetState, Reach, Speed};
 use crate::request_log::RequestLog;
 use crate::throttle::Bucket;
 use crate::uploads::Sessions;
@@ -47,8 +47,8 @@ pub(crate) struct World {
     pub(crate) url_epoch: AtomicU32,
     /// Raised to close all push channels.
     pub(crate) sockets: watch::Sender<u64>,
-    /// Bytes per second of every connection, also of open ones.
-    pub(crate) bandwidth: Arc<AtomicU64>,
+    /// How fast bytes go, also on open connections.
+    pub(crate) speed: Arc<Speed>,
     key: u64,
 }
 
@@ -77,10 +77,12 @@ impl World {
             urls: OnceLock::new(),
             url_epoch: AtomicU32::new(1),
             sockets: watch::Sender::new(0),
-            bandwidth: Arc::new(AtomicU64::new(config.knobs.bandwidth)),
+            speed: Arc::default(),
             key: rand::random(),
             config,
         };
+        let knobs = &world.config.knobs;
+        world.speed.set(knobs.bandwidth, knobs.line_bandwidth);
         for spec in &world.config.drives {
             world.add_drive(spec.clone());
         }
@@ -105,7 +107,7 @@ impl World {
     /// Changes the behaviour, and what is derived from it.
     pub(crate) fn set_knobs(&self, knobs: Knobs) {
         let ae_rule = knobs.ae_rule;
-        self.bandwidth.store(knobs.bandwidth, Ordering::Relaxed);
+        self.speed.set(knobs.bandwidth, knobs.line_bandwidth);
         *self.knobs.write() = knobs;
         for drive in self.all_drives() {
             drive.tree.lock().set_ae_rule(ae_rule);

@@ -1,0 +1,279 @@
+//! Names and attributes.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use onedrivefs_sim::FileBody;
+use onedrivefs_tests::mount::MountSpec;
+use onedrivefs_tests::{Home, Mount, Service, wait};
+
+use crate::measure::{self, LATENCY_MS, LINE, Scale, median, once, quoted, ratio, tell, time};
+use crate::rclone::Rclone;
+
+/// Files in a folder of a drive that is walked.
+const FOLDER: usize = 100;
+
+/// Longest time until everything has arrived on the service.
+const SENT_LIMIT: Duration = Duration::from_secs(300);
+
+fn small(number: usize) -> (String, FileBody, i64) {
+    let body = FileBody::Generated {
+        seed: number as u64,
+        size: 1000,
+    };
+    (format!("file {number:05}.txt"), body, 1_700_000_000_000)
+}
+
+/// Fills a drive with folders of small files.
+fn fill(service: &Service, items: usize) {
+    let drive = service.default_drive();
+    for folder in 0..items.div_ceil(FOLDER) {
+        let files = (0..FOLDER.min(items - folder * FOLDER)).map(small);
+        drive
+            .put_all(&format!("/walk/{folder:03}"), files)
+            .expect("files");
+    }
+}
+
+/// The same on the local disk.
+fn fill_local(dir: &Path, items: usize) {
+    for folder in 0..items.div_ceil(FOLDER) {
+        let folder_dir = dir.join(format!("walk/{folder:03}"));
+        fs::create_dir_all(&folder_dir).expect("folder");
+        for number in 0..FOLDER.min(items - folder * FOLDER) {
+            fs::write(folder_dir.join(small(number).0), [1; 1000]).expect("file");
+        }
+    }
+}
+
+pub fn lasting() -> MountSpec {
+    MountSpec::lasting(3600)
+}
+
+/// Sets the line between the clients and the service.
+pub fn set_line(service: &Service, slow: bool) {
+    service.set_knobs(|knobs| {
+        knobs.latency_ms = if slow { LATENCY_MS } else { 0 };
+        knobs.line_bandwidth = if slow { LINE } else { 0 };
+    });
+}
+
+/// A walk of everything that is known.
+pub fn walk(scale: &Scale) {
+    let service = Service::start();
+    fill(&service, scale.items);
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount_with(lasting());
+    mount.sync();
+    set_line(&service, true);
+    let local = home.work().join("local");
+    fill_local(&local, scale.items);
+    for (what, command) in [("find -ls", "find . -ls"), ("du", "du -s .")] {
+        let run = |dir: &Path| measure::sh(&format!("cd {}; {command} > /dev/null", quoted(dir)));
+        let before = service.last_request();
+        let ours = median(
+            scale.runs,
+            || measure::forget(false),
+            || drop(run(&mount.at("walk"))),
+        );
+        let requests = service.last_request() - before;
+        let disk = median(
+            scale.runs,
+            || measure::forget(false),
+            || drop(run(&local.join("walk"))),
+        );
+        mount.unmount();
+        mount = home.mount_with(lasting());
+        let restarted = once(|| drop(run(&mount.at("walk"))));
+        let peer = Rclone::mount(&service);
+        let first = once(|| drop(run(&peer.at("walk"))));
+        drop(peer);
+        tell(
+            &format!("{what} of {} items", scale.items),
+            &format!(
+                "{} ({requests} requests; right after a restart {})",
+                time(ours),
+                time(restarted)
+            ),
+            &[("ext4", time(disk)), ("rclone's first", time(first))],
+            &format!(
+                "{:.2} x ext4 (goal 1.5), {:.0} x faster than rclone (goal 20)",
+                ratio(ours, disk),
+                ratio(first, ours)
+            ),
+        );
+    }
+    mount.unmount();
+}
+
+/// `stat` of one entry again and again.
+pub fn stat(scale: &Scale) {
+    let service = Service::start();
+    service.default_drive().put("/file", "x").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount_with(lasting());
+    mount.sync();
+    let local = home.work().join("file");
+    fs::write(&local, "x").expect("file");
+    let many = |path: &Path| {
+        for _ in 0..scale.calls {
+            assert!(fs::symlink_metadata(path).is_ok());
+        }
+    };
+    let ours = median(scale.runs, || (), || many(&mount.at("file")));
+    let disk = median(scale.runs, || (), || many(&local));
+    let each = |took: Duration| format!("{:.0} ns", took.as_secs_f64() * 1e9 / scale.calls as f64);
+    tell(
+        "stat of a cached entry",
+        &each(ours),
+        &[("ext4", each(disk))],
+        &format!("{:.2} of ext4's speed (goal 0.85)", ratio(disk, ours)),
+    );
+    mount.unmount();
+}
+
+/// One large folder.
+pub fn list(scale: &Scale) {
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive
+        .put_all("/large", (0..scale.items).map(small))
+        .expect("files");
+    let home = Home::signed_in(&service);
+    let mount = home.mount_with(lasting());
+    mount.sync();
+    let local = home.work().join("large");
+    fs::create_dir(&local).expect("folder");
+    for number in 0..scale.items {
+        fs::write(local.join(small(number).0), "x").expect("file");
+    }
+    let attributes = |dir: &Path| {
+        let entries = fs::read_dir(dir).expect("folder");
+        let seen = entries.map(|entry| entry.expect("entry").metadata().expect("metadata"));
+        assert_eq!(seen.count(), scale.items);
+    };
+    let ours = median(
+        scale.runs,
+        || measure::forget(false),
+        || attributes(&mount.at("large")),
+    );
+    let disk = median(scale.runs, || measure::forget(false), || attributes(&local));
+    tell(
+        &format!("names and attributes of {} entries", scale.items),
+        &time(ours),
+        &[("ext4", time(disk))],
+        &format!("{:.2} of ext4's time (goal 0.75)", ratio(ours, disk)),
+    );
+    mount.unmount();
+}
+
+/// Names that change, over a slow line.
+pub fn change(scale: &Scale) {
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mount = home.mount_with(lasting());
+    mount.sync();
+    set_line(&service, true);
+    let count = (scale.calls / 2000).max(5);
+    let peer = Rclone::mount(&service);
+    let ours = changes(&mount.at(""), count);
+    let theirs = changes(&peer.at(""), count.min(10));
+    let disk = changes(&home.work(), count);
+    for (at, what) in ["mkdir", "rename", "unlink"].into_iter().enumerate() {
+        tell(
+            &format!("{what} over {LATENCY_MS} ms"),
+            &time(ours[at]),
+            &[("ext4", time(disk[at])), ("rclone", time(theirs[at]))],
+            &format!(
+                "goal 300 us; {:.0} x rclone (goal 100)",
+                ratio(theirs[at], ours[at])
+            ),
+        );
+    }
+    drop(peer);
+    mount.wait_sent(SENT_LIMIT);
+    mount.unmount();
+}
+
+/// Medians of mkdir, rename and unlink.
+fn changes(dir: &Path, count: usize) -> [Duration; 3] {
+    let at = |name: &str, number: usize| dir.join(format!("{name} {number}"));
+    let each = |work: &dyn Fn(usize)| {
+        let mut took: Vec<Duration> = (0..count).map(|n| once(|| work(n))).collect();
+        took.sort_unstable();
+        took[took.len() / 2]
+    };
+    let mkdir = each(&|n| fs::create_dir(at("d", n)).expect("mkdir"));
+    for n in 0..count {
+        fs::write(at("f", n), "x").expect("file");
+    }
+    let rename = each(&|n| fs::rename(at("f", n), at("g", n)).expect("rename"));
+    let unlink = each(&|n| fs::remove_file(at("g", n)).expect("unlink"));
+    [mkdir, rename, unlink]
+}
+
+/// An archive of small files.
+pub fn tar(scale: &Scale) {
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mount = home.mount_with(lasting());
+    mount.sync();
+    let source = home.make_dir("source");
+    fs::create_dir(source.join("t")).expect("folder");
+    for number in 0..scale.archived {
+        let bytes = vec![u8::try_from(number % 251).unwrap_or(0); 4096];
+        fs::write(source.join(format!("t/{number}")), bytes).expect("file");
+    }
+    let archive = home.path("t.tar");
+    let (from, tar) = (quoted(&source), quoted(&archive));
+    measure::sh(&format!("tar -C {from} -cf {tar} t"));
+    set_line(&service, true);
+    let drive = service.default_drive();
+    let unpack = |dir: &Path, name: &str| {
+        let dir = dir.join(name);
+        fs::create_dir(&dir).expect("folder");
+        let to = quoted(&dir);
+        once(|| drop(measure::sh(&format!("tar -C {to} -xf {tar}"))))
+    };
+    // The files, their folder, and the one that holds it.
+    let all = scale.archived as u64 + 2;
+    let arrived = |before: u64| {
+        wait::until("files on the service", SENT_LIMIT, || {
+            drive.count() >= before + all
+        });
+    };
+    let disk = unpack(&home.work(), "disk");
+    let (before, start) = (drive.count(), std::time::Instant::now());
+    let ours = unpack(mount.path(), "ours");
+    arrived(before);
+    let ours_there = start.elapsed();
+    let peer = Rclone::mount(&service);
+    let (before, start) = (drive.count(), std::time::Instant::now());
+    let theirs = unpack(&peer.at(""), "theirs");
+    arrived(before);
+    let theirs_there = start.elapsed();
+    drop(peer);
+    tell(
+        &format!("tar x of {} files", scale.archived),
+        &time(ours),
+        &[("ext4", time(disk)), ("rclone", time(theirs))],
+        "goal 500 ms",
+    );
+    tell(
+        "  until all are on the service",
+        &time(ours_there),
+        &[("rclone", time(theirs_there))],
+        &format!(
+            "{:.2} of rclone's time (goal 0.33)",
+            ratio(ours_there, theirs_there)
+        ),
+    );
+    finish(mount);
+}
+
+/// Ends a mount after everything was sent.
+pub fn finish(mount: Mount<'_>) {
+    mount.wait_sent(SENT_LIMIT);
+    mount.unmount();
+}
