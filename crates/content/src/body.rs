@@ -100,6 +100,14 @@ impl Body {
         self.shared.id
     }
 
+    /// Says that a body from [`Content::duplicate`](crate::Content::duplicate) is known by now.
+    ///
+    /// # Errors
+    /// What the system says; the body is as good without.
+    pub fn confirm(&self) -> io::Result<()> {
+        Layout::set_provisional(&self.shared.state.read().file, false)
+    }
+
     /// The folder it lies in now.
     #[must_use]
     pub fn place(&self) -> Place {

@@ -6,9 +6,9 @@
 //! allowed; it is made again when the next body needs it.
 
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -20,6 +20,9 @@ use crate::{BodyId, ContentError, Place};
 const DIR_MODE: u32 = 0o700;
 /// Bodies are their owner's only.
 const FILE_MODE: u32 = 0o600;
+/// Set in the mode of a file whose row may not be in the database yet: the owner's permission to
+/// execute, which gives nobody anything.
+pub(crate) const PROVISIONAL_BIT: u32 = 0o100;
 /// Sub-folder for unfinished copies.
 const TMP: &str = "tmp";
 /// Marks a folder that backup programs may skip, and says how to recognise it
@@ -91,6 +94,13 @@ impl Layout {
                 .mode(FILE_MODE)
                 .open(path)
         })
+    }
+
+    /// Marks a file as one whose row is not in the database yet, or as one whose row is. Nothing else
+    /// uses this bit.
+    pub(crate) fn set_provisional(file: &File, provisional: bool) -> io::Result<()> {
+        let mode = FILE_MODE | if provisional { PROVISIONAL_BIT } else { 0 };
+        file.set_permissions(Permissions::from_mode(mode))
     }
 
     /// A nameless file in the spool's file system, which vanishes when it is closed.

@@ -10,7 +10,7 @@ use onedrivefs_core::kill_point;
 use rangemap::RangeSet;
 use tracing::{debug, warn};
 
-use crate::layout::{Layout, open_if_there, remove_if_there};
+use crate::layout::{Layout, PROVISIONAL_BIT, open_if_there, remove_if_there};
 use crate::relocate::{Moves, relocate};
 use crate::{Body, BodyId, ContentError, Place, Presence, fileops, ranges};
 
@@ -37,6 +37,8 @@ pub struct StoredBody {
     pub len: u64,
     /// Names the file has; more than one while it is being taken in.
     pub links: u64,
+    /// Whether it may never have been recorded: see [`Content::duplicate`].
+    pub provisional: bool,
 }
 
 impl Content {
@@ -80,7 +82,8 @@ impl Content {
 
     /// Creates a body in the spool that equals another one, which may then be changed without
     /// touching that. `None` when the other holds more than `copy_max_bytes` and its file system
-    /// cannot share blocks between files.
+    /// cannot share blocks between files. It is provisional until [`Body::confirm`] is called, after
+    /// the commit that makes it known: a copy that is left over by a crash is nobody's content.
     ///
     /// # Errors
     /// When the file cannot be created or the bytes cannot be copied.
@@ -94,6 +97,7 @@ impl Content {
         let path = self.layout.path(Place::Spool, id);
         let copy = || {
             let file = self.layout.create_file(Place::Spool, &path)?;
+            Layout::set_provisional(&file, true)?;
             if fileops::share(&state.file, &file).is_ok() {
                 return Ok(Some(file));
             }
@@ -330,6 +334,7 @@ impl Content {
                 bytes_allocated: metadata.blocks().saturating_mul(STAT_BLOCK_BYTES),
                 len: metadata.len(),
                 links: metadata.nlink(),
+                provisional: metadata.mode() & PROVISIONAL_BIT != 0,
             });
         })?;
         Ok(bodies)

@@ -12,7 +12,7 @@ mod tombstone;
 mod unanswered;
 mod upsert;
 
-pub(crate) use unanswered::is_made_here;
+pub(crate) use unanswered::{is_made_here, rebase_body};
 
 use onedrivefs_core::{Ino, ItemKind, QuickXorHash, RemoteItem, Timestamp, name};
 use onedrivefs_store::{

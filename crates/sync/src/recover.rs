@@ -163,7 +163,11 @@ fn remove_unknown(
     let (leftovers, strays): (Vec<_>, Vec<_>) =
         unknown(Place::Spool)?.into_iter().partition(|stored| {
             // One with another name is being taken in, and will be again.
-            stored.len == 0 || stored.links > 1 || was_cut || removed.contains(&stored.id.0)
+            stored.len == 0
+                || stored.provisional
+                || stored.links > 1
+                || was_cut
+                || removed.contains(&stored.id.0)
         });
     for stored in leftovers {
         content.remove(Place::Spool, stored.id)?;

@@ -287,10 +287,21 @@ impl Vfs {
     /// have seen nothing of the old one, or the same content under new tags.
     fn look_again(&self, file: &OpenFile) -> Result<(), VfsError> {
         let mut state = file.state.lock();
-        if state.stale || state.dirty {
+        if state.stale {
             return Err(VfsError::Stale);
         }
-        state.body = None;
+        let Some(body) = state.body.clone().filter(|_| state.dirty) else {
+            state.body = None;
+            return Ok(());
+        };
+        // What was written here stays. An earlier save may have been sent meanwhile, which is what
+        // the other bytes are to be had from now.
+        let row = self.store().read(|r| r.body(body.id().0))?;
+        let source = row.and_then(|row| source_of(&self.engine.config.drive.id, &row));
+        if source.is_none() || source == state.source {
+            return Err(VfsError::Stale);
+        }
+        state.source = source;
         Ok(())
     }
 

@@ -77,6 +77,7 @@ impl Vfs {
         file.used.store(true, Ordering::Relaxed);
         let bodies = &self.engine.bodies;
         let mut unmarked = false;
+        let mut duplicated = false;
         let body = self.store().write(|tx| {
             let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
             let Some(body) = state.body.clone() else {
@@ -96,6 +97,7 @@ impl Vfs {
                 item.body = Some(copy.id);
                 tx.update_item(&item)?;
                 state.source = source_of(&self.engine.config.drive.id, &copy);
+                duplicated = true;
                 return Ok(made);
             }
             if row.place == Place::Cache {
@@ -112,6 +114,9 @@ impl Vfs {
             state.source = source_of(&self.engine.config.drive.id, &row);
             Ok(body)
         })?;
+        if duplicated && let Err(error) = body.confirm() {
+            tracing::debug!(%error, "A body stays marked as provisional.");
+        }
         state.body = Some(Arc::clone(&body));
         state.dirty = true;
         state.unmarked = unmarked;

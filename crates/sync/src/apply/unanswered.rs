@@ -1,7 +1,7 @@
 //! Items of the service that are what our own unanswered requests made.
 
 use onedrivefs_core::{ItemId, NameKey, RemoteItem};
-use onedrivefs_store::{Item, Kind, Ops, Reader, Remote, StoreError, Unanswered};
+use onedrivefs_store::{Item, Kind, Ops, Reader, Remote, StoreError, Tx, Unanswered};
 
 use super::upsert::Place;
 use super::{Applied, Applier, remote_of};
@@ -107,22 +107,22 @@ impl Applier<'_> {
     pub(super) fn is_our_content(&self, there: &RemoteItem) -> Result<bool, StoreError> {
         is_made_here(self.tx, there)
     }
+}
 
-    /// The base of a body that builds on content which an unanswered request made: the bytes that
-    /// are missing here are the same in both.
-    pub(super) fn rebase_body(&self, item: &Item, remote: &Remote) -> Result<(), StoreError> {
-        let Some(mut row) = item.body.map(|id| self.tx.body(id)).transpose()?.flatten() else {
-            return Ok(());
-        };
-        if row.base_item.as_ref() == Some(&remote.id) && row.ranges.is_some() {
-            row.base_etag.clone_from(&remote.etag);
-            row.base_ctag.clone_from(&remote.ctag);
-            row.base_hash = remote.hash;
-            row.base_size = remote.size;
-            self.tx.update_body(&row)?;
-        }
-        Ok(())
+/// Gives the body of an item another base: content that this machine made of the old one, by sending
+/// an earlier save of the body. The bytes that are missing here are the same in both.
+pub(crate) fn rebase_body(tx: &Tx<'_>, item: &Item, remote: &Remote) -> Result<(), StoreError> {
+    let Some(mut row) = item.body.map(|id| tx.body(id)).transpose()?.flatten() else {
+        return Ok(());
+    };
+    if row.base_item.as_ref() == Some(&remote.id) && row.ranges.is_some() {
+        row.base_etag.clone_from(&remote.etag);
+        row.base_ctag.clone_from(&remote.ctag);
+        row.base_hash = remote.hash;
+        row.base_size = remote.size;
+        tx.update_body(&row)?;
     }
+    Ok(())
 }
 
 /// Tells whether the content of an item is what an unanswered request of this machine made of it.

@@ -3,7 +3,9 @@
 use onedrivefs_core::{Ino, RemoteItem};
 use onedrivefs_store::{Item, Kind, Ops, Remote, Role, StoreError};
 
-use super::{ASIDE, Applied, Applier, decoded_name, kind_of, reclaim, remote_of, shown_name};
+use super::{
+    ASIDE, Applied, Applier, decoded_name, kind_of, rebase_body, reclaim, remote_of, shown_name,
+};
 use crate::change::KernelChange;
 use crate::journal;
 use crate::merge::{ContentVerdict, PlaceVerdict, content_changed, decide_content, decide_place};
@@ -141,7 +143,7 @@ impl Applier<'_> {
         let mut verdict = decide_content(waiting, written, changed, same);
         if verdict == ContentVerdict::KeepBoth && self.is_our_content(there)? {
             // What is there is an earlier save of ours; the one that waits builds on it.
-            self.rebase_body(&item, &remote)?;
+            rebase_body(self.tx, &item, &remote)?;
             verdict = ContentVerdict::KeepOurs;
         }
         match verdict {

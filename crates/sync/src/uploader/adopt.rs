@@ -5,7 +5,7 @@ use std::time::Instant;
 use onedrivefs_core::{Ino, QuickXorHash, RemoteItem, Timestamp, name};
 use onedrivefs_store::{Item, Ops, Place, Remote, StoreError, Tx};
 
-use crate::apply::{reclaim, remote_of, shown_name};
+use crate::apply::{rebase_body, reclaim, remote_of, shown_name};
 use crate::change::KernelChange;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -360,6 +360,12 @@ impl Engine {
         let current = row.as_ref().map(|row| (row.id, row.generation));
         let unchanged = current == sent.body && row.as_ref().is_none_or(|row| !row.dirty);
         let mut settled = Ops::CREATE;
+        if verdict == Verdict::Same && !unchanged {
+            // What was written meanwhile builds on what was sent.
+            if let Some(remote) = &now.remote {
+                rebase_body(tx, now, remote)?;
+            }
+        }
         if verdict == Verdict::Different || !unchanged {
             return Ok(settled);
         }
