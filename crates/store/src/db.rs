@@ -55,6 +55,7 @@ pub struct Store {
     /// Set for good by the first sign of damage.
     damaged: AtomicBool,
     on_damage: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    on_change: OnceLock<Box<dyn Fn(&[Ino]) + Send + Sync>>,
     /// Ends a check that is under way.
     check: Mutex<Option<InterruptHandle>>,
     unclean: bool,
@@ -149,6 +150,7 @@ impl Store {
             with_next: Mutex::default(),
             damaged: AtomicBool::new(false),
             on_damage: OnceLock::new(),
+            on_change: OnceLock::new(),
             check: Mutex::default(),
             unclean,
         })
@@ -165,6 +167,13 @@ impl Store {
     pub fn set_on_damage(&self, told: impl Fn() + Send + Sync + 'static) {
         // Only the first one counts; there is one owner.
         let _taken = self.on_damage.set(Box::new(told));
+    }
+
+    /// Says who is told after every commit which inodes it changed. They are told with the writers'
+    /// lock held: they return at once and ask the database nothing.
+    pub fn set_on_change(&self, told: impl Fn(&[Ino]) + Send + Sync + 'static) {
+        // Only the first one counts; there is one owner.
+        let _taken = self.on_change.set(Box::new(told));
     }
 
     /// Looks through the whole database for damage. Takes seconds for a million items; programs do
@@ -266,8 +275,12 @@ impl Store {
         let (result, touched) = written?;
         let mut hot = self.hot.lock();
         hot.commits += 1;
-        for ino in touched {
-            hot.items.pop(&ino);
+        for ino in &touched {
+            hot.items.pop(ino);
+        }
+        drop(hot);
+        if let Some(told) = self.on_change.get() {
+            told(&touched);
         }
         Ok(result)
     }

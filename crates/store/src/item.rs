@@ -373,9 +373,9 @@ impl Tx<'_> {
     /// A constraint violation when the name or id is taken; SQLite's errors.
     pub fn insert_item(&self, item: &Item) -> Result<Ino, StoreError> {
         self.store_item(item, None)?;
-        Ok(Ino(
-            u64::try_from(self.conn.last_insert_rowid()).unwrap_or(0)
-        ))
+        let ino = Ino(u64::try_from(self.conn.last_insert_rowid()).unwrap_or(0));
+        self.touched.borrow_mut().push(ino);
+        Ok(ino)
     }
 
     /// Replaces the row of an existing item.
@@ -387,7 +387,7 @@ impl Tx<'_> {
         self.store_item(item, Some(item.ino))
     }
 
-    /// Removes the row of an item with its extended attributes.
+    /// Removes the row of an item with its extended attributes and its pin.
     ///
     /// # Errors
     /// SQLite's errors.
@@ -398,6 +398,9 @@ impl Tx<'_> {
             .execute((ino.0,))?;
         self.conn
             .prepare_cached("DELETE FROM xattrs WHERE ino = ?1")?
+            .execute((ino.0,))?;
+        self.conn
+            .prepare_cached("DELETE FROM pins WHERE ino = ?1")?
             .execute((ino.0,))?;
         Ok(())
     }

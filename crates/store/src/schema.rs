@@ -9,7 +9,12 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
+
+/// What is kept whole on this machine, and since when.
+const V6: &str = "
+CREATE TABLE pins (ino INTEGER PRIMARY KEY, since INTEGER NOT NULL) STRICT;
+";
 
 /// Bodies whose rows are gone and whose files may still be there: only those may be removed from
 /// the spool without a row that says so.

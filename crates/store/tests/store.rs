@@ -291,6 +291,8 @@ fn check_upgraded(r: &Reader<'_>, version: u32) -> Result<(), StoreError> {
     assert_eq!(r.xattr(Ino(2), b"user.a")?, Some(b"b".to_vec()));
     let unanswered = usize::from(version >= 2);
     assert_eq!(r.unanswered_of(Ino(4))?.len(), unanswered);
+    let pin = (version >= 6).then_some(Ino(2));
+    assert_eq!(r.pin_of(Ino(2))?, pin, "version {version}");
     Ok(())
 }
 
@@ -319,6 +321,8 @@ fn hot_queries_use_an_index() {
         "SELECT * FROM journal WHERE seq > 5 AND parked = 0 ORDER BY seq LIMIT 10",
         "SELECT * FROM bodies WHERE dirty = 1",
         "SELECT * FROM bodies WHERE place = 0 ORDER BY used_at",
+        "WITH RECURSIVE tree (ino) AS (SELECT 1 UNION SELECT items.ino FROM tree JOIN items
+           ON items.parent = tree.ino) SELECT * FROM tree",
     ] {
         let plan = plan(&dir.path().join("meta.db"), query);
         assert!(
@@ -326,4 +330,53 @@ fn hot_queries_use_an_index() {
             "{query}: {plan}"
         );
     }
+}
+
+#[test]
+fn a_pin_reaches_down_and_goes_with_the_inode() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let now = Timestamp::from_nanos(1);
+    let (folder, inner, leaf) = store
+        .write(|tx| {
+            let folder = tx.insert_item(&Item::new(Kind::Directory, Ino::ROOT, "folder", now))?;
+            let inner = tx.insert_item(&Item::new(Kind::Directory, folder, "inner", now))?;
+            let leaf = tx.insert_item(&Item::new(Kind::File, inner, "leaf", now))?;
+            assert!(tx.pin(folder, now)?);
+            assert!(!tx.pin(folder, now)?, "it was pinned already");
+            Ok::<_, StoreError>((folder, inner, leaf))
+        })
+        .unwrap();
+    let pin_of = |ino| store.read(|r| r.pin_of(ino)).unwrap();
+    let pinned = || {
+        let mut seen = Vec::new();
+        store
+            .read(|r| r.each_pinned(|item| seen.push(item.ino)))
+            .unwrap();
+        seen.sort();
+        seen
+    };
+    assert_eq!((pin_of(leaf), pin_of(Ino::ROOT)), (Some(folder), None));
+    assert_eq!(pinned(), [folder, inner, leaf]);
+    // A pin of its own counts before that of the folder, and nothing is shown twice.
+    store.write(|tx| tx.pin(inner, now)).unwrap();
+    assert_eq!((pin_of(leaf), pinned().len()), (Some(inner), 3));
+    // Moved out, it has only its own.
+    let mut moved = store.item(inner).unwrap().unwrap().as_ref().clone();
+    moved.parent = Some(Ino::ROOT);
+    store.write(|tx| tx.update_item(&moved)).unwrap();
+    assert_eq!(pin_of(leaf), Some(inner));
+    assert!(store.write(|tx| tx.unpin(inner)).unwrap());
+    assert_eq!((pin_of(leaf), pinned()), (None, vec![folder]));
+    // Unlinked, it is pinned no more; brought back, it is.
+    let mut gone = store.item(folder).unwrap().unwrap().as_ref().clone();
+    gone.parent = None;
+    store.write(|tx| tx.update_item(&gone)).unwrap();
+    assert_eq!((pin_of(folder), pinned()), (None, vec![]));
+    gone.parent = Some(Ino::ROOT);
+    store.write(|tx| tx.update_item(&gone)).unwrap();
+    store.write(|tx| tx.move_pin(folder, inner)).unwrap();
+    assert_eq!((pin_of(folder), pin_of(leaf)), (None, Some(inner)));
+    store.write(|tx| tx.delete_item(inner)).unwrap();
+    assert!(!store.read(|r| r.has_pins()).unwrap());
 }

@@ -202,6 +202,7 @@ pub fn inherit(
     let remote = old.remote.take();
     old.parent = None;
     tx.update_item(old)?;
+    tx.move_pin(old.ino, new.ino)?;
     let begun = tx.journal(old.ino)?.and_then(|row| row.session);
     tx.delete_journal(old.ino)?;
     abandon_unanswered(tx, new.ino, now)?;

@@ -110,6 +110,10 @@ impl Vfs {
                 source = self.hand_over(tx, &mut target, source, now)?;
             }
             keep_until_durable(tx, &source, &target)?;
+            if target.remote.is_none() && !target.is_dir() {
+                // A save of something that was not sent yet: what people pinned is the name.
+                tx.move_pin(target.ino, source.ino)?;
+            }
             dropped = self.unlink_item(tx, target, Removal::Replaced, now)?;
         }
         let published = source.local_only && !local_only;

@@ -319,6 +319,7 @@ impl Applier<'_> {
         journal::forget(self.tx, old.ino, self.facts.now)?;
         self.tx.update_item(&old)?;
         self.tx.update_item(&made)?;
+        self.tx.move_pin(old.ino, made.ino)?;
         let waiting = self.waiting(made.ino)?;
         self.set_waiting(made.ino, waiting.without(Ops::CREATE))?;
         for mut child in self.tx.remote_children(old.ino)? {
@@ -358,7 +359,12 @@ impl Applier<'_> {
                 .with(Ops::CONTENT),
         )?;
         let kind = ours.kind;
-        self.insert(kind, role, &place, there)
+        self.insert(kind, role, &place, there)?;
+        // The pin goes with the item of the service, which keeps the name.
+        if let Some(theirs) = self.tx.item_by_id(&there.id)? {
+            self.tx.move_pin(ours.ino, theirs.ino)?;
+        }
+        Ok(())
     }
 
     /// An item that is new here.
