@@ -33,7 +33,7 @@ use onedrivefs_core::{ByteRange, CTag, DriveId, ETag, ItemId, QuickXorHash};
 use onedrivefs_graph::GraphClient;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use claim::Claim;
@@ -61,6 +61,11 @@ pub struct HydrateConfig {
     pub foreground_transfers: usize,
     /// Transfers at a time that nobody waits for: read-ahead and uploads composing their content.
     pub background_transfers: usize,
+    /// Transfers at a time for what is pinned.
+    pub pin_transfers: usize,
+    /// Longest rest of those between two pieces while programs read. However much is read, what is
+    /// pinned gets here in the end.
+    pub pin_rest: Duration,
     /// Without any progress for this long, whoever waits is told.
     pub first_byte_deadline: Duration,
     /// How long an address is used without asking the service again.
@@ -80,6 +85,8 @@ impl Default for HydrateConfig {
             connections_per_stream: 4,
             foreground_transfers: 16,
             background_transfers: 8,
+            pin_transfers: 4,
+            pin_rest: Duration::from_secs(3),
             first_byte_deadline: Duration::from_secs(15),
             url_lifetime: Duration::from_secs(300),
             save_after_bytes: 64 * 1024 * 1024,
@@ -115,12 +122,24 @@ pub enum Demand {
     ReadAhead,
     /// An upload composes its content from them.
     Upload,
+    /// They are to be here one day. Such transfers rest while programs read.
+    Pin,
 }
 
 impl Demand {
     /// Tells whether somebody waits for the bytes.
     const fn is_awaited(self) -> bool {
         !matches!(self, Self::ReadAhead)
+    }
+
+    /// Tells whether whoever waits does not wait behind others.
+    const fn is_urgent(self) -> bool {
+        matches!(self, Self::Foreground | Self::Upload)
+    }
+
+    /// Tells whether a program reads the bytes, now or in a moment.
+    const fn is_reading(self) -> bool {
+        matches!(self, Self::Foreground | Self::ReadAhead)
     }
 }
 
@@ -159,6 +178,9 @@ struct Inner {
     readers: Mutex<HashMap<u64, Pattern>>,
     foreground: Semaphore,
     background: Semaphore,
+    pins: Semaphore,
+    /// Transfers under way of bytes that programs read.
+    reading: watch::Sender<usize>,
     offline: AtomicBool,
     /// When there was no room for what came.
     full_at: Mutex<Option<Instant>>,
@@ -192,6 +214,8 @@ impl Hydrator {
             readers: Mutex::default(),
             foreground: Semaphore::new(config.foreground_transfers.max(1)),
             background: Semaphore::new(config.background_transfers.max(1)),
+            pins: Semaphore::new(config.pin_transfers.max(1)),
+            reading: watch::Sender::new(0),
             offline: AtomicBool::new(false),
             full_at: Mutex::default(),
         };
@@ -358,6 +382,23 @@ impl Hydrator {
         }
     }
 
+    /// Stops what is fetched of a body because it is pinned.
+    pub fn stop_pin(&self, id: BodyId) {
+        let flight = self.inner.flights.lock().get(&id).cloned();
+        if let Some(flight) = flight {
+            flight.stop_pin();
+        }
+    }
+
+    /// Has what is known of a body recorded now instead of in a while, if nobody fetches it, so that
+    /// nothing but a program keeps the body in use.
+    pub fn let_go(&self, id: BodyId) {
+        let flight = self.inner.flights.lock().get(&id).cloned();
+        if let Some(flight) = flight {
+            flight.hurry.notify_one();
+        }
+    }
+
     /// Answers everybody who waits, and stops all transfers.
     pub fn fail_all(&self, error: &HydrateError) {
         let flights: Vec<_> = self.inner.flights.lock().values().cloned().collect();
@@ -437,8 +478,11 @@ impl Hydrator {
 /// Waits until a flight rests, records what is present, and takes the flight off the table.
 async fn keep(inner: Arc<Inner>, flight: Arc<Flight>) {
     loop {
-        tokio::time::sleep(inner.config.save_after_idle).await;
-        if !flight.is_resting(inner.config.save_after_idle) {
+        let rest = tokio::select! {
+            () = tokio::time::sleep(inner.config.save_after_idle) => inner.config.save_after_idle,
+            () = flight.hurry.notified() => Duration::ZERO,
+        };
+        if !flight.is_resting(rest) {
             continue;
         }
         inner.save(&flight).await;

@@ -667,3 +667,74 @@ async fn an_expired_sign_in_is_told() {
     let error = fixture.ensure(&body, &source, 0..1).await;
     assert!(matches!(error, Err(HydrateError::NeedsLogin)), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_rests_while_somebody_reads() {
+    let f = Fixture::with(HydrateConfig {
+        pin_rest: Duration::from_secs(600),
+        ..HydrateConfig::default()
+    })
+    .await;
+    let noise = |seed| FileBody::Generated { seed, size: MIB };
+    let put = |name: &str, seed| f.drive.put(name, noise(seed)).expect("put");
+    let pinned = f.source(&put("/pinned", 1)).await;
+    let read = f.source(&put("/read", 2)).await;
+    let (kept, slow) = (f.body(1, pinned.size), f.body(2, read.size));
+    // Somebody reads, and waits.
+    let held = f
+        .sim
+        .faults()
+        .add(FaultRule::on(DOWNLOAD, FaultAction::Hold).times(1));
+    let (h, body, source) = (f.hydrator.clone(), Arc::clone(&slow), read.clone());
+    let reader =
+        tokio::spawn(async move { h.ensure(&body, &source, 0..1000, Demand::Foreground).await });
+    while f.downloads() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (h, body, source) = (f.hydrator.clone(), Arc::clone(&kept), pinned.clone());
+    let pin = tokio::spawn(async move { h.ensure(&body, &source, 0..MIB, Demand::Pin).await });
+    // Another one reads meanwhile, many times over what the pinned file would take.
+    for number in 0..20 {
+        let source = f.source(&put(&format!("/{number}"), 3 + number)).await;
+        let body = f.body(10 + number, source.size);
+        f.ensure(&body, &source, 0..MIB).await.expect("read");
+    }
+    assert_eq!(kept.missing(0..MIB), vec![0..MIB], "it did not rest");
+    f.sim.faults().remove(held);
+    reader.await.expect("task").expect("read");
+    pin.await.expect("task").expect("fetched");
+    assert!(kept.is_complete());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_takes_over_what_is_fetched_for_a_pin() {
+    let f = Fixture::with(HydrateConfig {
+        pin_rest: Duration::from_secs(600),
+        ..HydrateConfig::default()
+    })
+    .await;
+    let (body, source) = f
+        .file(FileBody::Generated {
+            seed: 1,
+            size: 8 * MIB,
+        })
+        .await;
+    f.fault(FaultAction::Hold, Some(2));
+    let (h, own, from) = (f.hydrator.clone(), Arc::clone(&body), source.clone());
+    let pin = tokio::spawn(async move { h.ensure(&own, &from, 0..8 * MIB, Demand::Pin).await });
+    while f.downloads() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // Both of its transfers hang, and the reader does not wait for them.
+    let start = Instant::now();
+    f.ensure(&body, &source, 0..MIB).await.expect("read");
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+    f.hydrator.stop_pin(body.id());
+    f.sim.faults().clear();
+    pin.await.expect("task").expect("asked for again");
+    assert!(body.is_complete());
+}

@@ -15,7 +15,7 @@ pub(super) struct Claim {
     pub(super) request_bytes: u64,
     /// Unit of requests, in bytes.
     pub(super) block_bytes: u64,
-    /// Segments that the owner may have at a time.
+    /// Segments that the owner, or what is pinned, may have at a time.
     pub(super) segments_max: usize,
 }
 
@@ -27,7 +27,11 @@ impl Claim {
             owner: None,
             request_bytes: config.max_request_bytes.max(config.block_bytes),
             block_bytes: config.block_bytes,
-            segments_max: usize::MAX,
+            // A pinned file may be huge, and nobody waits for its end.
+            segments_max: match demand {
+                Demand::Pin => config.connections_per_stream,
+                _ => usize::MAX,
+            },
         }
     }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use onedrivefs_content::{Body, RangeSet};
 use onedrivefs_core::{ByteRange, align_down, align_up};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -101,6 +101,8 @@ pub(super) struct Flight {
     pub(super) hashed: AtomicU64,
     /// Held while the presence is recorded, so that an older one never replaces a newer.
     pub(super) saving: tokio::sync::Mutex<()>,
+    /// Notified when somebody wants the body to be let go of.
+    pub(super) hurry: Notify,
 }
 
 impl Flight {
@@ -113,6 +115,7 @@ impl Flight {
             prefix: Mutex::default(),
             hashed: AtomicU64::new(0),
             saving: tokio::sync::Mutex::default(),
+            hurry: Notify::new(),
         }
     }
 
@@ -263,6 +266,15 @@ impl Flight {
         (segment.at < segment.end).then_some(segment.at..segment.end)
     }
 
+    /// Tells whether a segment is fetched only because it is pinned.
+    pub(super) fn is_pin(&self, id: u64) -> bool {
+        let state = self.state.lock();
+        state
+            .segments
+            .get(&id)
+            .is_some_and(|segment| segment.demand == Demand::Pin)
+    }
+
     /// A segment has its permit.
     pub(super) fn set_started(&self, id: u64) {
         if let Some(segment) = self.state.lock().segments.get_mut(&id) {
@@ -281,12 +293,19 @@ impl Flight {
 
     /// Stops what is fetched ahead of a reader. Whoever waits for it asks for it again.
     pub(super) fn stop_readahead(&self, owner: u64) {
+        self.stop_all(|segment| segment.owner == Some(owner));
+    }
+
+    /// Stops what is fetched because it is pinned. Whoever waits for it asks for it again.
+    pub(super) fn stop_pin(&self) {
+        self.stop_all(|segment| segment.demand == Demand::Pin);
+    }
+
+    fn stop_all(&self, which: impl Fn(&Segment) -> bool) {
         let mut state = self.state.lock();
-        let own = |segment: &&mut Segment| segment.owner == Some(owner);
-        state
-            .segments
-            .values_mut()
-            .filter(own)
+        let segments = state.segments.values_mut();
+        segments
+            .filter(|segment| which(segment))
             .for_each(Segment::stop);
     }
 
@@ -426,9 +445,14 @@ impl State {
             else {
                 continue;
             };
-            let queued = !segment.started && !segment.demand.is_awaited();
+            // What is pinned may rest for the sake of the very reader who waits here.
+            let idle = match segment.demand {
+                Demand::Pin => true,
+                Demand::ReadAhead => !segment.started,
+                Demand::Foreground | Demand::Upload => false,
+            };
             let far = first > live.start.saturating_add(TAKE_OVER_BYTES);
-            if claim.demand.is_awaited() && (queued || far) {
+            if claim.demand.is_urgent() && (idle || far) {
                 segment.end = first;
                 if segment.at >= segment.end {
                     segment.stop();
@@ -442,10 +466,11 @@ impl State {
 
     /// Tells whether one more segment may be started.
     fn may_claim(&self, claim: &Claim) -> bool {
-        let Some(owner) = claim.owner else {
+        if claim.segments_max == usize::MAX {
             return true;
-        };
-        let live = |s: &&Segment| s.owner == Some(owner) && s.at < s.end;
+        }
+        let live =
+            |s: &&Segment| s.owner == claim.owner && s.demand == claim.demand && s.at < s.end;
         let own = self.segments.values().filter(live);
         own.count() < claim.segments_max
     }

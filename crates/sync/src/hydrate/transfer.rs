@@ -28,6 +28,9 @@ const RENEWALS_MAX: u32 = 2;
 /// Age at which arrived bytes are recorded even if more keep coming.
 const SAVE_AFTER: Duration = Duration::from_secs(30);
 
+/// Quiet time after which what is pinned goes on: programs read in bursts.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// Takes a segment off its flight when its task ends, even by being aborted.
 struct Finish {
     flight: Arc<Flight>,
@@ -52,13 +55,18 @@ pub(super) async fn run(
         flight: Arc::clone(&flight),
         id,
     };
+    let _reading = demand.is_reading().then(|| Reading::begin(&inner));
     let permits = match demand {
         Demand::Foreground => &inner.foreground,
         Demand::ReadAhead | Demand::Upload => &inner.background,
+        Demand::Pin => &inner.pins,
     };
     let Ok(_permit) = permits.acquire().await else {
         return;
     };
+    if demand == Demand::Pin {
+        inner.rest_while_read().await;
+    }
     flight.set_started(id);
     inner.make_room(&flight, id).await;
     if let Err(error) = fetch_all(&inner, &flight, &source, id).await {
@@ -69,6 +77,22 @@ pub(super) async fn run(
         flight.fail_segment(id, error);
     } else if source.hash.is_some() {
         inner.hash_ahead(&flight);
+    }
+}
+
+/// Counts a transfer of bytes that a program reads.
+struct Reading(Arc<Inner>);
+
+impl Reading {
+    fn begin(inner: &Arc<Inner>) -> Self {
+        inner.reading.send_modify(|count| *count += 1);
+        Self(Arc::clone(inner))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.reading.send_modify(|count| *count -= 1);
     }
 }
 
@@ -154,6 +178,7 @@ pub(super) async fn pass(
     source: &Arc<Source>,
     range: ByteRange,
 ) -> Result<BytesMut, HydrateError> {
+    let _reading = Reading::begin(inner);
     let Ok(_permit) = inner.foreground.acquire().await else {
         return Err(HydrateError::ShuttingDown);
     };
@@ -240,6 +265,9 @@ async fn attempt(
             break;
         };
         came = true;
+        if flight.is_pin(id) {
+            inner.rest_while_read().await;
+        }
         if let Some(gathered) = &mut gathered {
             gathered.extend_from_slice(&data);
             flight.notify(data.len() as u64);
@@ -354,6 +382,23 @@ impl Inner {
             // The service ends early without saying where.
             _ => HydrateError::Changed.into(),
         }
+    }
+
+    /// Waits while programs read, but not for ever.
+    async fn rest_while_read(&self) {
+        let mut reading = self.reading.subscribe();
+        if *reading.borrow_and_update() == 0 {
+            return;
+        }
+        let quiet = async {
+            while reading.wait_for(|count| *count == 0).await.is_ok() {
+                let more = reading.wait_for(|count| *count > 0);
+                if tokio::time::timeout(QUIET, more).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _either = tokio::time::timeout(self.config.pin_rest, quiet).await;
     }
 
     /// Has room made for what a segment will bring. If there is none, that shows when it comes.
