@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use onedrivefs_fuse::MountError;
 use onedrivefs_graph::GraphClient;
-use onedrivefs_sync::{Engine, EngineError, Pending, SyncOutcome};
+use onedrivefs_sync::{Engine, EngineError, Kept, Pending, PinOutcome, PinTrouble, SyncOutcome};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::control::server::{Handler, Reply};
 use crate::control::{Answer, Request};
+use crate::size::ByteSize;
 use crate::status::{counted, held_next, pending_text};
 
 /// Progress lines waiting for a slow client; more are left out, the next one says it all.
@@ -49,6 +50,16 @@ impl Control {
                 ),
             },
             Request::Sync { path, timeout_s } => self.sync(path, timeout_s, reply).await,
+            Request::Pin { path } => {
+                let engine = Arc::clone(&self.engine);
+                blocking(move || pinning(engine.pin(&path))).await
+            }
+            Request::AwaitPinned { path } => self.await_pinned(&path, reply).await,
+            Request::Unpin { path } => {
+                let engine = Arc::clone(&self.engine);
+                blocking(move || pinning(engine.unpin(&path))).await
+            }
+            Request::Evict { path } => pinning(self.engine.evict(&path).await),
             Request::Retry { path } => parked(self.engine.retry(&path).await),
             Request::Discard { path } => parked(self.engine.discard(&path).await),
             Request::Export { path, to } => parked(self.engine.export(&path, Path::new(&to)).await),
@@ -72,7 +83,7 @@ impl Control {
         timeout_s: Option<u64>,
         reply: &mut Reply,
     ) -> Answer {
-        let (sender, mut receiver) = mpsc::channel::<Answer>(PROGRESS_QUEUE);
+        let (sender, receiver) = mpsc::channel::<Answer>(PROGRESS_QUEUE);
         let timeout = timeout_s.map(Duration::from_secs);
         let progress = move |pending: &Pending, obstacle: Option<&str>| {
             // When the queue is full, the client is told with the next change.
@@ -83,16 +94,27 @@ impl Control {
             });
         };
         let syncing = self.engine.sync(path.as_deref(), timeout, progress);
-        tokio::pin!(syncing);
-        loop {
-            tokio::select! {
-                outcome = &mut syncing => return self.sync_answer(outcome),
-                Some(told) = receiver.recv() => {
-                    if reply.send(&told).await.is_err() {
-                        return failed("the client went away".to_owned(), "run it again");
-                    }
-                }
-            }
+        match tell_while(syncing, receiver, reply).await {
+            Some(outcome) => self.sync_answer(outcome),
+            None => client_gone(),
+        }
+    }
+
+    async fn await_pinned(&self, path: &str, reply: &mut Reply) -> Answer {
+        let (sender, receiver) = mpsc::channel::<Answer>(PROGRESS_QUEUE);
+        let progress = move |kept: &Kept, trouble: Option<&PinTrouble>| {
+            // When the queue is full, the client is told with the next file.
+            let _told = sender.try_send(Answer::Progress {
+                ops: kept.to_fetch.files,
+                bytes: kept.to_fetch.bytes,
+                obstacle: trouble.map(|trouble| format!("/{}: {}", trouble.path, trouble.error)),
+            });
+        };
+        let waiting = self.engine.wait_pinned(path, progress);
+        match tell_while(waiting, receiver, reply).await {
+            Some(Ok(outcome)) => pin_answer(&outcome, path),
+            Some(Err(error)) => pinning::<()>(Err(error)),
+            None => client_gone(),
         }
     }
 
@@ -153,6 +175,77 @@ fn unmount(mountpoint: &Path) -> Answer {
             "close them, or send the daemon SIGTERM to detach the mount",
         ),
         Err(error) => failed(error.to_string(), "run `onedrivefs doctor`"),
+    }
+}
+
+/// Does something and passes on what it tells meanwhile. `None` when the client went away.
+async fn tell_while<T>(
+    work: impl Future<Output = T>,
+    mut receiver: mpsc::Receiver<Answer>,
+    reply: &mut Reply,
+) -> Option<T> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            outcome = &mut work => return Some(outcome),
+            Some(told) = receiver.recv() => reply.send(&told).await.ok()?,
+        }
+    }
+}
+
+fn client_gone() -> Answer {
+    failed("the client went away".to_owned(), "run it again")
+}
+
+/// How waiting for pinned content ended.
+fn pin_answer(outcome: &PinOutcome, path: &str) -> Answer {
+    let left = |kept: &Kept| {
+        let size = ByteSize(kept.to_fetch.bytes);
+        format!("{}, {size}", counted(kept.to_fetch.files, "file"))
+    };
+    match outcome {
+        PinOutcome::Done(kept) => done(kept),
+        PinOutcome::Unpinned => failed(
+            format!("{path} was unpinned meanwhile"),
+            "pin it again to have it fetched",
+        ),
+        PinOutcome::Offline(kept) => failed(
+            format!("there is no network; still to fetch: {}", left(kept)),
+            "it stays pinned and is fetched as soon as there is one",
+        ),
+        PinOutcome::NeedsLogin(kept) => failed(
+            format!("the sign-in has expired; still to fetch: {}", left(kept)),
+            "run `onedrivefs login`; it stays pinned and is fetched then",
+        ),
+        PinOutcome::Failed(kept, trouble) => failed(
+            format!(
+                "/{}: {}; still to fetch: {}",
+                trouble.path,
+                trouble.error,
+                left(kept)
+            ),
+            "it stays pinned and is tried again; `onedrivefs status` names all that fails",
+        ),
+    }
+}
+
+/// What pinning, unpinning or evicting came to.
+fn pinning<T: Serialize>(result: Result<T, EngineError>) -> Answer {
+    match result {
+        Ok(value) => done(&value),
+        Err(error) => {
+            let next = match &error {
+                EngineError::PinnedByFolder { folder, .. } => {
+                    &format!("unpin {folder}, or move the file out of it")
+                }
+                EngineError::NotPinned { .. } => "`onedrivefs status` lists what is pinned",
+                EngineError::NoSuchPath { .. } => {
+                    "check the spelling; what is in a folder is known once it was listed"
+                }
+                _ => "run `onedrivefs doctor`",
+            };
+            failed(describe(&error), next)
+        }
     }
 }
 

@@ -19,6 +19,7 @@ struct View {
     quota: QuotaView,
     cache: CacheView,
     pending: PendingView,
+    pins: PinsView,
     transfers: Vec<TransferView>,
     parked: Vec<ParkedView>,
     conflicts: Vec<ConflictView>,
@@ -72,6 +73,32 @@ struct PendingView {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
+struct PinsView {
+    paths: Vec<String>,
+    count: u64,
+    files: u64,
+    bytes: u64,
+    to_fetch: ToFetchView,
+    over_limit: bool,
+    failing: Vec<PinTroubleView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ToFetchView {
+    files: u64,
+    bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PinTroubleView {
+    path: String,
+    error: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 struct TransferView {
     path: String,
     direction: String,
@@ -103,6 +130,9 @@ struct PathView {
     id: Option<String>,
     size: u64,
     cached_bytes: u64,
+    pinned: Option<String>,
+    pinned_by: Option<String>,
+    to_fetch: Option<ToFetchView>,
 }
 
 /// Deletions that are held back which a daemon lists at most.
@@ -143,6 +173,7 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
             path.trim_start_matches('/')
         )
     };
+    what_is_pinned(&mut lines, &view, full);
     list(&mut lines, &view.transfers, |transfer| {
         let percent = match transfer.total {
             0 => 0,
@@ -168,6 +199,45 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
         )
     });
     joined(&lines)
+}
+
+/// What is pinned, what of it is not here yet, and why.
+fn what_is_pinned(lines: &mut Vec<String>, view: &View, full: impl Fn(&str) -> String) {
+    let pins = &view.pins;
+    if pins.count == 0 {
+        return;
+    }
+    lines.push(format!(
+        "  pinned     {}, {}, {}",
+        counted(pins.files, "file"),
+        ByteSize(pins.bytes),
+        to_fetch_text(pins.to_fetch.files, pins.to_fetch.bytes)
+    ));
+    list(lines, &pins.paths, |path| {
+        format!("             {}", full(path))
+    });
+    if pins.over_limit {
+        lines.push(format!(
+            "             more than the cache may hold ({}): nothing else is kept for long; raise \
+             cache_size, or unpin something",
+            ByteSize(view.cache.limit)
+        ));
+    }
+    list(lines, &pins.failing, |failing| {
+        format!(
+            "  retrying   fetch {}: {}",
+            full(&failing.path),
+            failing.error
+        )
+    });
+}
+
+/// What of pinned content is not here, in words.
+pub(crate) fn to_fetch_text(files: u64, bytes: u64) -> String {
+    match files {
+        0 => "all here".to_owned(),
+        _ => format!("{} to fetch ({})", counted(files, "file"), ByteSize(bytes)),
+    }
 }
 
 /// What fails and is tried again, and what waits for a person.
@@ -284,7 +354,7 @@ pub(crate) fn render_path(path: &str, status: &Value) -> String {
         "cloud" => "on the service only; reading it fetches it",
         "partial" => "partly here",
         "cached" => "here and on the service",
-        "pinned" => "kept here",
+        "pinned" => "kept here, and on the service",
         "pending" => "changed here, waiting to be sent",
         "uploading" => "being sent",
         "parked" => "could not be sent; `onedrivefs status` says why",
@@ -300,6 +370,14 @@ pub(crate) fn render_path(path: &str, status: &Value) -> String {
             ByteSize(view.cached_bytes)
         ),
     ];
+    if let Some(by) = &view.pinned_by {
+        let left = view.to_fetch.unwrap_or_default();
+        let left = to_fetch_text(left.files, left.bytes);
+        lines.push(match view.pinned.as_deref() == Some("self") {
+            true => format!("  pinned     by itself; {left}"),
+            false => format!("  pinned     with its folder {by}; {left}"),
+        });
+    }
     if let Some(id) = view.id {
         lines.push(format!("  id         {id}"));
     }
@@ -349,6 +427,40 @@ mod tests {
              `discard PATH` to give it up\n\
              \x20 conflict   /home/ada/OneDrive/n.txt: your version is kept as /home/ada/OneDrive/n (conflict).txt\n"
         );
+    }
+
+    #[test]
+    fn what_is_pinned_is_told_with_what_is_missing() {
+        let text = render(
+            "/m",
+            &json!({
+                "cache": {"bytes": 5, "limit": 2048},
+                "pins": {
+                    "paths": ["Travel"], "count": 1, "files": 1200, "bytes": 4096,
+                    "to_fetch": {"files": 2, "bytes": 1024}, "over_limit": true,
+                    "failing": [{"path": "Travel/a", "error": "locked"}],
+                },
+            }),
+        );
+        assert!(
+            text.contains("  pinned     1,200 files, 4.0 KiB, 2 files to fetch (1.0 KiB)\n             /m/Travel\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("more than the cache may hold (2.0 KiB)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("  retrying   fetch /m/Travel/a: locked\n"),
+            "{text}"
+        );
+        let of = |pinned: &str| {
+            let status = json!({"status": "pinned", "pinned": pinned, "pinned_by": "/a",
+                                "to_fetch": {"files": 0, "bytes": 0}});
+            render_path("/m/a/a", &status)
+        };
+        assert!(of("self").contains("pinned     by itself; all here"));
+        assert!(of("folder").contains("pinned     with its folder /a; all here"));
     }
 
     #[test]

@@ -38,6 +38,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Address space over which SQLite may map the database, in bytes.
 const MMAP_BYTES: i64 = 1 << 30;
 
+/// Who is told which inodes a commit changed.
+type ChangeListener = Box<dyn Fn(&[Ino]) + Send + Sync>;
+
 /// The metadata database. Shared by all threads.
 pub struct Store {
     path: PathBuf,
@@ -55,7 +58,7 @@ pub struct Store {
     /// Set for good by the first sign of damage.
     damaged: AtomicBool,
     on_damage: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    on_change: OnceLock<Box<dyn Fn(&[Ino]) + Send + Sync>>,
+    on_change: OnceLock<ChangeListener>,
     /// Ends a check that is under way.
     check: Mutex<Option<InterruptHandle>>,
     unclean: bool,

@@ -170,6 +170,33 @@ impl Bodies {
         Ok((row, body))
     }
 
+    /// The body of an inode, made in the content cache when nothing of it is here. `None` for what
+    /// is gone.
+    ///
+    /// # Errors
+    /// As [`Bodies::open`]; errors of the disk and the database.
+    pub fn find_or_create(
+        &self,
+        tx: &Tx<'_>,
+        ino: Ino,
+        now: Timestamp,
+    ) -> Result<Option<(BodyRow, Arc<Body>)>, BodyError> {
+        let Some(mut item) = tx.item(ino)? else {
+            return Ok(None);
+        };
+        let known = item.body.map(|id| tx.body(id)).transpose()?.flatten();
+        if let Some(row) = known {
+            if let Some(body) = self.open(&row)? {
+                return Ok(Some((row, body)));
+            }
+            tx.delete_body(row.id)?;
+        }
+        let made = self.create_sparse(tx, &item, now)?;
+        item.body = Some(made.0.id);
+        tx.update_item(&item)?;
+        Ok(Some(made))
+    }
+
     /// Has the files of bodies removed whose rows are gone. Handles that are still open keep theirs.
     ///
     /// That is done by [`Bodies::bury`]: until the commit that deleted the row is on stable storage,

@@ -30,6 +30,7 @@ use crate::event::{Event, EventListener};
 use crate::evict::Evictor;
 use crate::hydrate::{HydrateConfig, Hydrator};
 use crate::net_state::{Net, NetState};
+use crate::pins::Pins;
 use crate::presence::PresenceToStore;
 use crate::push::Push;
 use crate::recent::Recent;
@@ -58,6 +59,9 @@ const META_QUOTA: &str = "quota";
 
 /// Who is told what the kernel must forget.
 pub type KernelListener = Box<dyn Fn(Announcement) + Send + Sync>;
+
+/// Tells whether a program has an inode open.
+pub type OpenFiles = Box<dyn Fn(Ino) -> bool + Send + Sync>;
 
 /// The listener, as the engine shares it with what finds things out for itself.
 pub(crate) type SharedListener = Arc<RwLock<Option<KernelListener>>>;
@@ -123,6 +127,9 @@ pub struct Engine {
     /// Deletions of the last minute.
     pub(crate) brake: Brake,
     pub(crate) evictor: Arc<Evictor>,
+    /// What is to be kept here.
+    pub(crate) pins: Arc<Pins>,
+    pub(crate) open_files: RwLock<Option<OpenFiles>>,
     /// Whether a failure could not be noted in the database, most likely because its disk is full.
     pub(crate) unwritable: AtomicBool,
     rescues: Vec<Rescue>,
@@ -148,12 +155,7 @@ impl Engine {
         sync_folders(&config.state_dir);
         let lock = lock_state(&config.state_dir)?;
         kill_point("state-locked");
-        let (store, bodies) = match open_state(&config) {
-            Err(error) if error.is_local_disk() && Reserve::give_up_early(&config.state_dir) => {
-                open_state(&config)?
-            }
-            opened => opened?,
-        };
+        let (store, bodies) = open_state_in_any_room(&config)?;
         let rescues = rescue::take_in_all(&config, &store, &bodies);
         let cancel = CancellationToken::new();
         let damaged = cancel.child_token();
@@ -163,6 +165,7 @@ impl Engine {
             // Nothing is sent any more on the word of a damaged database.
             stop.cancel();
         });
+        let pins = Pins::watch(&store)?;
         let evictor = Evictor::new(&config, Arc::clone(&store), Arc::clone(&bodies));
         let evictor = Arc::new(evictor);
         let net = Arc::new(NetState::new());
@@ -218,6 +221,8 @@ impl Engine {
             events: RwLock::default(),
             brake: Brake::default(),
             evictor,
+            pins,
+            open_files: RwLock::default(),
             unwritable: AtomicBool::new(false),
             rescues,
             damaged,
@@ -239,6 +244,8 @@ impl Engine {
         self.spawn(async move { engine.run_resume().await });
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_eviction().await });
+        let engine = Arc::clone(self);
+        self.spawn(async move { engine.run_pins().await });
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_durability().await });
         let engine = Arc::clone(self);
@@ -340,6 +347,17 @@ impl Engine {
     /// Says who is told what the kernel must forget.
     pub fn set_kernel_listener(&self, listener: KernelListener) {
         *self.listener.write() = Some(listener);
+    }
+
+    /// Says who knows what programs have open.
+    pub fn set_open_files(&self, open_files: OpenFiles) {
+        *self.open_files.write() = Some(open_files);
+    }
+
+    /// Tells whether a program has an inode open.
+    pub(crate) fn is_open(&self, ino: Ino) -> bool {
+        let open_files = self.open_files.read();
+        open_files.as_ref().is_some_and(|is_open| is_open(ino))
     }
 
     /// Tells the kernel what it must forget. Must not be called inside a transaction.
@@ -558,6 +576,32 @@ impl Engine {
         Ok(body)
     }
 
+    /// The service sends another number of bytes than it says: what it sends counts. Tells whether
+    /// that is so from now on; unsent bytes outweigh those that cannot be had.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub fn learn_size(&self, ino: Ino, true_size: u64) -> Result<bool, StoreError> {
+        let (learnt, dropped) = self.store.write(|tx| {
+            let Some(mut item) = tx.item(ino)? else {
+                return Ok((false, None));
+            };
+            let row = item.body.map(|id| tx.body(id)).transpose()?.flatten();
+            if let Some(row) = &row {
+                if row.place == onedrivefs_store::Place::Spool {
+                    return Ok((false, None));
+                }
+                tx.delete_body(row.id)?;
+            }
+            item.body = None;
+            item.size = true_size;
+            tx.update_item(&item)?;
+            Ok::<_, StoreError>((true, row))
+        })?;
+        self.bodies.remove_files(dropped.as_slice());
+        Ok(learnt)
+    }
+
     /// The quota as last seen; `None` when the service gives no believable figures.
     #[must_use]
     pub fn quota(&self) -> Option<Quota> {
@@ -668,6 +712,16 @@ fn parse_quota(text: &str) -> Option<Quota> {
         total: total.parse().ok()?,
         used: used.parse().ok()?,
     })
+}
+
+/// As [`open_state`], with the help of the reserve where there is no room.
+fn open_state_in_any_room(config: &EngineConfig) -> Result<(Arc<Store>, Arc<Bodies>), EngineError> {
+    match open_state(config) {
+        Err(error) if error.is_local_disk() && Reserve::give_up_early(&config.state_dir) => {
+            open_state(config)
+        }
+        opened => opened,
+    }
 }
 
 /// Opens database and bodies, and makes them agree. A database that cannot be used is set aside,

@@ -69,6 +69,20 @@ pub enum EngineError {
         /// The path in the mount.
         path: String,
     },
+    /// It is pinned, but not by itself.
+    #[error("{path} is pinned with its folder {folder}")]
+    PinnedByFolder {
+        /// The path in the mount.
+        path: String,
+        /// The folder that pins it.
+        folder: String,
+    },
+    /// It is not pinned.
+    #[error("{path} is not pinned")]
+    NotPinned {
+        /// The path in the mount.
+        path: String,
+    },
     /// It has no content that could be exported.
     #[error("{path} is a folder; export the files in it")]
     NotAFile {

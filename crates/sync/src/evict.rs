@@ -1,13 +1,13 @@
 //! Keeping the content cache within its limits: least recently used bodies go first. What is
-//! open, and what the service does not have, never goes.
+//! open, what is pinned, and what the service does not have, never goes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use onedrivefs_content::{BodyId, Place};
-use onedrivefs_store::{BodyRow, Ops, Store, StoreError};
+use onedrivefs_store::{BodyRow, Ops, Reader, Store, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -133,7 +133,10 @@ impl Evictor {
             .iter()
             .map(|body| (body.id.0, body.bytes_allocated))
             .collect();
-        for row in self.store.read(|r| r.cached_bodies())? {
+        let (rows, pinned) = self
+            .store
+            .read(|r| Ok::<_, StoreError>((r.cached_bodies()?, pinned_bodies(r)?)))?;
+        for row in rows.into_iter().filter(|row| !pinned.contains(&row.id)) {
             if enough(used, free) {
                 break;
             }
@@ -149,8 +152,49 @@ impl Evictor {
         Ok(())
     }
 
+    /// Tells whether there is room for this many bytes that nobody waits for, beside what is to stay
+    /// free on the disk; what was not used for long makes room for them.
+    pub(crate) fn has_room_to_spare(&self, bytes: u64) -> Result<(), Shortage> {
+        let content = self.bodies.content();
+        let free = || content.free_bytes(Place::Cache).unwrap_or(0);
+        let needed = bytes.saturating_add(self.floor).saturating_add(BESIDES);
+        if free() >= needed {
+            return Ok(());
+        }
+        let goal = Goal {
+            used_at_most: u64::MAX,
+            free_at_least: needed,
+        };
+        if let Err(error) = self.reach(&goal) {
+            tracing::warn!(%error, "No room could be made for what is pinned.");
+        }
+        match free() {
+            free if free >= needed => Ok(()),
+            free => Err(Shortage {
+                free,
+                floor: self.floor,
+            }),
+        }
+    }
+
+    /// Bytes that the files of all bodies take on the disks, by number.
+    pub(crate) fn sizes_on_disk(&self) -> Result<HashMap<u64, u64>, EngineError> {
+        let content = self.bodies.content();
+        let mut stored = content.list(Place::Cache)?;
+        stored.extend(content.list(Place::Spool)?);
+        Ok(stored
+            .iter()
+            .map(|body| (body.id.0, body.bytes_allocated))
+            .collect())
+    }
+
+    /// Removes the files of what was evicted.
+    pub(crate) fn bury(&self) {
+        self.bodies.bury(&self.store);
+    }
+
     /// Removes one body, with the help of the reserve if there is no room to record that.
-    fn evict_recorded(&self, row: &BodyRow) -> Result<bool, EngineError> {
+    pub(crate) fn evict_recorded(&self, row: &BodyRow) -> Result<bool, EngineError> {
         match self.evict_body(row) {
             Err(EngineError::Store(error)) if error.is_disk_full() && self.reserve.give_up() => {
                 self.evict_body(row)
@@ -179,6 +223,9 @@ impl Evictor {
             if unsent || self.bodies.live(row.id).is_some() || tx.is_previous(row.id)? {
                 return Ok(false);
             }
+            if tx.is_owned(row.id)? && tx.pin_of(row.ino)?.is_some() {
+                return Ok(false);
+            }
             if let Some(mut item) = tx.item(row.ino)?.filter(|item| item.body == Some(row.id)) {
                 let same = |remote: &onedrivefs_store::Remote| {
                     remote.etag == row.base_etag && remote.ctag == row.base_ctag
@@ -201,7 +248,10 @@ impl Evictor {
 
     /// Removes bodies that the service has from the spool: there was no room for them in the cache.
     fn drop_sent(&self) -> Result<(), EngineError> {
-        for row in self.store.read(|r| r.sent_spool_bodies())? {
+        let (rows, pinned) = self
+            .store
+            .read(|r| Ok::<_, StoreError>((r.sent_spool_bodies()?, pinned_bodies(r)?)))?;
+        for row in rows.into_iter().filter(|row| !pinned.contains(&row.id)) {
             if self.evict_recorded(&row)? {
                 tracing::debug!(body = row.id, "A sent body was removed from the spool.");
             } else {
@@ -228,6 +278,22 @@ impl Evictor {
             _ => Ok(()),
         }
     }
+}
+
+/// There is no room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shortage {
+    /// Bytes free on the disk.
+    pub(crate) free: u64,
+    /// Bytes of them that are to stay free.
+    pub(crate) floor: u64,
+}
+
+/// The bodies that are kept because they are pinned.
+fn pinned_bodies(r: &Reader<'_>) -> Result<HashSet<u64>, StoreError> {
+    let mut pinned = HashSet::new();
+    r.each_pinned(|item| pinned.extend(item.body.map(|body| body.id)))?;
+    Ok(pinned)
 }
 
 impl Engine {

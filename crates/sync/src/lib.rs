@@ -21,12 +21,14 @@ mod event;
 mod evict;
 mod export;
 pub mod fold;
+mod free;
 mod freshness;
 pub mod hydrate;
 pub mod journal;
 pub mod merge;
 mod net_state;
 mod parked;
+mod pins;
 mod power;
 mod presence;
 mod push;
@@ -45,10 +47,12 @@ pub use announce::Announcement;
 pub use brake::{BrakeLimits, Held, SHARE_MIN};
 pub use change::KernelChange;
 pub use config::{DriveIdentity, EngineConfig};
-pub use engine::{Engine, KernelListener};
+pub use engine::{Engine, KernelListener, OpenFiles};
 pub use error::EngineError;
 pub use event::{Event, EventListener};
+pub use free::{Freed, Stays};
 pub use net_state::{Net, NetState};
+pub use pins::{Kept, PinOutcome, PinTrouble, Pinned, PinnedBy, PinsStatus, ToFetch};
 pub use rescue::Rescue;
 pub use status::{
     CacheStatus, Conflict, Details, DriveStatus, Failing, FileState, Parked, PathStatus, Pending,

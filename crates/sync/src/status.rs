@@ -13,6 +13,7 @@ use crate::engine::{Engine, item_at};
 use crate::error::EngineError;
 use crate::net_state::Net;
 use crate::parked::Paths;
+use crate::pins::{Kept, PinnedBy, PinsStatus, ToFetch};
 
 /// How old the sum of waiting bytes may be.
 const PENDING_AGE: Duration = Duration::from_secs(1);
@@ -74,7 +75,7 @@ pub struct CacheStatus {
     pub bytes: u64,
     /// At most.
     pub limit: u64,
-    /// Kept whatever the limit says.
+    /// Among them, those that are kept whatever the limit says.
     pub pinned: u64,
 }
 
@@ -167,6 +168,9 @@ pub struct Status {
     pub cache: CacheStatus,
     /// What waits to be sent.
     pub pending: Pending,
+    /// What is kept here whatever the limit says.
+    #[serde(default)]
+    pub pins: PinsStatus,
     /// Transfers under way.
     pub transfers: Vec<TransferStatus>,
     /// Changes that wait for a person.
@@ -229,6 +233,15 @@ pub struct PathStatus {
     pub size: u64,
     /// Bytes that are here.
     pub cached_bytes: u64,
+    /// Whether it is pinned, and if so whether by itself.
+    #[serde(default)]
+    pub pinned: Option<PinnedBy>,
+    /// The path in the mount of what pins it: itself or a folder above it.
+    #[serde(default)]
+    pub pinned_by: Option<String>,
+    /// What of it is not here yet, if it is pinned; of a folder, what of all that is below it.
+    #[serde(default)]
+    pub to_fetch: Option<ToFetch>,
 }
 
 impl Engine {
@@ -244,6 +257,7 @@ impl Engine {
             .store
             .read(|r| Ok::<_, StoreError>((r.count_items()?, conflicts(r)?)))?;
         let (parked, details) = self.store.read(waiting_for_a_person)?;
+        let (pins, pinned) = self.pins_status()?;
         let last_delta = self.last_delta.load(Ordering::Relaxed);
         Ok(Status {
             state: self.state(),
@@ -263,9 +277,10 @@ impl Engine {
             cache: CacheStatus {
                 bytes: self.cache_bytes(),
                 limit: self.config.cache_limit_bytes,
-                pinned: 0,
+                pinned,
             },
             pending,
+            pins,
             transfers: self.transfer_list()?,
             parked,
             conflicts,
@@ -309,14 +324,17 @@ impl Engine {
     }
 
     fn transfer_list(&self) -> Result<Vec<TransferStatus>, EngineError> {
-        let uploads = self.transfers.all();
+        let uploads = self.transfers.all().into_iter();
+        let uploads = uploads.map(|(ino, transfer)| (ino, transfer, "up"));
+        let downloads = self.pin_transfers()?.into_iter();
+        let downloads = downloads.map(|(ino, transfer)| (ino, transfer, "down"));
         self.store.read(|r| {
             uploads
-                .iter()
-                .map(|(ino, transfer)| {
+                .chain(downloads)
+                .map(|(ino, transfer, direction)| {
                     Ok(TransferStatus {
-                        path: r.path(*ino)?,
-                        direction: "up".to_owned(),
+                        path: r.path(ino)?,
+                        direction: direction.to_owned(),
                         done: transfer.done,
                         total: transfer.total,
                     })
@@ -330,11 +348,31 @@ impl Engine {
     /// # Errors
     /// `NoSuchPath`, or errors of the database.
     pub fn path_status(&self, path: &str) -> Result<PathStatus, EngineError> {
-        let item = self.item_at(path)?;
-        let (body, waiting) = self.store.read(|r| {
+        self.status_of(&self.item_at(path)?, |ino| self.kept_below(ino))
+    }
+
+    /// Where the bytes of an item are. What is in a pinned folder is not looked through.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub fn file_state(&self, item: &Item) -> Result<FileState, EngineError> {
+        let kept = |ino| match item.is_dir() {
+            true => Ok(Kept::default()),
+            false => self.kept_below(ino),
+        };
+        Ok(self.status_of(item, kept)?.status)
+    }
+
+    fn status_of(
+        &self,
+        item: &Item,
+        kept_below: impl FnOnce(Ino) -> Result<Kept, EngineError>,
+    ) -> Result<PathStatus, EngineError> {
+        let (body, waiting, pin) = self.store.read(|r| {
             let body = item.body.map(|id| r.body(id)).transpose()?.flatten();
-            Ok::<_, StoreError>((body, r.journal(item.ino)?))
+            Ok::<_, StoreError>((body, r.journal(item.ino)?, r.pin_of(item.ino)?))
         })?;
+        let kept = pin.map(|_| kept_below(item.ino)).transpose()?;
         let body = body.map(|row| self.with_live_presence(row));
         let uploading = self.transfers.get(item.ino).is_some();
         let status = match &waiting {
@@ -342,8 +380,13 @@ impl Engine {
             Some(row) if row.parked => FileState::Parked,
             _ if uploading => FileState::Uploading,
             Some(row) if !row.ops.without(Ops::TIMES).is_empty() => FileState::Pending,
-            _ => presence_state(&item, body.as_ref()),
+            _ => match kept {
+                Some(kept) if kept.is_here() => FileState::Pinned,
+                Some(_) if item.is_dir() => FileState::Partial,
+                _ => presence_state(item, body.as_ref()),
+            },
         };
+        let pinned_by = pin.map(|ino| self.path_of(ino)).transpose()?;
         Ok(PathStatus {
             status,
             id: item.item_id().map(ToString::to_string),
@@ -354,6 +397,9 @@ impl Engine {
                 .map(|t| t.as_str().to_owned()),
             size: item.size,
             cached_bytes: body.as_ref().map_or(0, present_bytes),
+            pinned: pin.map(|by| PinnedBy::of(item.ino, by)),
+            pinned_by: pinned_by.map(|path| format!("/{path}")),
+            to_fetch: kept.map(|kept| kept.to_fetch),
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use onedrivefs_content::Body;
 use onedrivefs_core::Ino;
-use onedrivefs_store::{Kind, Place};
+use onedrivefs_store::Kind;
 use onedrivefs_sync::hydrate::{Demand, HydrateError, Source};
 use onedrivefs_sync::source_of;
 
@@ -230,11 +230,12 @@ impl Vfs {
         }
         let make = || {
             self.store().write(|tx| {
-                let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
-                let made = self.engine.bodies.create_sparse(tx, &item, Self::now())?;
-                item.body = Some(made.0.id);
-                tx.update_item(&item)?;
-                Ok::<_, VfsError>(made)
+                // It may have got one since.
+                let made = self
+                    .engine
+                    .bodies
+                    .find_or_create(tx, file.ino, Self::now())?;
+                made.ok_or(VfsError::Stale)
             })
         };
         let (row, body) = match make() {
@@ -252,26 +253,9 @@ impl Vfs {
         if state.dirty || state.stale {
             return Err(VfsError::Stale);
         }
-        let dropped = self.store().write(|tx| {
-            let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
-            let row = item
-                .body
-                .take()
-                .map(|id| tx.body(id))
-                .transpose()?
-                .flatten();
-            if row.as_ref().is_some_and(|row| row.place == Place::Spool) {
-                // It holds unsent bytes, which outweigh those that cannot be had.
-                return Err(VfsError::Stale);
-            }
-            if let Some(row) = &row {
-                tx.delete_body(row.id)?;
-            }
-            item.size = true_size;
-            tx.update_item(&item)?;
-            Ok::<_, VfsError>(row)
-        })?;
-        self.engine.bodies.remove_files(dropped.as_slice());
+        if !self.engine.learn_size(file.ino, true_size)? {
+            return Err(VfsError::Stale);
+        }
         state.body = None;
         self.attach_body(&mut state, file)?;
         drop(state);

@@ -85,7 +85,7 @@ impl Vfs {
     /// Puts a file system over an engine.
     #[must_use]
     pub fn new(engine: Arc<Engine>, options: VfsOptions, runtime: Runtime) -> Arc<Self> {
-        Arc::new(Self {
+        let vfs = Arc::new(Self {
             engine,
             options,
             runtime,
@@ -96,7 +96,12 @@ impl Vfs {
             versions: Mutex::new(LruCache::new(VERSIONS)),
             absent: AbsentNames::new(),
             editions: Editions::default(),
-        })
+        });
+        let own = Arc::downgrade(&vfs);
+        vfs.engine.set_open_files(Box::new(move |ino| {
+            own.upgrade().is_some_and(|vfs| vfs.is_open(ino))
+        }));
+        vfs
     }
 
     /// The engine below.

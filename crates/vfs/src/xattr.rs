@@ -1,10 +1,11 @@
 //! Extended attributes: `user.*` is kept on this machine, `user.onedrive.*` tells what the service
-//! knows.
+//! knows and what is kept here.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
 use onedrivefs_core::Ino;
+use onedrivefs_sync::PinnedBy;
 
 use crate::error::VfsError;
 use crate::vfs::Vfs;
@@ -13,7 +14,7 @@ use crate::vfs::Vfs;
 const OWN_PREFIX: &[u8] = b"user.onedrive.";
 
 /// Names of the attributes that this file system provides.
-const OWN: &[&str] = &["id", "status", "weburl", "hash", "etag"];
+const OWN: &[&str] = &["id", "status", "pinned", "weburl", "hash", "etag"];
 
 /// Largest value, in bytes, the limit the kernel has.
 const VALUE_MAX: usize = 64 * 1024;
@@ -47,11 +48,11 @@ impl Vfs {
             b"etag" => remote
                 .and_then(|r| r.etag.as_ref())
                 .map(|tag| tag.as_str().to_owned()),
-            b"status" => {
-                let path = self.engine.path_of(ino)?;
-                let status = self.engine.path_status(&path)?.status;
-                Some(status.word().to_owned())
+            b"pinned" => {
+                let by = self.store().read(|r| r.pin_of(ino))?;
+                by.map(|by| PinnedBy::of(ino, by).word().to_owned())
             }
+            b"status" => Some(self.engine.file_state(&item)?.word().to_owned()),
             _ => None,
         })
     }

@@ -15,6 +15,7 @@ mod mistakes;
 mod notify;
 mod offline;
 mod parked;
+mod pin;
 mod push;
 mod rclone;
 mod remote;

@@ -11,6 +11,7 @@ mod login;
 mod logout;
 mod mount;
 mod parked;
+mod pin;
 mod service;
 mod status;
 mod sync;
@@ -58,6 +59,27 @@ enum Command {
     Status(StatusArgs),
     /// Wait until all local changes are sent and remote ones are applied
     Sync(SyncArgs),
+    /// Keep files and folders whole on this machine, up to date and there without a network
+    ///
+    /// What is not here is fetched in the background, while programs that read go first. A pinned folder
+    /// keeps all that is in it, also what appears in it later. What is pinned is never removed to make
+    /// room, even if it is more than `cache_size`; nothing is fetched while the disk has less than
+    /// `free_space` left.
+    ///
+    /// A pin belongs to the file or folder: it goes along when that is renamed or moved, and it stays
+    /// until `onedrivefs unpin`. What is pinned only by its folder is pinned for as long as it is in it.
+    Pin(PinArgs),
+    /// No longer keep what was pinned; it stays until the cache needs the room
+    ///
+    /// Ends a pin: of a folder, for everything in it that has no pin of its own. Nothing is removed at
+    /// once; `onedrivefs evict` does that.
+    Unpin(UnpinArgs),
+    /// Free the space of content that the service has
+    ///
+    /// Removes content from this machine that the service has; the files stay in the mount and are
+    /// fetched again when they are read. What is not sent yet, what a program has open and what is
+    /// pinned stays and is named, and the exit code is 1 then.
+    Evict(EvictArgs),
     /// Send changes that could not be sent, or deletions that are held back
     Retry(PathsArgs),
     /// Copy the local bodies of changes that could not be sent to the current directory
@@ -238,6 +260,48 @@ pub(crate) struct PathsArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  onedrivefs pin ~/OneDrive/Travel\n  onedrivefs pin --wait \
+                        ~/OneDrive/Travel && echo \"ready to leave\"\n\n`onedrivefs status` lists \
+                        what is pinned and what is still to be fetched."
+)]
+pub(crate) struct PinArgs {
+    /// Files or folders in a mount
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// Wait until everything is here, instead of leaving that to the background
+    #[arg(long)]
+    wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnpinArgs {
+    /// Files or folders in a mount
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  onedrivefs evict ~/OneDrive/Videos\n  onedrivefs unpin \
+                        ~/OneDrive/Travel && onedrivefs evict ~/OneDrive/Travel"
+)]
+pub(crate) struct EvictArgs {
+    /// Files or folders in a mount
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
@@ -277,6 +341,9 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Demo(args) => block_on(demo::run(&args)),
         Command::Status(args) => block_on(status::run(&args)),
         Command::Sync(args) => block_on(sync::run(&args)),
+        Command::Pin(args) => block_on(pin::pin(&args)),
+        Command::Unpin(args) => block_on(pin::unpin(&args)),
+        Command::Evict(args) => block_on(pin::evict(&args)),
         Command::Retry(args) => block_on(parked::retry(&args)),
         Command::Export(args) => block_on(parked::export(&args)),
         Command::Discard(args) => block_on(parked::discard(&args)),
@@ -329,6 +396,9 @@ mod tests {
             "onedrivefs status",
             "onedrivefs status /m/a --json --watch",
             "onedrivefs sync /m --timeout 5",
+            "onedrivefs pin --wait --json /m/a /m/b",
+            "onedrivefs unpin --json /m/a /m/b",
+            "onedrivefs evict --json /m/a /m/b",
             "onedrivefs retry /m/a /m/b",
             "onedrivefs export /m/a",
             "onedrivefs discard /m/a",
@@ -351,6 +421,8 @@ mod tests {
             "onedrivefs login --account ../x",
             "onedrivefs login --device-code --client-secret-file f",
             "onedrivefs retry",
+            "onedrivefs pin",
+            "onedrivefs evict",
             "onedrivefs service start /m",
         ] {
             let error = parse(line).expect_err(line);

@@ -12,7 +12,7 @@ use crate::output::printable;
 use crate::status::pending_text;
 
 /// Work shorter than this shows no progress, so that quick commands do not flicker.
-const QUIET_PERIOD: Duration = Duration::from_secs(1);
+pub(super) const QUIET_PERIOD: Duration = Duration::from_secs(1);
 
 /// Waits until everything is sent and fresh.
 pub(crate) async fn run(args: &SyncArgs) -> Outcome {
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: &SyncArgs) -> Outcome {
 }
 
 /// A spinner for terminals; in a pipe it prints nothing.
-fn spinner() -> ProgressBar {
+pub(super) fn spinner() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
         bar.set_style(style);

@@ -54,11 +54,11 @@ impl AsRef<Path> for ReachablePath {
 
 /// How far a daemon is with something that takes its time.
 pub(crate) struct Progress {
-    /// Changes not sent yet.
+    /// Changes not sent yet, or files not here yet.
     pub(crate) ops: u64,
-    /// Bytes not sent yet.
+    /// Bytes not sent yet, or not here yet.
     pub(crate) bytes: u64,
-    /// A change that fails, and why.
+    /// What of that fails, and why.
     pub(crate) obstacle: Option<String>,
 }
 

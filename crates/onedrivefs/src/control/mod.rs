@@ -32,6 +32,26 @@ pub(crate) enum Request {
         /// Longest wait in seconds.
         timeout_s: Option<u64>,
     },
+    /// Keep what is at a path on this machine.
+    Pin {
+        /// Path inside the mount.
+        path: String,
+    },
+    /// Wait until all of what is pinned at or below a path is here.
+    AwaitPinned {
+        /// Path inside the mount.
+        path: String,
+    },
+    /// No longer keep what is at a path.
+    Unpin {
+        /// Path inside the mount.
+        path: String,
+    },
+    /// Free the space of the content at or below a path.
+    Evict {
+        /// Path inside the mount.
+        path: String,
+    },
     /// Try a parked change again.
     Retry {
         /// Path inside the mount.
@@ -61,6 +81,9 @@ impl Request {
         match self {
             Self::Status | Self::PathStatus { .. } => "status",
             Self::Sync { .. } => "sync",
+            Self::Pin { .. } | Self::AwaitPinned { .. } => "pin",
+            Self::Unpin { .. } => "unpin",
+            Self::Evict { .. } => "evict",
             Self::Retry { .. } => "retry",
             Self::Export { .. } => "export",
             Self::Discard { .. } => "discard",
@@ -81,11 +104,11 @@ pub(crate) enum Answer {
     },
     /// More follows.
     Progress {
-        /// Changes not sent yet.
+        /// Changes not sent yet, or files not here yet.
         ops: u64,
-        /// Bytes not sent yet.
+        /// Bytes not sent yet, or not here yet.
         bytes: u64,
-        /// A change that fails, and why.
+        /// What of that fails, and why.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         obstacle: Option<String>,
     },
