@@ -105,12 +105,13 @@ impl Vfs {
         let mut dropped = None;
         if let Some(mut target) = target {
             check_replaceable(tx, &source, &target)?;
+            let unsent = target.remote.is_none() && !target.is_dir();
             if !local_only && self.is_save(tx, &source, &target, now)? {
                 self.drop_identity(tx, &mut source, now)?;
                 source = self.hand_over(tx, &mut target, source, now)?;
             }
             keep_until_durable(tx, &source, &target)?;
-            if target.remote.is_none() && !target.is_dir() {
+            if unsent {
                 // A save of something that was not sent yet: what people pinned is the name.
                 tx.move_pin(target.ino, source.ino)?;
             }

@@ -134,22 +134,27 @@ fn a_pin_goes_with_what_is_moved_and_ends_for_what_leaves_the_folder() {
     }
     let service = Service::start();
     let drive = service.default_drive();
-    for name in ["kept/a", "kept/sub/b", "outside", "doc", "gone"] {
+    for name in ["kept/a", "kept/sub/b", "outside", "doc", "backed", "gone"] {
         drive.put(&format!("/{name}"), name).expect("file");
     }
     let home = Home::signed_in(&service);
     let mount = home.mount_args(&["--poll", "1"]);
     mount.sync();
-    for name in ["kept", "doc", "gone"] {
+    for name in ["kept", "doc", "backed", "gone"] {
         pin_and_wait(&home, &mount, name);
     }
     assert_eq!(state_of(&mount, "outside"), "cloud");
     // Into it, renamed with it, out of it, saved over, deleted.
     home.sh(
         r#"cd "$M"; mv outside kept/inside; mv kept renamed; mv renamed/sub out
-        echo new version > .tmp; mv .tmp doc; rm gone"#,
+        echo new version > .tmp; mv .tmp doc; rm gone
+        mv backed backed~; echo anew > backed; rm backed~; echo first > unsent"#,
     );
+    cli(&home, &["pin"], &mount, "unsent").ok();
+    home.sh(r#"cd "$M"; echo second > .tmp2; mv .tmp2 unsent"#);
     mount.sync();
+    wait_for_state(&mount, "backed", "pinned");
+    wait_for_state(&mount, "unsent", "pinned");
     wait_for_state(&mount, "renamed/inside", "pinned");
     wait_for_state(&mount, "doc", "pinned");
     assert_eq!(drive.read("/doc").expect("sent"), b"new version\n");
@@ -158,7 +163,7 @@ fn a_pin_goes_with_what_is_moved_and_ends_for_what_leaves_the_folder() {
     assert_eq!(mount.status_of("out/b")["pinned_by"], Value::Null);
     let mut paths: Vec<_> = pins(&mount)["paths"].as_array().expect("list").clone();
     paths.sort_by_key(ToString::to_string);
-    assert_eq!(paths, ["doc", "renamed"]);
+    assert_eq!(paths, ["backed", "doc", "renamed", "unsent"]);
     // Moves made elsewhere count the same.
     drive.rename("/out/b", "/renamed/b").expect("moved");
     drive.rename("/renamed/a", "/a").expect("moved");
@@ -230,7 +235,8 @@ fn what_is_unpinned_while_it_is_fetched_is_fetched_no_further() {
         .expect("file");
     drive.put("/other", "other").expect("file");
     let home = Home::signed_in(&service);
-    let mount = home.mount();
+    // A transfer that hangs does not end by itself.
+    let mount = home.mount_args(&["--option", "read_timeout=600"]);
     mount.sync();
     let rule = FaultRule::on(DOWNLOAD, FaultAction::Hold).after(1);
     service.faults().add(rule);
