@@ -314,13 +314,19 @@ impl Store {
         kill_point("before-commit");
         tx.commit().map_err(StoreError::from)?;
         kill_point("after-commit");
-        // Nobody else has the connection: it was this commit that wrote it.
-        *self.with_next.lock() = None;
+        // Nobody else has the connection: it was this commit that wrote it. Whatever follows is to
+        // find it, also after a power cut.
+        if self.with_next.lock().take().is_some()
+            && let Err(error) = self.log.sync_data()
+        {
+            tracing::warn!(%error, "The metadata database could not be put on disk.");
+        }
         Ok((result, touched))
     }
 
-    /// Sets a value of the key-value table together with whatever is committed next, so that it is
-    /// there as soon as anything is that depends on it, and nothing is written before.
+    /// Sets a value of the key-value table together with whatever is committed next, which is put on
+    /// stable storage at once. So it is there before anything that depends on it, and nothing is
+    /// written before.
     pub fn set_meta_with_next_commit(&self, key: &'static str, value: String) {
         let _nobody_commits = self.writer.lock();
         *self.with_next.lock() = Some((key, value));
