@@ -249,6 +249,53 @@ mod tests {
         assert_eq!(&bytes, b"more");
     }
 
+    /// A daemon that is killed before the copy it made is in the database.
+    #[test]
+    fn a_copy_that_was_never_recorded_is_not_taken_for_lost_content() {
+        let dir = tempfile::tempdir().expect("directory");
+        let store = Store::open(&dir.path().join("meta.db")).expect("database");
+        let (spool, cache) = (dir.path().join("spool"), dir.path().join("cache"));
+        let open = || Bodies::new(Content::open(&spool, &cache).expect("folders"));
+        let bodies = open();
+        let copied = |from: u64, to: u64| {
+            let body = bodies.content().create(Place::Spool, BodyId(from));
+            let body = body.expect("body");
+            body.write_at(0, b"content").expect("written");
+            let copy = bodies.content().duplicate(&body, BodyId(to), 1000);
+            copy.expect("copied").expect("small enough")
+        };
+        let strays = || {
+            let entries = std::fs::read_dir(dir.path()).expect("state").flatten();
+            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            names.filter(|name| name.starts_with("spool.")).count()
+        };
+        let mut row = None;
+        let item = store.write(|tx| {
+            let mut item = Item::new(Kind::File, Ino::ROOT, "file", Timestamp::now());
+            item.ino = tx.insert_item(&item)?;
+            let made = bodies.create_empty(tx, item.ino, None, Timestamp::now())?;
+            item.body = Some(made.0.id);
+            tx.update_item(&item)?;
+            row = Some(made.0);
+            Ok::<_, Failed>(item)
+        });
+        assert!(item.expect("state").body.is_some());
+        let original = row.expect("row").id;
+        drop(copied(original, original + 1));
+        run(&store, &open(), dir.path()).expect("recovery");
+        assert_eq!(
+            (
+                strays(),
+                bodies.content().list(Place::Spool).expect("list").len()
+            ),
+            (0, 1)
+        );
+        // One that was recorded, in a database that an older one replaced, is somebody's.
+        copied(original, original + 2).confirm().expect("confirmed");
+        run(&store, &open(), dir.path()).expect("recovery");
+        assert_eq!(strays(), 1);
+    }
+
     /// What setting the state up can fail with.
     #[derive(Debug, thiserror::Error)]
     enum Failed {

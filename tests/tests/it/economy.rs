@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use onedrivefs_sim::FileBody;
+use onedrivefs_sim::{FaultAction, FaultRule, FileBody};
 use onedrivefs_tests::mount::MountSpec;
-use onedrivefs_tests::{Home, Need, Service, needs};
+use onedrivefs_tests::{Home, Need, Service, needs, wait};
 
 use crate::files::{self, GIB, MIB};
 
@@ -131,5 +131,64 @@ fn a_change_in_the_middle_of_a_large_file_fetches_no_more_than_the_upload_needs(
     fs::write(mount.at("base.bin"), "short").expect("written");
     mount.sync();
     assert_eq!(service.downloaded_bytes(), before);
+    mount.unmount();
+}
+
+#[test]
+fn a_change_made_while_an_earlier_one_is_sent_builds_on_what_was_sent() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let body = FileBody::Generated {
+        seed: 5,
+        size: 3 * MIB,
+    };
+    drive.put("/large", body).expect("file");
+    let mut wanted = drive.read("/large").expect("content");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let patch = |at: usize, bytes: &[u8]| {
+        let file = File::options().write(true).open(mount.at("large"));
+        let file = file.expect("open");
+        file.write_all_at(bytes, at as u64).expect("written");
+    };
+    let slow = FaultRule::on("upload_fragment", FaultAction::Hold).times(1);
+    let held = service.faults().add(slow);
+    patch(1_000_000, b"first");
+    wait::until("a fragment on its way", wait::secs(30), || {
+        service.faults().hits(held) > 0
+    });
+    patch(2_000_000, b"second");
+    // Open, and in want of bytes that are not here, when the version changes under it.
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(mount.at("large"));
+    let file = file.expect("open");
+    file.write_all_at(b"third", 10).expect("written");
+    service.faults().remove(held);
+    wait::until("the first change", wait::secs(30), || {
+        drive
+            .read("/large")
+            .is_some_and(|now| now[1_000_000..].starts_with(b"first"))
+    });
+    let mut far = [0; 4096];
+    file.read_exact_at(&mut far, 2_900_000)
+        .expect("bytes of the base");
+    assert_eq!(far[..], wanted[2_900_000..][..4096]);
+    drop(file);
+    mount.sync();
+    for (at, bytes) in [
+        (1_000_000, &b"first"[..]),
+        (2_000_000, b"second"),
+        (10, b"third"),
+    ] {
+        wanted[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    assert_eq!(drive.read("/large").as_deref(), Some(&wanted[..]));
+    assert_eq!(drive.dump().len(), 1, "no conflict copy");
     mount.unmount();
 }
