@@ -155,10 +155,10 @@ fn a_change_made_while_an_earlier_one_is_sent_builds_on_what_was_sent() {
         let file = file.expect("open");
         file.write_all_at(bytes, at as u64).expect("written");
     };
-    let slow = FaultRule::on("upload_fragment", FaultAction::Hold).times(1);
+    let slow = FaultRule::on("download", FaultAction::Hold);
     let held = service.faults().add(slow);
     patch(1_000_000, b"first");
-    wait::until("a fragment on its way", wait::secs(30), || {
+    wait::until("the rest of it being fetched", wait::secs(30), || {
         service.faults().hits(held) > 0
     });
     patch(2_000_000, b"second");
