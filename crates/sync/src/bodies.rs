@@ -199,7 +199,7 @@ impl Bodies {
 
     /// Has the files of bodies removed whose rows are gone. Handles that are still open keep theirs.
     ///
-    /// That is done by [`Bodies::bury`]: until the commit that deleted the row is on stable storage,
+    /// That is done by `bury`: until the commit that deleted the row is on stable storage,
     /// a power cut may bring the row back, and it would find nothing.
     pub fn remove_files(&self, bodies: &[BodyRow]) {
         if bodies.is_empty() {
