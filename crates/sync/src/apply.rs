@@ -4,14 +4,18 @@
 //! the base (what the service said last), what holds here and what the service says now. Nothing
 //! that was saved on either side is thrown away: where both sides changed, both are kept.
 
+mod aside;
 mod bring_back;
 mod give_up;
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod tests;
 mod tombstone;
 mod unanswered;
 mod upsert;
 
+pub(crate) use aside::{is_aside, last_name};
 pub(crate) use unanswered::{is_made_here, rebase_body};
 
 use onedrivefs_core::{Ino, ItemKind, QuickXorHash, RemoteItem, Timestamp, name};
@@ -26,9 +30,6 @@ use crate::journal::{self, LINK_SUFFIX};
 
 /// Longest target of a symbolic link, which bounds the file that stores it (`PATH_MAX`).
 const LINK_TARGET_MAX: u64 = 4096;
-
-/// Marks the names of items that stepped aside for the rest of a round; no name has it.
-pub(crate) const ASIDE: char = '\u{1}';
 
 /// What became of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct Applier<'a> {
     pub wake_uploader: bool,
     /// Conflicts that were settled by keeping both sides.
     pub conflicts: Vec<ConflictRow>,
+    /// What stepped aside in this transaction.
+    aside: Vec<Ino>,
 }
 
 impl<'a> Applier<'a> {
@@ -87,6 +90,7 @@ impl<'a> Applier<'a> {
             dropped: Vec::new(),
             wake_uploader: false,
             conflicts: Vec::new(),
+            aside: Vec::new(),
         }
     }
 
@@ -223,9 +227,14 @@ impl<'a> Applier<'a> {
     ) -> Result<(), StoreError> {
         let parent = item.parent.unwrap_or(Ino::ROOT);
         // The name it had before it stepped aside, if it did.
-        let path: String = without_aside(&self.tx.path(item.ino)?).to_owned();
-        let copy =
-            free_conflict_name(self.tx, parent, &item.name, self.facts.host, self.facts.now)?;
+        let wanted = aside::wanted_name(item).to_owned();
+        let path = self.tx.path(item.parent.unwrap_or(Ino::ROOT))?;
+        let path = if path.is_empty() {
+            wanted.clone()
+        } else {
+            format!("{path}/{wanted}")
+        };
+        let copy = free_conflict_name(self.tx, parent, &wanted, self.facts.host, self.facts.now)?;
         let old = std::mem::replace(&mut item.name, copy.clone());
         self.changes.push(KernelChange::Entry { parent, name: old });
         self.changes
@@ -248,11 +257,6 @@ impl<'a> Applier<'a> {
         self.conflicts.push(conflict);
         Ok(())
     }
-}
-
-/// A name or path without the mark of having stepped aside.
-fn without_aside(name: &str) -> &str {
-    name.split_once(ASIDE).map_or(name, |(name, _)| name)
 }
 
 /// The kind an item has here; `None` for what is not shown.
@@ -291,10 +295,11 @@ pub(crate) fn decoded_name(there: &RemoteItem) -> Option<String> {
 
 /// The name an item has in the mount.
 pub(crate) fn shown_name(remote_name: &str, kind: Kind) -> &str {
+    let name = last_name(remote_name);
     if kind == Kind::Symlink {
-        remote_name.strip_suffix(LINK_SUFFIX).unwrap_or(remote_name)
+        name.strip_suffix(LINK_SUFFIX).unwrap_or(name)
     } else {
-        remote_name
+        name
     }
 }
 

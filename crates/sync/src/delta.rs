@@ -198,7 +198,7 @@ impl Engine {
                     chunk.applied += 1;
                 }
             }
-            Ok::<_, EngineError>((chunk, self.outcome(applier)))
+            Ok::<_, EngineError>((chunk, self.outcome(applier)?))
         })?;
         self.note_news(&outcome);
         self.after_apply(outcome);
@@ -266,7 +266,7 @@ impl Engine {
             if whole {
                 tx.all_children_known()?;
             }
-            Ok::<_, EngineError>(self.outcome(applier))
+            Ok::<_, EngineError>(self.outcome(applier)?)
         })?;
         self.enumerating.store(false, Ordering::Relaxed);
         self.note_news(&outcome);
@@ -372,7 +372,7 @@ impl Engine {
                     tx.defer(item)?;
                 }
             }
-            Ok::<_, EngineError>(self.outcome(applier))
+            Ok::<_, EngineError>(self.outcome(applier)?)
         })?;
         self.after_apply(outcome);
         Ok(())

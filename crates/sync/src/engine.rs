@@ -650,14 +650,15 @@ impl Engine {
     }
 
     /// What follows from applied items. Called at the end of their transaction.
-    pub(crate) fn outcome(&self, applier: Applier<'_>) -> Outcome {
-        Outcome {
+    pub(crate) fn outcome(&self, mut applier: Applier<'_>) -> Result<Outcome, StoreError> {
+        applier.show_aside()?;
+        Ok(Outcome {
             announcing: self.announce_soon(&applier.changes),
             changes: applier.changes,
             dropped: applier.dropped,
             wake_uploader: applier.wake_uploader,
             conflicts: applier.conflicts,
-        }
+        })
     }
 
     /// The number of the current enumeration: the mark of items that its pages confirmed.

@@ -148,7 +148,7 @@ impl Engine {
         let outcome = self.store.write(|tx| {
             let mut applier = Applier::new(tx, facts);
             applier.give_up(ino)?;
-            Ok::<_, EngineError>(self.outcome(applier))
+            Ok::<_, EngineError>(self.outcome(applier)?)
         })?;
         self.after_apply(outcome);
         Ok(())
@@ -181,7 +181,7 @@ impl Engine {
                 // Or it came back with something that is in it.
                 taken_back += 1;
             }
-            Ok::<_, EngineError>(self.outcome(applier))
+            Ok::<_, EngineError>(self.outcome(applier)?)
         })?;
         self.bodies.remove_files(&unused);
         self.after_apply(outcome);

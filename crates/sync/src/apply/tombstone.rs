@@ -3,7 +3,7 @@
 use onedrivefs_core::Ino;
 use onedrivefs_store::{Item, Kind, Ops, StoreError};
 
-use super::{ASIDE, Applier, reclaim, shown_name};
+use super::{Applier, aside, reclaim, shown_name};
 use crate::change::KernelChange;
 use crate::journal;
 
@@ -139,7 +139,7 @@ impl Applier<'_> {
             "An item with unsent changes was deleted on the service and will be created again."
         );
         let waiting = self.waiting(item.ino)?;
-        let mut name = item.name.split_once(ASIDE).map(|(name, _)| name.to_owned());
+        let mut name = Some(aside::wanted_name(&item).to_owned()).filter(|name| *name != item.name);
         if let Some(gone) = item.remote.take() {
             self.tx.forget_moves(&gone.id)?;
             let shown = shown_name(&gone.name, item.kind);

@@ -4,7 +4,8 @@ use onedrivefs_core::{Ino, RemoteItem};
 use onedrivefs_store::{Item, Kind, Ops, Remote, Role, StoreError};
 
 use super::{
-    ASIDE, Applied, Applier, decoded_name, kind_of, rebase_body, reclaim, remote_of, shown_name,
+    Applied, Applier, aside, decoded_name, is_aside, kind_of, rebase_body, reclaim, remote_of,
+    shown_name,
 };
 use crate::change::KernelChange;
 use crate::journal;
@@ -113,7 +114,9 @@ impl Applier<'_> {
                 .update_unlinked(item, changed, place, there)
                 .map(|()| Applied::Done);
         }
-        let moved = base.parent != Some(place.parent) || base.name != place.remote_name;
+        // One that stepped aside has no place of its own until it is told one.
+        let moved =
+            base.parent != Some(place.parent) || base.name != place.remote_name || is_aside(&item);
         let remote = remote_of(there, Some(place.parent), place.remote_name.clone(), &item);
         let before = item.clone();
         item.role = role;
@@ -124,10 +127,13 @@ impl Applier<'_> {
             .starts_with(&journal::swap_prefix(item.ino))
         {
             // Nobody but this machine has given it that name, on its way to the one it has here.
+            if is_aside(&item) {
+                self.show_again(&mut item)?;
+            }
             if moved {
                 self.set_waiting(item.ino, waiting.with(Ops::MOVE))?;
             }
-        } else if moved && self.is_our_move(&there.id, &place)? {
+        } else if moved && !is_aside(&item) && self.is_our_move(&there.id, &place)? {
             waiting = self.claim_move(&item, &remote, waiting)?;
         } else if decide_place(moved) == PlaceVerdict::TakeTheirs {
             self.tx.forget_moves(&there.id)?;
@@ -489,6 +495,8 @@ impl Applier<'_> {
         self.break_ring(item.ino, place.parent)?;
         let waiting = self.waiting(item.ino)?;
         let name = self.free_place(item.ino, place.parent, &place.shown)?;
+        // What waits for it could not be sent while it had no place.
+        self.wake_uploader |= is_aside(item) && !waiting.is_empty();
         let left = item.parent.map(|parent| (parent, item.name.clone()));
         if let Some(parent) = item.parent {
             self.changes.push(KernelChange::Entry {
@@ -574,6 +582,7 @@ impl Applier<'_> {
         };
         if let Some(staged) = self.tx.staged_item(&remote.id)?
             && self.goes_elsewhere(&remote, &staged)?
+            && !(self.facts.in_flight)(occupant.ino)
         {
             // The same round says where the occupant goes: it steps aside, by way of a name that
             // nobody uses, since the two may be swapping names. One that goes for good is not
@@ -582,28 +591,14 @@ impl Applier<'_> {
             if staged.deleted && (unsent || self.being_written(&occupant)?) {
                 let waiting = self.waiting(occupant.ino)?;
                 self.make_conflict_copy(&mut occupant, waiting)?;
-                return Ok(name.to_owned());
+            } else {
+                self.step_aside(occupant, &staged)?;
             }
-            self.changes.push(KernelChange::Entry {
-                parent,
-                name: occupant.name.clone(),
-            });
-            occupant.name = format!("{name}{ASIDE}{}", occupant.ino);
-            self.tx.update_item(&occupant)?;
-            // Its base has to differ from what is staged, so that the move is not skipped.
-            self.displaced(&mut occupant)?;
             return Ok(name.to_owned());
         }
         if journal::is_home(&occupant) {
             // The service has two items under what is one name here. Both are shown.
-            let mut n = 2;
-            loop {
-                let candidate = format!("{name} ({n})");
-                if self.tx.child(parent, &candidate)?.is_none() {
-                    return Ok(candidate);
-                }
-                n += 1;
-            }
+            return aside::free_name(self.tx, parent, name);
         }
         // It was renamed here to a name that somebody else took there: theirs wins the name.
         let waiting = self.waiting(occupant.ino)?;
@@ -622,15 +617,6 @@ impl Applier<'_> {
         };
         let folder = self.tx.item_by_id(folder)?;
         Ok(folder.map(|folder| folder.ino) != base.parent)
-    }
-
-    /// Marks an item that was put aside so that its staged state moves it into place.
-    fn displaced(&mut self, item: &mut Item) -> Result<(), StoreError> {
-        if let Some(remote) = &mut item.remote {
-            remote.name.push(ASIDE);
-        }
-        item.epoch = 0;
-        self.tx.update_item(item)
     }
 }
 

@@ -9,6 +9,7 @@ use onedrivefs_graph::ItemPatch;
 use onedrivefs_store::{BodyRow, Item, Kind, Ops, Reader, Role, StoreError, Tx};
 
 use super::{InFlight, Step, ready};
+use crate::apply::last_name;
 use crate::conflict_name::marked_name;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -105,7 +106,7 @@ impl Engine {
             return Ok(Step::Progress);
         }
         let mark = format!(" (deletion held back {})", held.ino);
-        let aside = marked_name(&remote.name, &mark);
+        let aside = marked_name(last_name(&remote.name), &mark);
         let patch = ItemPatch {
             name: Some(name::encode(&aside)),
             ..ItemPatch::default()

@@ -134,7 +134,7 @@ impl Engine {
                     applier.changes.extend(reclaim(tx, parent, &name)?);
                 }
             }
-            Ok::<_, EngineError>(self.outcome(applier))
+            Ok::<_, EngineError>(self.outcome(applier)?)
         })?;
         self.after_apply(outcome);
         Ok(())
@@ -391,7 +391,7 @@ impl Engine {
         let outcome = self.store.write(|tx| {
             let mut applier = Applier::new(tx, facts);
             applier.bring_back(owner, &there)?;
-            Ok::<_, EngineError>(self.outcome(applier))
+            Ok::<_, EngineError>(self.outcome(applier)?)
         })?;
         self.after_apply(outcome);
         Ok(())

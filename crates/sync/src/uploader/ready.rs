@@ -10,6 +10,7 @@ use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{Item, JournalRow, Kind, Ops, Reader, StoreError};
 
 use super::until;
+use crate::apply::is_aside;
 use crate::engine::Engine;
 use crate::journal::stored_name;
 
@@ -67,6 +68,9 @@ impl Engine {
             };
             let free = if row.ops.has(Ops::DELETE) {
                 can_delete(r, &item)?
+            } else if is_aside(&item) {
+                // Where it is will be asked: what is sent before would take it from there.
+                false
             } else {
                 !is_being_saved(r, &item, row, writing)? && can_place(r, &item, row)?
             };

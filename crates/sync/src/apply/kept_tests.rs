@@ -1,0 +1,138 @@
+//! What must hold between rounds, and what an item keeps that comes back or arrives.
+
+use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, RemoteItem, Timestamp};
+use onedrivefs_store::{Item, Ops, Store, StoreError, Tx};
+
+use super::{Applied, Applier, Facts, is_aside};
+
+const DAY_NS: i64 = 86_400_000_000_000;
+
+fn facts() -> Facts<'static> {
+    Facts {
+        now: Timestamp::from_nanos(DAY_NS),
+        host: "host",
+        epoch: 1,
+        children_come_along: true,
+        prefer_confirmed: false,
+        creating: false,
+        in_flight: &|_| false,
+        bodies: None,
+    }
+}
+
+fn there(id: &str, name: &str, version: u32) -> RemoteItem {
+    RemoteItem {
+        id: ItemId::new(id),
+        parent: Some(ItemId::new("ROOT")),
+        drive: None,
+        name: Some(name.into()),
+        kind: ItemKind::File,
+        deleted: false,
+        is_root: false,
+        size: Some(0),
+        etag: Some(ETag::new(format!("e{id}-{version}"))),
+        ctag: Some(CTag::new(format!("c{id}-{version}"))),
+        created: None,
+        modified: Some(Timestamp::from_nanos(DAY_NS)),
+        hash: None,
+        web_url: None,
+        malware: false,
+    }
+}
+
+fn folder(id: &str, name: &str) -> RemoteItem {
+    RemoteItem {
+        kind: ItemKind::Folder,
+        ..there(id, name, 1)
+    }
+}
+
+/// A store that knows the root and some items of the service.
+fn store_with(items: &[RemoteItem]) -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("meta.db")).unwrap();
+    let root = RemoteItem {
+        is_root: true,
+        parent: None,
+        name: None,
+        ..folder("ROOT", "")
+    };
+    apply(&store, &[root]);
+    apply(&store, items);
+    (dir, store)
+}
+
+/// Applies items in a transaction of their own, as answers are.
+fn apply(store: &Store, items: &[RemoteItem]) {
+    change(store, |tx| {
+        let mut applier = Applier::new(tx, facts());
+        for item in items {
+            assert_eq!(applier.apply(item)?, Applied::Done);
+        }
+        applier.show_aside()
+    });
+}
+
+fn change(store: &Store, act: impl Fn(&Tx<'_>) -> Result<(), StoreError>) {
+    store.write(|tx| act(tx)).unwrap();
+}
+
+fn item(store: &Store, id: &str) -> Item {
+    let found = store.read(|r| r.item_by_id(&ItemId::new(id)));
+    found.unwrap().unwrap()
+}
+
+fn waiting(store: &Store, ino: Ino) -> Ops {
+    let row = store.read(|r| r.journal(ino)).unwrap();
+    row.map_or(Ops::NONE, |row| row.ops)
+}
+
+/// Has something wait for an item.
+fn wait(tx: &Tx<'_>, ino: Ino, ops: Ops) -> Result<(), StoreError> {
+    let mut row = tx.new_journal(ino, facts().now)?;
+    row.ops = ops;
+    tx.put_journal(&row)
+}
+
+/// An answer brings what has the name of an item by now, while the page that says where that went
+/// is only staged. Then the round is given up: its link is refused.
+#[test]
+fn what_stepped_aside_for_an_answer_has_a_usable_name_and_is_asked_for() {
+    let (_dir, store) = store_with(&[there("OLD", "a.md", 1)]);
+    change(&store, |tx| tx.stage(&[there("OLD", "b", 2)]));
+    apply(&store, &[there("NEW", "a.md", 1)]);
+    change(&store, |tx| tx.clear_stage());
+    assert_eq!(item(&store, "NEW").name, "a.md");
+    let old = item(&store, "OLD");
+    assert_eq!(old.name, "a.md (2)", "no mark may be seen or sent");
+    assert!(
+        is_aside(&old),
+        "nothing may be sent from a place it has left"
+    );
+    let asked = store.read(|r| r.deferred()).unwrap();
+    assert!(asked.iter().any(|it| it.id == ItemId::new("OLD")));
+    // The answer that says where it is.
+    apply(&store, &[there("OLD", "b", 2)]);
+    let old = item(&store, "OLD");
+    assert_eq!(old.name, "b");
+    assert!(!is_aside(&old) && store.read(|r| r.deferred()).unwrap().is_empty());
+}
+
+/// The same with a rename that waits here.
+#[test]
+fn a_rename_of_what_stepped_aside_gives_way_to_the_one_on_the_service() {
+    let (_dir, store) = store_with(&[there("OLD", "first", 1)]);
+    let ino = item(&store, "OLD").ino;
+    change(&store, |tx| {
+        let mut old = tx.item(ino)?.unwrap();
+        old.name = "a.md".into();
+        tx.update_item(&old)?;
+        tx.stage(&[there("OLD", "b", 2)])?;
+        wait(tx, ino, Ops::MOVE)
+    });
+    apply(&store, &[there("NEW", "a.md", 1)]);
+    assert!(is_aside(&item(&store, "OLD")));
+    apply(&store, &[there("OLD", "b", 2)]);
+    assert_eq!(item(&store, "OLD").name, "b");
+    assert_eq!(waiting(&store, ino), Ops::NONE);
+}
