@@ -1,7 +1,7 @@
 //! What must hold between rounds, and what an item keeps that comes back or arrives.
 
 use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, RemoteItem, Timestamp};
-use onedrivefs_store::{Item, Ops, Store, StoreError, Tx};
+use onedrivefs_store::{Item, Kind, Ops, Store, StoreError, Tx};
 
 use super::{Applied, Applier, Facts, is_aside};
 
@@ -135,4 +135,24 @@ fn a_rename_of_what_stepped_aside_gives_way_to_the_one_on_the_service() {
     apply(&store, &[there("OLD", "b", 2)]);
     assert_eq!(item(&store, "OLD").name, "b");
     assert_eq!(waiting(&store, ino), Ops::NONE);
+}
+
+/// A folder that was removed here got something on the service; its name was taken here meanwhile.
+#[test]
+fn a_folder_that_merges_keeps_the_spelling_it_was_made_with() {
+    let (_dir, store) = store_with(&[folder("F", "b")]);
+    let old = item(&store, "F").ino;
+    change(&store, |tx| {
+        let mut unlinked = tx.item(old)?.unwrap();
+        unlinked.parent = None;
+        tx.update_item(&unlinked)?;
+        wait(tx, old, Ops::DELETE)?;
+        let made = Item::new(Kind::Directory, Ino::ROOT, "B", facts().now);
+        let made = tx.insert_item(&made)?;
+        wait(tx, made, Ops::CREATE)?;
+        Applier::new(tx, facts()).bring_back(old, &folder("F", "b"))
+    });
+    let made = item(&store, "F");
+    assert_eq!(made.name, "B");
+    assert_eq!(waiting(&store, made.ino), Ops::MOVE);
 }

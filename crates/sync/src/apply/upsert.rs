@@ -326,8 +326,12 @@ impl Applier<'_> {
         self.tx.update_item(&old)?;
         self.tx.update_item(&made)?;
         self.tx.move_pin(old.ino, made.ino)?;
-        let waiting = self.waiting(made.ino)?;
-        self.set_waiting(made.ino, waiting.without(Ops::CREATE))?;
+        let mut left = self.waiting(made.ino)?.without(Ops::CREATE);
+        if !journal::is_home(&made) {
+            // Another spelling of the same name.
+            left = left.with(Ops::MOVE);
+        }
+        self.set_waiting(made.ino, left)?;
         for mut child in self.tx.remote_children(old.ino)? {
             if let Some(remote) = &mut child.remote {
                 remote.parent = Some(made.ino);
