@@ -1,7 +1,7 @@
 //! What must hold between rounds, and what an item keeps that comes back or arrives.
 
 use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, RemoteItem, Timestamp};
-use onedrivefs_store::{Item, Kind, Ops, Store, StoreError, Tx};
+use onedrivefs_store::{Item, Kind, Ops, Remote, Store, StoreError, Tx};
 
 use super::{Applied, Applier, Facts, is_aside};
 
@@ -155,4 +155,41 @@ fn a_folder_that_merges_keeps_the_spelling_it_was_made_with() {
     let made = item(&store, "F");
     assert_eq!(made.name, "B");
     assert_eq!(waiting(&store, made.ino), Ops::MOVE);
+}
+
+/// A request that emptied a file on the service was not answered.
+#[test]
+fn an_empty_file_keeps_the_time_that_was_set_here() {
+    let (_dir, store) = store_with(&[]);
+    let set = Timestamp::from_nanos(1_034_441_575_499_648_970);
+    let full = Remote {
+        size: 9,
+        ..base_of(&there("E", "empty", 1))
+    };
+    let mut empty = Item::new(Kind::File, Ino::ROOT, "empty", facts().now);
+    empty.mtime = set;
+    empty.remote = Some(full);
+    let mut ino = Ino::ROOT;
+    store
+        .write(|tx| {
+            ino = tx.insert_item(&empty)?;
+            wait(tx, ino, Ops::CONTENT.with(Ops::TIMES))
+        })
+        .unwrap();
+    apply(&store, &[there("E", "empty", 2)]);
+    assert_eq!(item(&store, "E").mtime, set);
+    assert_eq!(waiting(&store, ino), Ops::TIMES);
+}
+
+fn base_of(there: &RemoteItem) -> Remote {
+    Remote {
+        id: there.id.clone(),
+        parent: Some(Ino::ROOT),
+        name: there.name.clone().unwrap(),
+        etag: there.etag.clone(),
+        ctag: there.ctag.clone(),
+        hash: None,
+        size: 0,
+        mtime: Timestamp::from_nanos(0),
+    }
 }

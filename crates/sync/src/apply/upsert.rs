@@ -163,11 +163,7 @@ impl Applier<'_> {
                 self.changes.push(KernelChange::Content { ino: item.ino });
             }
             ContentVerdict::Adopt => {
-                self.take_time(&mut item, &remote);
-                item.remote = Some(remote);
-                let settled = settled_by_equal_content(&item).with(Ops::TIMES);
-                self.set_waiting(item.ino, waiting.without(settled))?;
-                self.disown_session(item.ino)?;
+                self.adopt_content(&mut item, remote, waiting)?;
             }
             ContentVerdict::KeepBoth => {
                 return self
@@ -206,6 +202,26 @@ impl Applier<'_> {
         }
         item.remote = Some(remote);
         Ok(())
+    }
+
+    /// The content there is the one that waits here.
+    fn adopt_content(
+        &mut self,
+        item: &mut Item,
+        remote: Remote,
+        waiting: Ops,
+    ) -> Result<(), StoreError> {
+        let mut left = waiting.without(settled_by_equal_content(item));
+        if item.size == 0 && !remote.mtime.same_second(item.mtime) {
+            // Most likely ours: nothing carries the times of an empty file along.
+            left = left.with(Ops::TIMES);
+        } else {
+            left = left.without(Ops::TIMES);
+            self.take_time(item, &remote);
+        }
+        item.remote = Some(remote);
+        self.set_waiting(item.ino, left)?;
+        self.disown_session(item.ino)
     }
 
     /// An item that was unlinked here: if its content changed there, theirs comes back.
