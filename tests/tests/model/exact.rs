@@ -50,6 +50,9 @@ pub struct Exact<'r, 'h, 's> {
     trace: Vec<String>,
 }
 
+/// A call that was interrupted, what its file held if it empties one, and the model's tree before.
+type Interrupted<'i> = (&'i Step, Option<Vec<u8>>, Tree);
+
 /// What a file held before it was emptied.
 #[derive(Clone)]
 struct Emptied {
@@ -159,11 +162,14 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
         if self.rig.struck() && here.is_err() {
             self.trace
                 .push(format!("{step:?} -> interrupted ({here:?})"));
-            return self.recover(Some((step, before)));
+            let without = self.model_tree()?;
+            drop(self.model.apply(step));
+            return self.recover(Some((step, before, without)));
         }
         if here.is_err() && self.is_out_of_reach(step, &here) {
             return self.out_of_reach(step, &here);
         }
+        let without = self.rig.is_armed().then(|| self.model_tree()).transpose()?;
         let model = self.model.apply(step);
         self.respelt = if self.is_respelt(step) {
             RESPELT_CALLS
@@ -171,6 +177,14 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             self.respelt.saturating_sub(1)
         };
         let here = self.once_more(step, here, &model);
+        if let Some(without) = without.filter(|_| here.is_err() && model.is_ok())
+            && self.rig.struck()
+        {
+            self.trace.push(format!(
+                "{step:?} -> interrupted when made again ({here:?})"
+            ));
+            return self.recover(Some((step, before, without)));
+        }
         self.trace.push(format!("{step:?} -> {here:?}"));
         if here != model && !is_same_refusal(step, &here, &model) {
             return Err(format!(
@@ -286,8 +300,8 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
     }
 
     /// After a kill: what is there must be what was acknowledged, with or without the call that
-    /// was interrupted.
-    fn recover(&mut self, interrupted: Option<(&Step, Option<Vec<u8>>)>) -> Result<(), String> {
+    /// was interrupted, which the model has already made.
+    fn recover(&mut self, interrupted: Option<Interrupted<'_>>) -> Result<(), String> {
         self.rig.after_kill();
         if self.cache_wiped {
             // What is not here any more has to be fetched to be compared.
@@ -295,16 +309,17 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
         }
         self.here.drop_handles();
         self.planner.open.clear();
-        let without = self.model_tree()?;
+        let with = self.model_tree()?;
+        let mut without = with.clone();
         let mut emptied: Vec<Emptied> = Vec::new();
-        let cut = interrupted.as_ref().map(|(step, _)| *step);
-        if let Some((step, before)) = interrupted {
+        let mut cut = None;
+        if let Some((step, before, tree)) = interrupted {
             // The call that would have settled it may not have arrived.
             emptied.extend(self.emptied.values().cloned());
-            drop(self.model.apply(step));
             self.note_emptied(step, before);
+            without = tree;
+            cut = Some(step);
         }
-        let with = self.model_tree()?;
         let mut either: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
         emptied.extend(std::mem::take(&mut self.emptied).into_values());
         for emptied in emptied {

@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onedrivefs_sim::DriveHandle;
+use rustix::fs::{Mode, OFlags};
 
 use crate::chaos::Chaos;
 use crate::counts;
@@ -36,6 +38,16 @@ struct Body {
     len: usize,
     fate: Fate,
     written: String,
+    put: Option<Put>,
+}
+
+/// Where and when somebody put a body on the service.
+#[derive(Debug)]
+struct Put {
+    /// The folders it is in, by id.
+    folders: Vec<String>,
+    /// The last requests before and after it.
+    between: (u64, u64),
 }
 
 /// One history.
@@ -59,6 +71,25 @@ struct Removal {
     seen: Option<u64>,
     /// What the service had under it.
     there: Vec<u64>,
+    /// The tag of that, and the ones that were known here before it was looked at and when it went.
+    tags: [Option<String>; 3],
+    /// The inode, until it went.
+    held: Option<OwnedFd>,
+}
+
+impl Removal {
+    /// Notes which state of it was known here when it went.
+    fn done(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.tags[2] = tag_here(Path::new(&format!("/proc/self/fd/{}", held.as_raw_fd())));
+        }
+    }
+
+    /// Tells whether the state on the service came here between the look and the removal.
+    fn came_in_between(&self) -> bool {
+        let [there, seen, gone] = &self.tags;
+        there.is_some() && gone == there && seen != there
+    }
 }
 
 impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
@@ -162,8 +193,13 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         };
         let len = usize::try_from(len).expect("small");
         let number = self.next_body;
-        let fate = Fate::Free;
-        self.bodies.insert(number, Body { len, fate, written });
+        let body = Body {
+            len,
+            fate: Fate::Free,
+            written,
+            put: None,
+        };
+        self.bodies.insert(number, body);
         (number, disk::body(number, len))
     }
 
@@ -251,6 +287,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.fill(&temporary)?;
         let seen = self.seen_last(&path)?;
         let outcome = fs::rename(self.here.join(&temporary), self.here.join(&path));
+        self.note_removed();
         if outcome.is_ok() || self.rig.struck() {
             self.set(seen, Fate::Free);
         }
@@ -275,6 +312,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let moved = self.seen_here(&from)?;
         let seen = self.seen_last(&to)?;
         let outcome = fs::rename(self.here.join(from), self.here.join(to));
+        self.note_removed();
         if (outcome.is_ok() || self.rig.struck()) && seen != moved {
             self.set(seen, Fate::Free);
         }
@@ -286,6 +324,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.trace.push(format!("here: unlink {path}"));
         let seen = self.seen_last(&path)?;
         let outcome = fs::remove_file(self.here.join(path));
+        self.note_removed();
         if outcome.is_ok() || self.rig.struck() {
             self.set(seen, Fate::Free);
         }
@@ -295,20 +334,79 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     /// Like [`Self::seen_here`], as the last thing before a call that removes the name: what comes
     /// in between goes unseen, and nothing can prevent that.
     fn seen_last(&mut self, path: &str) -> io::Result<Option<u64>> {
-        let there = self.bodies_there(path);
+        let spelt = self.spelt_there(path);
+        let there = self.bodies_there(&spelt);
+        let entry = self.there.entry(&self.at(&spelt));
+        let tag = entry.map(|entry| unquoted(&entry.etag));
+        let at = self.here.join(path);
+        let before = tag_here(&at);
         let seen = self.seen_here(path)?;
-        self.removals.push(Removal { seen, there });
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let held = rustix::fs::open(&at, flags, Mode::empty()).ok();
+        if let Some(last) = self.trace.last_mut() {
+            last.push_str(&format!(" (seen {seen:x?}, there {there:x?})"));
+        }
+        self.removals.push(Removal {
+            seen,
+            there,
+            tags: [tag, before, None],
+            held,
+        });
         Ok(seen)
     }
 
+    /// Ends what [`Self::seen_last`] began.
+    fn note_removed(&mut self) {
+        if let Some(removal) = self.removals.last_mut() {
+            removal.done();
+        }
+    }
+
+    /// Tells whether a body was put into a folder after that was found empty, and before it was
+    /// deleted: no condition that a deletion can carry excludes that, for the tags of a folder
+    /// do not change with what is in it.
+    fn went_with_a_folder(&self, body: &Body) -> bool {
+        let Some(put) = &body.put else { return false };
+        let records = self.rig.home.service.requests().since(0);
+        put.folders.iter().any(|id| {
+            let (folder, listing) = (format!("/items/{id}"), format!("/items/{id}/children"));
+            let mut listed = None;
+            for record in &records {
+                if record.method == "GET" && record.path.ends_with(&listing) {
+                    listed = Some(record.number);
+                }
+                if record.method == "DELETE" && record.path.ends_with(&folder) {
+                    let in_time = listed.take().is_some_and(|listed| listed <= put.between.1);
+                    if in_time && record.number > put.between.0 {
+                        return true;
+                    }
+                }
+            }
+            false
+        })
+    }
+
+    /// The number of the last request.
+    fn last_request(&self) -> u64 {
+        let records = self.rig.home.service.requests().since(0);
+        records.last().map_or(0, |record| record.number)
+    }
+
+    /// The ids of the folders that a path on the service is in.
+    fn folders_of(&self, path: &str) -> Vec<String> {
+        let ends = path.match_indices('/').map(|(at, _)| at);
+        ends.filter_map(|at| self.there.entry(&self.at(&path[..at])))
+            .map(|folder| folder.id)
+            .collect()
+    }
+
     /// Tells whether a body was removed in the very moment in which it took the name of another,
-    /// which is still there. System calls remove names, so nothing can prevent that.
+    /// which is still there, or its place. System calls remove names, so nothing can prevent that.
     fn is_crossed(&self, number: u64, found: &BTreeSet<u64>) -> bool {
         self.removals.iter().any(|removal| {
+            let seen = removal.seen.filter(|&seen| seen != number);
             removal.there.contains(&number)
-                && removal
-                    .seen
-                    .is_some_and(|seen| seen != number && found.contains(&seen))
+                && (seen.is_some_and(|seen| found.contains(&seen)) || removal.came_in_between())
         })
     }
 
@@ -458,9 +556,17 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let path = self.spelt_there(&path);
         let replaced = self.bodies_there(&path);
         let (number, bytes) = self.new_body(format!("there {path}"));
+        let before = self.last_request();
         let done = self.there.put(&self.at(&path), bytes);
         if done.is_ok() {
             self.set(Some(number), Fate::Kept);
+            let put = Put {
+                folders: self.folders_of(&path),
+                between: (before, self.last_request()),
+            };
+            if let Some(body) = self.bodies.get_mut(&number) {
+                body.put = Some(put);
+            }
             for other in replaced {
                 self.set(Some(other), Fate::Free);
             }
@@ -497,10 +603,12 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             .bodies
             .iter()
             .filter(|(number, body)| body.fate == Fate::Kept && !found.contains(number))
-            .filter(|(number, _)| {
+            .filter(|(number, body)| {
                 let crossed = self.is_crossed(**number, &found);
                 counts::add("removed in the moment of a change", u64::from(crossed));
-                !crossed
+                let went = !crossed && self.went_with_a_folder(body);
+                counts::add("put into a folder that was being deleted", u64::from(went));
+                !crossed && !went
             })
             .map(|(number, body)| format!("{number:x} ({} bytes, {})", body.len, body.written))
             .collect();
@@ -546,6 +654,17 @@ fn join(folder: &str, name: &str) -> String {
     } else {
         format!("{folder}/{name}")
     }
+}
+
+/// The tag of the state of a file that is known here.
+fn tag_here(path: &Path) -> Option<String> {
+    let mut tag = [0; 200];
+    let len = rustix::fs::getxattr(path, "user.onedrive.etag", &mut tag).ok()?;
+    Some(unquoted(&String::from_utf8_lossy(&tag[..len])))
+}
+
+fn unquoted(tag: &str) -> String {
+    tag.trim_matches('"').to_owned()
 }
 
 fn sibling(path: &str, name: &str) -> String {
