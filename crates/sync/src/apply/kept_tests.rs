@@ -157,6 +157,34 @@ fn a_folder_that_merges_keeps_the_spelling_it_was_made_with() {
     assert_eq!(waiting(&store, made.ino), Ops::MOVE);
 }
 
+/// A folder held the name of a file that is new there, was moved away here, and is gone there.
+#[test]
+fn a_name_that_a_folder_leaves_by_being_deleted_there_goes_to_what_has_it_there() {
+    let (_dir, store) = store_with(&[folder("F", "sub")]);
+    let ino = item(&store, "F").ino;
+    let busy = |at: Ino| at == ino;
+    change(&store, |tx| {
+        let in_flight = Facts {
+            in_flight: &busy,
+            ..facts()
+        };
+        Applier::new(tx, in_flight).apply(&there("NEW", "sub", 1))?;
+        let mut moved = tx.item(ino)?.unwrap();
+        moved.name = "B".into();
+        tx.update_item(&moved)?;
+        let mut inside = Item::new(Kind::File, ino, "unsent", facts().now);
+        inside.ino = tx.insert_item(&inside)?;
+        wait(tx, ino, Ops::MOVE)
+    });
+    assert_eq!(item(&store, "NEW").name, "sub (2)");
+    let gone = RemoteItem {
+        deleted: true,
+        ..folder("F", "sub")
+    };
+    apply(&store, &[gone]);
+    assert_eq!(item(&store, "NEW").name, "sub");
+}
+
 /// A request that emptied a file on the service was not answered.
 #[test]
 fn an_empty_file_keeps_the_time_that_was_set_here() {

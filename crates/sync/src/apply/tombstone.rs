@@ -139,6 +139,7 @@ impl Applier<'_> {
             "An item with unsent changes was deleted on the service and will be created again."
         );
         let waiting = self.waiting(item.ino)?;
+        let mut freed = None;
         let mut name = Some(aside::wanted_name(&item).to_owned()).filter(|name| *name != item.name);
         if let Some(gone) = item.remote.take() {
             self.tx.forget_moves(&gone.id)?;
@@ -147,6 +148,7 @@ impl Applier<'_> {
             if name.is_none() && at_home && item.name != shown {
                 name = Some(shown.to_owned());
             }
+            freed = gone.parent.map(|parent| (parent, shown.to_owned()));
         }
         if let (Some(parent), Some(name)) = (item.parent, name) {
             // It had stepped aside for an item that has its name now, or had, or was shown beside
@@ -165,7 +167,11 @@ impl Applier<'_> {
         }
         self.tx.update_item(&item)?;
         self.set_waiting(item.ino, ops)?;
-        self.disown_session(item.ino)
+        self.disown_session(item.ino)?;
+        if let Some((parent, name)) = freed {
+            self.changes.extend(reclaim(self.tx, parent, &name)?);
+        }
+        Ok(())
     }
 
     /// The item goes.
