@@ -75,6 +75,8 @@ struct Removal {
     tags: [Option<String>; 3],
     /// The inode, until it went.
     held: Option<OwnedFd>,
+    /// Where there was none.
+    created: Option<PathBuf>,
 }
 
 impl Removal {
@@ -82,6 +84,9 @@ impl Removal {
     fn done(&mut self) {
         if let Some(held) = self.held.take() {
             self.tags[2] = tag_here(Path::new(&format!("/proc/self/fd/{}", held.as_raw_fd())));
+        } else if let Some(created) = self.created.take() {
+            // There was nothing a moment before it was opened and emptied.
+            self.tags[2] = tag_here(&created);
         }
     }
 
@@ -260,6 +265,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     fn fill(&mut self, path: &str) -> io::Result<u64> {
         let (number, bytes) = self.new_body(format!("here {path}"));
         let mut file = File::create(self.here.join(path))?;
+        self.note_removed();
         file.write_all(&bytes)?;
         crate::sys::close(file)?;
         self.set(Some(number), Fate::Kept);
@@ -270,8 +276,12 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let path = self.path_here(false);
         self.trace
             .push(format!("here: write {:x} to {path}", self.next_body + 1));
-        let seen = self.seen_here(&path)?;
+        let seen = self.seen_last(&path)?;
         self.set(seen, Fate::Free);
+        if let Some(removal) = self.removals.last_mut() {
+            // Its content may be found as an earlier version of the file.
+            removal.seen = None;
+        }
         self.fill(&path).map(drop)
     }
 
@@ -350,6 +360,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             seen,
             there,
             tags: [tag, before, None],
+            created: held.is_none().then_some(at),
             held,
         });
         Ok(seen)
