@@ -167,6 +167,21 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Forgets the requests of an inode that made an item or replaced its content. Those that were
+    /// sent for another item, whose identity came to the inode since, are still unanswered.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn forget_answered(&self, ino: Ino, item: &ItemId) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached(
+                "DELETE FROM unanswered
+                 WHERE ino = ?1 AND (item_key IS NULL OR item_key = ?2 AND size IS NOT NULL)",
+            )?
+            .execute((ino.0, item.key()))?;
+        Ok(())
+    }
+
     /// Gives the requests that may have changed an item to the inode that stands for it from now on.
     ///
     /// # Errors
@@ -187,5 +202,39 @@ impl Tx<'_> {
             .prepare_cached("UPDATE unanswered SET ino = ?2 WHERE ino = ?1 AND item_key IS NULL")?
             .execute((from.0, to.0))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    /// A save by rename passed an identity on whose content was being replaced; then the answer
+    /// to an earlier request of the inode arrives.
+    #[test]
+    fn an_answer_settles_what_was_sent_for_its_item_only() {
+        let dir = tempfile::tempdir().expect("directory");
+        let store = Store::open(&dir.path().join("meta.db")).expect("database");
+        let (answered, passed_on) = (ItemId::new("A"), ItemId::new("P"));
+        let sent = |ino, item: &ItemId| Unanswered {
+            ino: Ino(ino),
+            item: Some(item.clone()),
+            parent: Ino::ROOT,
+            name: "name".into(),
+            size: Some(0),
+            hash: None,
+        };
+        store
+            .write(|tx| {
+                tx.add_unanswered(&sent(7, &answered))?;
+                tx.add_unanswered(&sent(8, &passed_on))?;
+                tx.pass_unanswered(&passed_on, Ino(7))?;
+                tx.forget_answered(Ino(7), &answered)
+            })
+            .expect("records");
+        let left = |id: &ItemId| store.read(|r| r.unanswered_for(id)).expect("records");
+        assert!(left(&answered).is_empty());
+        assert_eq!(left(&passed_on).len(), 1);
     }
 }

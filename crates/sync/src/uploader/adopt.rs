@@ -282,7 +282,7 @@ impl Engine {
         let mut dropped = Vec::new();
         let mut announcing = None;
         self.store.write(|tx| {
-            tx.forget_unanswered(sent.ino)?;
+            tx.forget_answered(sent.ino, &there.id)?;
             let Some(mut now) = tx.item(sent.ino)? else {
                 return self.adopt_stray(tx, there);
             };
