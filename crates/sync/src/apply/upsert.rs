@@ -602,7 +602,6 @@ impl Applier<'_> {
         };
         if let Some(staged) = self.tx.staged_item(&remote.id)?
             && self.goes_elsewhere(&remote, &staged)?
-            && !(self.facts.in_flight)(occupant.ino)
         {
             // The same round says where the occupant goes: it steps aside, by way of a name that
             // nobody uses, since the two may be swapping names. One that goes for good is not
