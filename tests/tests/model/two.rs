@@ -36,6 +36,8 @@ enum Fate {
 #[derive(Debug)]
 struct Body {
     len: usize,
+    /// Whether whoever wrote it got to the end of it.
+    whole: bool,
     fate: Fate,
     written: String,
     put: Option<Put>,
@@ -200,6 +202,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let number = self.next_body;
         let body = Body {
             len,
+            whole: false,
             fate: Fate::Free,
             written,
             put: None,
@@ -214,7 +217,16 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         }
     }
 
-    /// Which body these bytes are; an error for bytes that nobody wrote.
+    /// Somebody wrote a body to its end.
+    fn finish(&mut self, number: u64) {
+        if let Some(body) = self.bodies.get_mut(&number) {
+            body.whole = true;
+            body.fate = Fate::Kept;
+        }
+    }
+
+    /// Which body these bytes are; an error for bytes that nobody wrote. Of a body whose writing was
+    /// interrupted it may be the beginning.
     fn recognise(&self, bytes: &[u8]) -> Result<Option<u64>, String> {
         if bytes.is_empty() {
             return Ok(None);
@@ -228,6 +240,11 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let known = number.and_then(|number| Some((number, self.bodies.get(&number)?)));
         match known {
             Some((number, body)) if disk::body(number, body.len) == bytes => Ok(Some(number)),
+            Some((number, body))
+                if !body.whole && disk::body(number, body.len).starts_with(bytes) =>
+            {
+                Ok(Some(number))
+            }
             _ => Err(format!("nobody wrote {}", disk::describe(bytes))),
         }
     }
@@ -268,7 +285,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.note_removed();
         file.write_all(&bytes)?;
         crate::sys::close(file)?;
-        self.set(Some(number), Fate::Kept);
+        self.finish(number);
         Ok(number)
     }
 
@@ -570,7 +587,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let before = self.last_request();
         let done = self.there.put(&self.at(&path), bytes);
         if done.is_ok() {
-            self.set(Some(number), Fate::Kept);
+            self.finish(number);
             let put = Put {
                 folders: self.folders_of(&path),
                 between: (before, self.last_request()),
