@@ -45,6 +45,17 @@ pub enum Presence {
 }
 
 impl Presence {
+    /// What is present of a body that is not complete; `None` for one that is.
+    #[must_use]
+    pub fn into_ranges(self) -> Option<RangeSet<u64>> {
+        match self {
+            Self::Complete => None,
+            Self::Ranges(ranges) => Some(ranges),
+        }
+    }
+}
+
+impl Presence {
     /// Nothing is here.
     #[must_use]
     pub fn empty() -> Self {

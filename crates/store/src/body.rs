@@ -4,7 +4,7 @@ use onedrivefs_core::{CTag, ETag, Ino, ItemId, QuickXorHash, Timestamp};
 use rangemap::RangeSet;
 use rusqlite::{OptionalExtension as _, Row, ToSql};
 
-use crate::{Reader, StoreError, Tx};
+use crate::{Reader, Remote, StoreError, Tx};
 
 /// Where the bytes of a body are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,15 @@ pub struct BodyRow {
 }
 
 impl BodyRow {
+    /// Has the body build on what the service has of an item.
+    pub fn set_base(&mut self, remote: &Remote) {
+        self.base_item = Some(remote.id.clone());
+        self.base_etag.clone_from(&remote.etag);
+        self.base_ctag.clone_from(&remote.ctag);
+        self.base_hash = remote.hash;
+        self.base_size = remote.size;
+    }
+
     /// Tells whether a power cut leaves all that was saved. What is in the content cache was put on
     /// stable storage before its row said so, and is not changed there.
     #[must_use]

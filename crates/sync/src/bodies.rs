@@ -155,12 +155,9 @@ impl Bodies {
     ) -> Result<(BodyRow, Arc<Body>), BodyError> {
         let mut row = new_row(item.ino, now);
         if let Some(remote) = &item.remote {
+            row.set_base(remote);
             // Not the service's figure: downloads are known to be longer or shorter than that.
             row.size = item.size;
-            row.base_item = Some(remote.id.clone());
-            row.base_etag.clone_from(&remote.etag);
-            row.base_ctag.clone_from(&remote.ctag);
-            row.base_hash = remote.hash;
             row.base_size = item.size;
         }
         row.ranges = (row.size > 0).then(Default::default);
@@ -257,10 +254,7 @@ impl Bodies {
         row.hash = None;
         row.durable = None;
         row.previous = Some(saved.id);
-        row.ranges = match body.presence() {
-            Presence::Complete => None,
-            Presence::Ranges(ranges) => Some(ranges),
-        };
+        row.ranges = body.presence().into_ranges();
         row.id = tx.insert_body(&row)?;
         let copy = self
             .content
@@ -289,10 +283,7 @@ impl Bodies {
         row.generation += 1;
         row.size = body.size();
         row.hash = None;
-        row.ranges = match body.presence() {
-            Presence::Complete => None,
-            Presence::Ranges(ranges) => Some(ranges),
-        };
+        row.ranges = body.presence().into_ranges();
         let mut needless = Vec::new();
         while let Some(previous) = row.previous.map(|id| tx.body(id)).transpose()?.flatten() {
             if previous.is_durable() {

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use onedrivefs_content::Presence;
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{BodyRow, Item, JournalRow, Ops, Place, Reader, StoreError};
 use serde::{Deserialize, Serialize};
@@ -406,10 +405,7 @@ impl Engine {
     /// The row of a body with what is present right now: rows of bodies in use lag behind.
     fn with_live_presence(&self, mut row: BodyRow) -> BodyRow {
         if let Some(body) = self.bodies.live(row.id) {
-            row.ranges = match body.presence() {
-                Presence::Complete => None,
-                Presence::Ranges(ranges) => Some(ranges),
-            };
+            row.ranges = body.presence().into_ranges();
         }
         row
     }

@@ -116,10 +116,7 @@ pub(crate) fn rebase_body(tx: &Tx<'_>, item: &Item, remote: &Remote) -> Result<(
         return Ok(());
     };
     if row.base_item.as_ref() == Some(&remote.id) && row.ranges.is_some() {
-        row.base_etag.clone_from(&remote.etag);
-        row.base_ctag.clone_from(&remote.ctag);
-        row.base_hash = remote.hash;
-        row.base_size = remote.size;
+        row.set_base(remote);
         tx.update_body(&row)?;
     }
     Ok(())

@@ -400,11 +400,7 @@ impl Engine {
             }
         }
         if let Some(remote) = &now.remote {
-            row.base_item = Some(remote.id.clone());
-            row.base_etag.clone_from(&remote.etag);
-            row.base_ctag.clone_from(&remote.ctag);
-            row.base_hash = remote.hash;
-            row.base_size = remote.size;
+            row.set_base(remote);
         }
         row.hash = sent.hash;
         row.used_at = Timestamp::now();
