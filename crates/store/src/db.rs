@@ -67,8 +67,39 @@ pub struct Store {
 /// The cache of hot inodes with the counter that keeps stale rows out of it.
 struct Hot {
     items: LruCache<Ino, Arc<Item>>,
-    /// Raised by every commit: a row read before a commit must not enter the cache after it.
+    /// Raised when a commit begins, and again when it has ended. A row that was read before a commit
+    /// must not enter the cache after it. Nor may one while a commit is under way, when the count is
+    /// odd: some read the state before it and some the state after it, and whoever has seen a new row
+    /// must not be given the old one from memory.
     commits: u64,
+}
+
+impl Hot {
+    /// Tells whether a row that was read when the count was `commits` may be kept.
+    fn may_keep(&self, commits: u64) -> bool {
+        self.commits == commits && commits.is_multiple_of(2)
+    }
+}
+
+/// A commit that is under way, for as long as it lives.
+struct CommitMark<'s>(&'s Mutex<Hot>);
+
+impl<'s> CommitMark<'s> {
+    /// Forgets the rows that the commit changes.
+    fn begin(hot: &'s Mutex<Hot>, changed: &[Ino]) -> Self {
+        let mut cache = hot.lock();
+        cache.commits += 1;
+        for ino in changed {
+            cache.items.pop(ino);
+        }
+        Self(hot)
+    }
+}
+
+impl Drop for CommitMark<'_> {
+    fn drop(&mut self) {
+        self.0.lock().commits += 1;
+    }
 }
 
 /// Read access to one consistent state.
@@ -276,12 +307,6 @@ impl Store {
         let written = self.commit(&mut conn, &watch, f);
         self.judge(&watch)?;
         let (result, touched) = written?;
-        let mut hot = self.hot.lock();
-        hot.commits += 1;
-        for ino in &touched {
-            hot.items.pop(ino);
-        }
-        drop(hot);
         if let Some(told) = self.on_change.get() {
             told(&touched);
         }
@@ -312,7 +337,9 @@ impl Store {
             return Err(StoreError::Damaged { reason }.into());
         }
         kill_point("before-commit");
+        let mark = CommitMark::begin(&self.hot, &touched);
         tx.commit().map_err(StoreError::from)?;
+        drop(mark);
         kill_point("after-commit");
         // Nobody else has the connection: it was this commit that wrote it. Whatever follows is to
         // find it, also after a power cut.
@@ -382,7 +409,7 @@ impl Store {
         let found = self.read(|r| r.item(ino))?.map(Arc::new);
         if let Some(item) = &found {
             let mut hot = self.hot.lock();
-            if hot.commits == commits {
+            if hot.may_keep(commits) {
                 hot.items.put(ino, Arc::clone(item));
             }
         }

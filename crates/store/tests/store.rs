@@ -88,6 +88,8 @@ fn names_are_found_as_the_service_compares_them_and_taken_once() {
 
 #[test]
 fn a_failed_transaction_leaves_nothing_and_the_hot_cache_is_never_stale() {
+    /// Enough for readers to meet every moment of a commit.
+    const COMMITS: u64 = 3000;
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(open(&dir));
     let mut item = file("a");
@@ -102,16 +104,18 @@ fn a_failed_transaction_leaves_nothing_and_the_hot_cache_is_never_stale() {
     assert!(failed.is_err());
     assert_eq!(store.item(item.ino).unwrap().unwrap().size, 0);
     std::thread::scope(|scope| {
-        let reader = Arc::clone(&store);
-        scope.spawn(move || {
-            let mut last = 0;
-            while last < 200 {
-                let size = reader.item(Ino(2)).unwrap().unwrap().size;
-                assert!(size >= last, "a row went back in time");
-                last = size;
-            }
-        });
-        for size in 1..=200 {
+        for _ in 0..3 {
+            let reader = Arc::clone(&store);
+            scope.spawn(move || {
+                let mut last = 0;
+                while last < COMMITS {
+                    let size = reader.item(Ino(2)).unwrap().unwrap().size;
+                    assert!(size >= last, "a row went back in time");
+                    last = size;
+                }
+            });
+        }
+        for size in 1..=COMMITS {
             let mut changed = item.clone();
             changed.size = size;
             store.write(|tx| tx.update_item(&changed)).unwrap();
