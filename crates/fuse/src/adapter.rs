@@ -130,6 +130,20 @@ impl Adapter {
     }
 }
 
+/// Passes on the result of giving or taking names in directories. If one of them is known under
+/// another spelling than it has, no program is to meet what the kernel keeps under its own.
+fn names_known_in<T>(
+    vfs: &Vfs,
+    directories: &[INodeNo],
+    result: Result<T, VfsError>,
+) -> Result<T, VfsError> {
+    if result.is_ok() && directories.iter().copied().any(is_other_spelling) {
+        // Where it cannot be done at once it is done after the answer.
+        let _at_once = vfs.forget_names();
+    }
+    result
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         init::configure(config);
@@ -243,7 +257,13 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let call = Call::new("mkdir", request, parent);
-        let work = |vfs: &Arc<Vfs>| vfs.mkdir(ino(parent), name, mode & MODE_MASK);
+        let work = |vfs: &Arc<Vfs>| {
+            names_known_in(
+                vfs,
+                &[parent],
+                vfs.mkdir(ino(parent), name, mode & MODE_MASK),
+            )
+        };
         self.now(&call, reply, work, |reply, attr| {
             reply::entry(reply, parent, attr);
         });
@@ -255,7 +275,7 @@ impl Filesystem for Adapter {
         self.now(
             &call,
             reply,
-            |vfs| vfs.unlink(ino(parent), name),
+            |vfs| names_known_in(vfs, &[parent], vfs.unlink(ino(parent), name)),
             reply::done,
         );
         self.changed_below(parent, name);
@@ -266,7 +286,7 @@ impl Filesystem for Adapter {
         self.now(
             &call,
             reply,
-            |vfs| vfs.rmdir(ino(parent), name),
+            |vfs| names_known_in(vfs, &[parent], vfs.rmdir(ino(parent), name)),
             reply::done,
         );
         self.changed_below(parent, name);
@@ -281,7 +301,8 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let call = Call::new("symlink", request, parent);
-        let work = |vfs: &Arc<Vfs>| vfs.symlink(ino(parent), name, target);
+        let work =
+            |vfs: &Arc<Vfs>| names_known_in(vfs, &[parent], vfs.symlink(ino(parent), name, target));
         self.now(&call, reply, work, |reply, attr| {
             reply::entry(reply, parent, attr);
         });
@@ -301,7 +322,8 @@ impl Filesystem for Adapter {
         let call = Call::new("rename", request, parent);
         let work = |vfs: &Arc<Vfs>| {
             let mode = rename_mode(flags)?;
-            vfs.rename(ino(parent), name, ino(new_parent), new_name, mode)
+            let renamed = vfs.rename(ino(parent), name, ino(new_parent), new_name, mode);
+            names_known_in(vfs, &[parent, new_parent], renamed)
         };
         self.now(&call, reply, work, reply::done);
         self.changed_below(parent, name);
@@ -355,8 +377,10 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let call = Call::new("create", request, parent);
-        let work =
-            |vfs: &Arc<Vfs>| vfs.create(ino(parent), name, mode & MODE_MASK, file_flags(flags));
+        let work = |vfs: &Arc<Vfs>| {
+            let created = vfs.create(ino(parent), name, mode & MODE_MASK, file_flags(flags));
+            names_known_in(vfs, &[parent], created)
+        };
         self.now(&call, reply, work, |reply, (attr, opened)| {
             self.files.opened(attr.ino);
             reply::created(reply, parent, &attr, &opened);

@@ -50,6 +50,13 @@ impl OwnMount {
         }
     }
 
+    /// One more descriptor of our end of the connection.
+    pub(crate) fn connection(&self) -> Result<OwnedFd, MountError> {
+        self.connection
+            .try_clone()
+            .map_err(|source| MountError::Session { source })
+    }
+
     /// Tells whether the kernel still has the filesystem. If so, its device number is nobody
     /// else's; the moment it is gone, the next mount may get the same numbers.
     fn is_connected(&self) -> bool {

@@ -9,6 +9,7 @@ mod adapter;
 mod call;
 mod detach;
 mod device;
+mod epoch;
 mod errno;
 mod error;
 mod fusermount;

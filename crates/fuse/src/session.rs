@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::adapter::Adapter;
 use crate::detach::{OwnMount, WhenBusy};
 use crate::device::{self, MountRequest};
+use crate::epoch::KernelNames;
 use crate::errno::chain;
 use crate::error::MountError;
 use crate::mountpoint;
@@ -145,7 +146,13 @@ pub fn mount(
     // Listening begins before the kernel can cache anything. Should the mount fail, the queue has
     // no reader and swallows what it is sent.
     vfs.set_kernel_listener(Box::new(move |announcement| queue.announce(announcement)));
+    let names = KernelNames::default();
+    vfs.set_names_forgetter({
+        let names = names.clone();
+        Box::new(move || names.forget_all())
+    });
     let (served, notifier) = serve(adapter, runtime, shutdown, options)?;
+    names.connect(served.own.connection()?);
     work.start(Connected::new(notifier, move |ino| vfs.edition(ino)))
         .map_err(|source| MountError::Session { source })?;
     Ok(Mounted { served })

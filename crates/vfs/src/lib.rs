@@ -32,4 +32,4 @@ pub use types::{
     Attr, DirEntry, Entry, FileKind, OpenFlags, Opened, Outcome, Pending, RenameMode, SetAttr,
     SetTime, StatFs,
 };
-pub use vfs::{Vfs, VfsOptions};
+pub use vfs::{NamesForgetter, Vfs, VfsOptions};

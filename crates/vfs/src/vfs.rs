@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use lru::LruCache;
 use onedrivefs_content::Place;
@@ -65,6 +65,9 @@ impl VfsOptions {
     }
 }
 
+/// Does what [`Vfs::forget_names`] tells.
+pub type NamesForgetter = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// The file system of one drive.
 pub struct Vfs {
     pub(crate) engine: Arc<Engine>,
@@ -78,6 +81,7 @@ pub struct Vfs {
     versions: Mutex<LruCache<Ino, String>>,
     /// Names that the kernel may remember as absent.
     pub(crate) absent: AbsentNames,
+    forget_names: OnceLock<NamesForgetter>,
     pub(crate) editions: Editions,
 }
 
@@ -95,6 +99,7 @@ impl Vfs {
             next_fh: AtomicU64::new(1),
             versions: Mutex::new(LruCache::new(VERSIONS)),
             absent: AbsentNames::new(),
+            forget_names: OnceLock::new(),
             editions: Editions::default(),
         });
         let own = Arc::downgrade(&vfs);
@@ -127,6 +132,19 @@ impl Vfs {
                 }
                 listener(announcement);
             }));
+    }
+
+    /// Says how the kernel is made to look up every name anew.
+    pub fn set_names_forgetter(&self, forgetter: NamesForgetter) {
+        // Only the first one counts; there is one kernel.
+        let _first = self.forget_names.set(forgetter);
+    }
+
+    /// Makes the kernel look up every name anew, without waiting for anything. Tells whether it
+    /// could; it knows names as they are from then on.
+    #[must_use]
+    pub fn forget_names(&self) -> bool {
+        self.forget_names.get().is_some_and(|forget| forget())
     }
 
     /// Learns of changes, and returns what the kernel must be told of them.
@@ -162,15 +180,8 @@ impl Vfs {
     }
 
     /// A name came into being through the kernel itself, which knows this spelling of it only.
-    /// The others are forgotten from another thread, since the kernel may hold the directory.
     pub(crate) fn forget_other_spellings(&self, parent: Ino, name: &str) {
-        let others = self.absent.take_others(parent, name);
-        if others.is_empty() {
-            return;
-        }
-        let engine = Arc::clone(&self.engine);
-        self.runtime
-            .spawn_blocking(move || engine.tell_kernel(others));
+        self.forget_entries(self.absent.take_others(parent, name));
     }
 
     /// An entry was taken away under the spelling that was asked for: the kernel may remember it
@@ -190,9 +201,18 @@ impl Vfs {
     }
 
     fn forget_entry(&self, parent: Ino, name: String) {
+        self.forget_entries(vec![KernelChange::Entry { parent, name }]);
+    }
+
+    /// Makes the kernel forget names during a request that it waits for: all names at once where it
+    /// can do that without a lock, otherwise these a moment after the answer.
+    fn forget_entries(&self, entries: Vec<KernelChange>) {
+        if entries.is_empty() || self.forget_names() {
+            return;
+        }
         let engine = Arc::clone(&self.engine);
         self.runtime
-            .spawn_blocking(move || engine.tell_kernel(vec![KernelChange::Entry { parent, name }]));
+            .spawn_blocking(move || engine.tell_kernel(entries));
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -22,6 +22,7 @@ mod remote;
 mod room;
 mod rules;
 mod secrets;
+mod spelling;
 mod table;
 mod together;
 mod torn;
