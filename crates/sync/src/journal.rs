@@ -1,7 +1,7 @@
 //! Recording changes in the journal, inside the transaction that makes them.
 
 use onedrivefs_core::{Ino, Timestamp};
-use onedrivefs_store::{Item, JournalRow, Kind, Ops, Reader, Session, StoreError, Tx};
+use onedrivefs_store::{Item, JournalRow, Kind, Ops, Reader, Session, Store, StoreError, Tx};
 
 use crate::fold::{Change, Standing, fold};
 
@@ -11,6 +11,24 @@ pub fn is_home(item: &Item) -> bool {
     item.remote.as_ref().is_some_and(|remote| {
         item.parent == remote.parent && item.name == remote_display_name(item, &remote.name)
     })
+}
+
+/// Tells whether an item is shown under another name than the service has for it only because that
+/// one is taken here. Nobody gave it the name it has.
+///
+/// # Errors
+/// The store's errors.
+pub fn is_displaced(r: &Reader<'_>, item: &Item) -> Result<bool, StoreError> {
+    let Some(remote) = &item.remote else {
+        return Ok(false);
+    };
+    if item.parent.is_none() || item.parent != remote.parent || is_home(item) {
+        return Ok(false);
+    }
+    let moves = r
+        .journal(item.ino)?
+        .is_some_and(|row| row.ops.has(Ops::MOVE));
+    Ok(!moves && !is_perhaps_moved(r, item)?)
 }
 
 /// Tells whether an item may be in another place on the service than was last seen, because a
@@ -48,10 +66,42 @@ pub fn stored_name(item: &Item) -> String {
     }
 }
 
-/// The beginning of the names that an item has on the service for a moment, while its own is not
-/// free yet.
-pub(crate) fn swap_prefix(ino: Ino) -> String {
-    format!(".onedrivefs-swap-{ino}-")
+/// The beginning of the names that items have on the service for a moment, while their own are not
+/// free yet. What tells this machine from others follows.
+const SWAP_PREFIX: &str = ".onedrivefs-swap-";
+
+/// Key of what tells this machine's names of that kind from those of others.
+const META_SWAP: &str = "swap_names";
+
+/// A name for the moment in which two items swap theirs.
+///
+/// # Errors
+/// The store's errors.
+pub(crate) fn swap_name(store: &Store) -> Result<String, StoreError> {
+    let known = store.read(|r| r.meta(META_SWAP))?;
+    let own = match known {
+        Some(own) => own,
+        None => {
+            let own = format!("{:08x}", rand::random::<u32>());
+            store.write(|tx| tx.set_meta(META_SWAP, Some(&own)))?;
+            // Before anything on the service has such a name.
+            store.sync()?;
+            own
+        }
+    };
+    Ok(format!("{SWAP_PREFIX}{own}-{:08x}", rand::random::<u32>()))
+}
+
+/// Tells whether this machine gave an item its name, on the way to another one.
+///
+/// # Errors
+/// The store's errors.
+pub(crate) fn is_swap_name(r: &Reader<'_>, name: &str) -> Result<bool, StoreError> {
+    let Some(rest) = name.strip_prefix(SWAP_PREFIX) else {
+        return Ok(false);
+    };
+    let own = r.meta(META_SWAP)?;
+    Ok(own.is_some_and(|own| rest.starts_with(&own)))
 }
 
 /// Records a change of an item. Items that never leave this machine have no row.

@@ -103,10 +103,14 @@ impl Vfs {
             journal::abandon_unanswered(tx, source.ino, now)?;
         }
         let mut dropped = None;
+        let mut shown_as = None;
         if let Some(mut target) = target {
             check_replaceable(tx, &source, &target)?;
             let unsent = target.remote.is_none() && !target.is_dir();
             if !local_only && self.is_save(tx, &source, &target, now)? {
+                if journal::is_displaced(tx, &target)? {
+                    shown_as = Some(target.name.clone());
+                }
                 self.drop_identity(tx, &mut source, now)?;
                 source = self.hand_over(tx, &mut target, source, now)?;
             }
@@ -119,12 +123,16 @@ impl Vfs {
         }
         let published = source.local_only && !local_only;
         source.parent = Some(parent);
-        source.name = name.to_owned();
+        source.name = shown_as.clone().unwrap_or_else(|| name.to_owned());
         source.local_only = local_only;
         source.ctime = now;
         tx.update_item(&source)?;
         if published {
             self.publish(tx, &source, now, 0)?;
+        } else if shown_as.is_some() {
+            // The name that was saved to is not one to send.
+            let waiting = tx.journal(source.ino)?.map_or(Ops::NONE, |row| row.ops);
+            journal::set_ops(tx, source.ino, waiting.without(Ops::MOVE), now)?;
         } else {
             self.record_move(tx, &source, now)?;
         }

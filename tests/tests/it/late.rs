@@ -183,6 +183,46 @@ fn what_goes_between_an_answer_and_an_enumeration_is_gone() {
     mount.unmount();
 }
 
+/// A program saves to the name that a file is shown under because its own is taken here.
+#[test]
+fn a_save_to_a_name_for_the_moment_does_not_give_it() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.put("/name", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert_eq!(fs::read(mount.at("name")).expect("file"), b"old");
+    mount.sync();
+
+    let uploads = FaultRule::on("create_session", FaultAction::Hold).times(1);
+    let uploads = service.faults().add(uploads);
+    write(&mount, "name", "new");
+    wait_for_hit(&service, uploads);
+    // While the file is being sent, it cannot go.
+    drive.delete("/name").expect("deletion");
+    look_for_news(&home);
+    drive.put("/name", "theirs").expect("file");
+    let id = drive.entry("/name").expect("entry").id;
+    look_for_news(&home);
+    assert_eq!(fs::read(mount.at("name (2)")).expect("file"), b"theirs");
+    fs::write(mount.at("save.tmp"), "saved").expect("file");
+    fs::rename(mount.at("save.tmp"), mount.at("name (2)")).expect("save");
+    service.faults().remove(uploads);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    let there: Vec<String> = drive.dump().into_iter().map(|entry| entry.path).collect();
+    assert!(!there.iter().any(|path| path.contains("(2)")), "{there:?}");
+    assert_eq!(drive.read("/name").as_deref(), Some(&b"saved"[..]));
+    assert_eq!(drive.entry("/name").expect("entry").id, id);
+    let is_new = |path: &String| drive.read(path).as_deref() == Some(b"new");
+    assert!(there.iter().any(is_new), "{there:?}");
+    mount.unmount();
+}
+
 /// A folder that had to be shown under another name for a while is made again under its own.
 #[test]
 fn a_name_for_the_moment_does_not_reach_the_service() {

@@ -82,11 +82,24 @@ struct Removal {
 }
 
 impl Removal {
-    /// Notes which state of it was known here when it went.
-    fn done(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.tags[2] = tag_here(Path::new(&format!("/proc/self/fd/{}", held.as_raw_fd())));
-        } else if let Some(created) = self.created.take() {
+    /// Notes which state of it was known here when it went: of the file that was `opened` and emptied,
+    /// or else of the one that was looked at, if it is that one that has no name any more.
+    fn done(&mut self, opened: Option<&File>) {
+        let (held, created) = (self.held.take(), self.created.take());
+        if held.is_none() && created.is_none() {
+            return;
+        }
+        if let Some(opened) = opened {
+            self.tags[2] = tag_of(opened);
+        } else if let Some(held) = held {
+            let links = rustix::fs::fstat(&held).map(|stat| stat.st_nlink);
+            self.tags[2] = match links {
+                Ok(0) => tag_of(&held),
+                // Another one had the name by then.
+                Ok(_) => self.tags[0].clone(),
+                Err(_) => None,
+            };
+        } else if let Some(created) = created {
             // There was nothing a moment before it was opened and emptied.
             self.tags[2] = tag_here(&created);
         }
@@ -281,8 +294,12 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
 
     fn fill(&mut self, path: &str) -> io::Result<u64> {
         let (number, bytes) = self.new_body(format!("here {path}"));
-        let mut file = File::create(self.here.join(path))?;
-        self.note_removed();
+        let mut file = File::options()
+            .write(true)
+            .truncate(true)
+            .create(!is_for_a_moment(path))
+            .open(self.here.join(path))?;
+        self.note_removed(Some(&file));
         file.write_all(&bytes)?;
         crate::sys::close(file)?;
         self.finish(number);
@@ -314,7 +331,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.fill(&temporary)?;
         let seen = self.seen_last(&path)?;
         let outcome = fs::rename(self.here.join(&temporary), self.here.join(&path));
-        self.note_removed();
+        self.note_removed_if(outcome.is_ok());
         if outcome.is_ok() || self.rig.struck() {
             self.set(seen, Fate::Free);
         }
@@ -331,7 +348,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let folders = self.rng.percent(30);
         let from = self.path_here(folders);
         let to = if self.rng.percent(40) {
-            self.path_here(folders)
+            self.target_here(folders)
         } else {
             self.new_place_here()
         };
@@ -339,7 +356,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let moved = self.seen_here(&from)?;
         let seen = self.seen_last(&to)?;
         let outcome = fs::rename(self.here.join(from), self.here.join(to));
-        self.note_removed();
+        self.note_removed_if(outcome.is_ok() && seen != moved);
         if (outcome.is_ok() || self.rig.struck()) && seen != moved {
             self.set(seen, Fate::Free);
         }
@@ -351,7 +368,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.trace.push(format!("here: unlink {path}"));
         let seen = self.seen_last(&path)?;
         let outcome = fs::remove_file(self.here.join(path));
-        self.note_removed();
+        self.note_removed_if(outcome.is_ok());
         if outcome.is_ok() || self.rig.struck() {
             self.set(seen, Fate::Free);
         }
@@ -384,9 +401,18 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     }
 
     /// Ends what [`Self::seen_last`] began.
-    fn note_removed(&mut self) {
+    fn note_removed(&mut self, opened: Option<&File>) {
         if let Some(removal) = self.removals.last_mut() {
-            removal.done();
+            removal.done(opened);
+        }
+    }
+
+    /// As [`Self::note_removed`], if something went.
+    fn note_removed_if(&mut self, went: bool) {
+        if went {
+            self.note_removed(None);
+        } else if let Some(removal) = self.removals.last_mut() {
+            (removal.held, removal.created) = (None, None);
         }
     }
 
@@ -461,6 +487,15 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         }
         found.sort();
         found
+    }
+
+    /// Where something is moved to.
+    fn target_here(&mut self, folders: bool) -> String {
+        let path = self.path_here(folders);
+        if is_for_a_moment(&path) {
+            return self.new_place_here();
+        }
+        path
     }
 
     fn path_here(&mut self, folders: bool) -> String {
@@ -684,11 +719,22 @@ fn join(folder: &str, name: &str) -> String {
     }
 }
 
+/// Tells whether a name is shown for a moment because two items of the service have one. Whoever makes
+/// something under it gives it.
+fn is_for_a_moment(path: &str) -> bool {
+    path.ends_with(')') && !path.contains(" (conflict ")
+}
+
 /// The tag of the state of a file that is known here.
 fn tag_here(path: &Path) -> Option<String> {
     let mut tag = [0; 200];
     let len = rustix::fs::getxattr(path, "user.onedrive.etag", &mut tag).ok()?;
     Some(unquoted(&String::from_utf8_lossy(&tag[..len])))
+}
+
+/// The tag of the state of a file that is held.
+fn tag_of(file: &impl AsRawFd) -> Option<String> {
+    tag_here(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
 }
 
 fn unquoted(tag: &str) -> String {

@@ -21,10 +21,11 @@ impl Applier<'_> {
             return Ok(());
         };
         let unsent = self.unsent_of(&mut item, &remote)?;
-        let shown = shown_name(&remote.name, item.kind).to_owned();
+        let shown = self.name_to_show(Some(&item), &remote.name, item.kind)?;
         let parent = remote.parent.unwrap_or(Ino::ROOT);
         self.restore(&mut item, &shown, parent)?;
-        self.set_waiting(item.ino, unsent)
+        let left = self.waiting(item.ino)?;
+        self.set_waiting(item.ino, left.with(unsent))
     }
 
     /// Looks what of an item that comes back was not sent before it was deleted. A body of which
@@ -77,7 +78,7 @@ impl Applier<'_> {
             self.wake_uploader = true;
             return Ok(new.ino);
         }
-        let shown = shown_name(&remote.name, item.kind).to_owned();
+        let shown = self.name_to_show(Some(&item), &remote.name, item.kind)?;
         self.place(&mut item, &shown, parent)?;
         Ok(folder)
     }

@@ -3,7 +3,7 @@
 use onedrivefs_core::Ino;
 use onedrivefs_store::{Item, Ops, StoreError};
 
-use super::{Applier, shown_name};
+use super::Applier;
 use crate::change::KernelChange;
 
 impl Applier<'_> {
@@ -37,7 +37,7 @@ impl Applier<'_> {
             });
         }
         self.tx.forget_moves(&remote.id)?;
-        let shown = shown_name(&remote.name, item.kind).to_owned();
+        let shown = self.name_to_show(Some(&item), &remote.name, item.kind)?;
         let parent = remote.parent.unwrap_or(Ino::ROOT);
         self.restore(&mut item, &shown, parent)
     }

@@ -54,7 +54,7 @@ impl Applier<'_> {
             _ => self.standing_unless_sent(parent)?,
         };
         let kind = known.as_ref().map_or(kind, |item| item.kind);
-        let shown = shown_name(&remote_name, kind).to_owned();
+        let shown = self.name_to_show(known.as_ref(), &remote_name, kind)?;
         let place = Place {
             parent,
             remote_name,
@@ -122,10 +122,7 @@ impl Applier<'_> {
         item.role = role;
         item.epoch = item.epoch.max(self.facts.epoch);
         item.web_url = there.web_url.clone().or(item.web_url);
-        if place
-            .remote_name
-            .starts_with(&journal::swap_prefix(item.ino))
-        {
+        if journal::is_swap_name(self.tx, &place.remote_name)? {
             // Nobody but this machine has given it that name, on its way to the one it has here.
             if is_aside(&item) {
                 self.show_again(&mut item)?;
@@ -277,7 +274,8 @@ impl Applier<'_> {
         item.parent = Some(parent);
         item.name = name;
         self.tx.update_item(item)?;
-        self.set_waiting(item.ino, Ops::NONE)?;
+        let left = self.back_to_its_name(item)?;
+        self.set_waiting(item.ino, left)?;
         self.changes.push(KernelChange::Entry {
             parent,
             name: item.name.clone(),
@@ -304,7 +302,7 @@ impl Applier<'_> {
             .filter(Item::is_dir)
             .map_or(Ino::ROOT, |parent| parent.ino);
         let remote_name = decoded_name(there).unwrap_or_else(|| item.name.clone());
-        let shown = shown_name(&remote_name, item.kind).to_owned();
+        let shown = self.name_to_show(Some(&item), &remote_name, item.kind)?;
         if !item.is_dir() {
             self.drop_body(&mut item)?;
             item.size = there.size.unwrap_or(0);
@@ -323,6 +321,33 @@ impl Applier<'_> {
                 );
                 Ok(())
             }
+        }
+    }
+
+    /// The name under which an item of the service is shown; not one that this machine gave it for a
+    /// moment.
+    pub(super) fn name_to_show(
+        &self,
+        item: Option<&Item>,
+        remote_name: &str,
+        kind: Kind,
+    ) -> Result<String, StoreError> {
+        let name = shown_name(remote_name, kind);
+        match item {
+            Some(item) if journal::is_swap_name(self.tx, name)? => {
+                Ok(aside::wanted_name(item).to_owned())
+            }
+            _ => Ok(name.to_owned()),
+        }
+    }
+
+    /// What waits for an item that has on the service a name which this machine gave it for a moment.
+    fn back_to_its_name(&self, item: &Item) -> Result<Ops, StoreError> {
+        let name = item.remote.as_ref().map_or("", |remote| &remote.name);
+        if journal::is_swap_name(self.tx, name)? {
+            Ok(Ops::MOVE)
+        } else {
+            Ok(Ops::NONE)
         }
     }
 
@@ -389,6 +414,8 @@ impl Applier<'_> {
         // The pin goes with the item of the service, which keeps the name.
         if let Some(theirs) = self.tx.item_by_id(&there.id)? {
             self.tx.move_pin(ours.ino, theirs.ino)?;
+            let left = self.back_to_its_name(&theirs)?;
+            self.set_waiting(theirs.ino, left)?;
         }
         Ok(())
     }

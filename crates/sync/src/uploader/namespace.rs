@@ -153,7 +153,11 @@ impl Engine {
         };
         let swap = self.store.read(|r| ready::is_cycle(r, item))?;
         let wanted = stored_name(item);
-        let name = if swap { swap_name(item.ino) } else { wanted };
+        let name = if swap {
+            journal::swap_name(&self.store)?
+        } else {
+            wanted
+        };
         // After an unanswered request nobody knows where it is: all is said again.
         let doubtful = self.store.read(|r| journal::is_perhaps_moved(r, item))?;
         let sent = Moved {
@@ -201,7 +205,7 @@ impl Engine {
 
     /// Gives an item a third name, since the folder it moves into waits for the name it has.
     async fn step_aside(&self, item: &Item, id: &ItemId) -> Result<Step, EngineError> {
-        let sent = swap_name(item.ino);
+        let sent = journal::swap_name(&self.store)?;
         let patch = ItemPatch {
             name: Some(sent.clone()),
             ..ItemPatch::default()
@@ -456,9 +460,4 @@ fn is_passing(error: &GraphError) -> bool {
             | Disposition::RetryAfter(_)
             | Disposition::Reauth
     )
-}
-
-/// A name for the moment in which two items swap theirs.
-fn swap_name(ino: Ino) -> String {
-    format!("{}{:08x}", journal::swap_prefix(ino), rand::random::<u32>())
 }
