@@ -14,6 +14,9 @@ use crate::merge::{ContentVerdict, PlaceVerdict, content_changed, decide_content
 /// Deepest chain of folders that is followed; the service allows far less.
 const DEPTH_MAX: u32 = 4096;
 
+/// Deepest nesting that is looked into by going down.
+const NESTING_MAX: u32 = 512;
+
 /// Where the service has an item.
 pub(super) struct Place {
     pub(super) parent: Ino,
@@ -633,8 +636,7 @@ impl Applier<'_> {
             // The same round says where the occupant goes: it steps aside, by way of a name that
             // nobody uses, since the two may be swapping names. One that goes for good is not
             // removed yet, for what is in it may still be moved out of it by the same round.
-            let unsent = self.waiting(occupant.ino)?.has(Ops::CONTENT);
-            if staged.deleted && (unsent || self.being_written(&occupant)?) {
+            if staged.deleted && self.outlives_deletion(&occupant)? {
                 let waiting = self.waiting(occupant.ino)?;
                 self.make_conflict_copy(&mut occupant, waiting)?;
             } else {
@@ -650,6 +652,28 @@ impl Applier<'_> {
         let waiting = self.waiting(occupant.ino)?;
         self.make_conflict_copy(&mut occupant, waiting.with(Ops::MOVE))?;
         Ok(name.to_owned())
+    }
+
+    /// Tells whether an item whose deletion on the service is known will be made there again, under
+    /// the name it has here: one with unsent content, or a folder that was renamed here and has
+    /// something unsent in it.
+    fn outlives_deletion(&self, item: &Item) -> Result<bool, StoreError> {
+        let waiting = self.waiting(item.ino)?;
+        if item.is_dir() {
+            return Ok(waiting.has(Ops::MOVE) && self.holds_unsent(item.ino, 0)?);
+        }
+        Ok(waiting.has(Ops::CONTENT) || self.being_written(item)?)
+    }
+
+    /// Tells whether something in a folder was not sent yet.
+    fn holds_unsent(&self, folder: Ino, depth: u32) -> Result<bool, StoreError> {
+        for child in self.tx.children(folder)? {
+            let unsent = !self.waiting(child.ino)?.is_empty() || self.being_written(&child)?;
+            if unsent || depth < NESTING_MAX && self.holds_unsent(child.ino, depth + 1)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Tells whether the round at hand moves an item away from where it was. One that is only

@@ -625,6 +625,13 @@ const FOLDERS: &[Row] = &[
         "x=file; x (conflict)/g=ours",
     ),
     row(
+        "folder renamed and filled, deleted, name taken",
+        "d/f=x; g=t",
+        "d > n; n/o=ours",
+        "-d; g > n",
+        "n=t; n (conflict)/o=ours",
+    ),
+    row(
         "folder file replaced by it",
         "x=1",
         "",
