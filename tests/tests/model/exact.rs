@@ -124,7 +124,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             self.recover(None)?;
         }
         self.chaos.end();
-        self.rig.quiesce();
+        self.rig.quiesce()?;
         self.compare()
     }
 

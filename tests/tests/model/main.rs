@@ -23,7 +23,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -136,8 +136,10 @@ fn batch(test: &str, seeds: Range<u64>, perils: Perils) -> Result<(), String> {
         if let Some(dir) = std::env::var_os("ONEDRIVEFS_MODEL_LOG") {
             let requests = service.request_lines().join("\n");
             let log = format!("{}\n=== requests\n{requests}\n", home.logs());
-            let path = PathBuf::from(dir).join(format!("{test}-{seed:#x}.log"));
+            let dir = PathBuf::from(dir);
+            let path = dir.join(format!("{test}-{seed:#x}.log"));
             fs::write(path, log).expect("log");
+            keep_state(&home, &dir.join(format!("{test}-{seed:#x}.state")));
         }
         // A failed mount would fail once more when it is taken down.
         let ended = panic::catch_unwind(AssertUnwindSafe(|| drop(rig)));
@@ -149,6 +151,23 @@ fn batch(test: &str, seeds: Range<u64>, perils: Perils) -> Result<(), String> {
     }
     rig.end();
     Ok(())
+}
+
+/// Keeps the databases of a failed history, as they are.
+fn keep_state(home: &Home, to: &Path) {
+    let databases = ["meta.db", "meta.db-wal"];
+    let mut todo = vec![home.path("state")];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            if path.is_dir() {
+                todo.push(path);
+            } else if databases.iter().any(|known| name == *known) {
+                fs::create_dir_all(to).expect("directory");
+                fs::copy(path, to.join(name)).expect("copy");
+            }
+        }
+    }
 }
 
 /// One client, and nothing goes wrong.

@@ -109,33 +109,35 @@ impl<'h> Rig<'h> {
         self.mount_again();
     }
 
-    /// Waits until everything is sent and fresh.
-    pub fn quiesce(&self) {
+    /// Waits until everything is sent and fresh. An error tells what is not.
+    pub fn quiesce(&self) -> Result<(), String> {
         let start = Instant::now();
         loop {
             let ran = self.home.try_sync(25);
             if ran.code == Some(0) {
                 break;
             }
-            assert!(
-                start.elapsed() < SYNC_LIMIT,
-                "never in step: {}{}\nstatus: {}",
-                ran.out,
-                ran.err,
-                self.mount().status()
-            );
+            if start.elapsed() > SYNC_LIMIT {
+                return Err(format!(
+                    "never in step: {}{}\nstatus: {}",
+                    ran.out,
+                    ran.err,
+                    self.mount().status()
+                ));
+            }
             thread::sleep(Duration::from_millis(50));
         }
         let status = self.mount().status();
-        assert_eq!(
-            status["pending"]["ops"], 0,
-            "something still waits: {status}"
-        );
-        assert_eq!(
-            status["parked"].as_array().map(Vec::len),
-            Some(0),
-            "something is parked: {status}"
-        );
+        if status["pending"]["ops"] != 0 {
+            return Err(format!("something still waits: {status}"));
+        }
+        if status["parked"]
+            .as_array()
+            .is_none_or(|rows| !rows.is_empty())
+        {
+            return Err(format!("something is parked: {status}"));
+        }
+        Ok(())
     }
 
     /// Takes everything down in an orderly way.

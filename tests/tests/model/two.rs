@@ -174,7 +174,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         }
         self.rig.after_kill();
         self.chaos.end();
-        self.rig.quiesce();
+        self.rig.quiesce()?;
         self.check()
     }
 

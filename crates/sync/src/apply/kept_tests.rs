@@ -209,6 +209,25 @@ fn an_empty_file_keeps_the_time_that_was_set_here() {
     assert_eq!(waiting(&store, ino), Ops::TIMES);
 }
 
+/// The answer to the request that set a time got lost, and the feed has it in whole seconds.
+#[test]
+fn a_time_that_the_service_rounded_stays_what_was_set_here() {
+    let (_dir, store) = store_with(&[there("E", "empty", 1)]);
+    let set = Timestamp::from_nanos(1_034_441_575_499_648_970);
+    let mut known = item(&store, "E");
+    known.mtime = set;
+    store.write(|tx| tx.update_item(&known)).unwrap();
+    let rounded = RemoteItem {
+        modified: Some(Timestamp::from_nanos(1_034_441_575_000_000_000)),
+        ctag: there("E", "empty", 1).ctag,
+        ..there("E", "empty", 2)
+    };
+    apply(&store, &[rounded]);
+    assert_eq!(item(&store, "E").mtime, set);
+    apply(&store, &[there("E", "empty", 1)]);
+    assert_eq!(item(&store, "E").mtime, Timestamp::from_nanos(DAY_NS));
+}
+
 fn base_of(there: &RemoteItem) -> Remote {
     Remote {
         id: there.id.clone(),

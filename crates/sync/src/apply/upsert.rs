@@ -187,9 +187,7 @@ impl Applier<'_> {
     ) -> Result<(), StoreError> {
         let ours = Ops::CONTENT.with(Ops::TIMES);
         if remote.mtime != base.mtime && waiting.without(ours) == waiting {
-            item.mtime = remote.mtime;
-            self.changes
-                .push(KernelChange::Attributes { ino: item.ino });
+            self.take_time(item, &remote);
         }
         // Bytes that are still missing come from the version with the new tag as well.
         if let Some(mut row) = item.body.map(|id| self.tx.body(id)).transpose()?.flatten()
