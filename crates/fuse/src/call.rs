@@ -93,8 +93,8 @@ pub(crate) fn edition_node(ino: Ino, edition: Edition) -> INodeNo {
 }
 
 /// The kernel's number for an inode that was found under another spelling.
-pub(crate) fn other_spelling(ino: Ino) -> INodeNo {
-    INodeNo(ino.0 | OTHER_SPELLING)
+pub(crate) fn other_spelling(node: INodeNo) -> INodeNo {
+    INodeNo(node.0 | OTHER_SPELLING)
 }
 
 /// Tells whether a number is one that [`other_spelling`] made.
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn another_spelling_has_a_number_of_its_own() {
-        let node = other_spelling(Ino(7));
+        let node = other_spelling(INodeNo(7));
         assert_ne!(node, INodeNo(7));
         assert!(is_other_spelling(node) && !is_other_spelling(INodeNo(7)));
         assert_eq!(ino(node), Ino(7));
@@ -172,7 +172,7 @@ mod tests {
         );
         assert!(!is_other_spelling(node));
         assert_eq!(edition_node(Ino(7), 0), INodeNo(7));
-        assert_eq!(expected_edition(other_spelling(Ino(7))), None);
+        assert_eq!(expected_edition(other_spelling(INodeNo(7))), None);
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
-    /// `edition` tells which edition of a file its path leads to.
+    /// `edition` tells which edition of an inode its path leads to.
     pub(crate) fn new(
         notifier: Notifier,
         edition: impl Fn(Ino) -> Edition + Send + Sync + 'static,
@@ -77,7 +77,7 @@ impl Connected {
 
 impl Kernel for Connected {
     fn forget_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
-        self.notifier.inval_entry(INodeNo(parent.0), name)
+        self.notifier.inval_entry(self.node(parent), name)
     }
 
     fn forget_attributes(&self, ino: Ino) -> io::Result<()> {
@@ -90,8 +90,8 @@ impl Kernel for Connected {
     }
 
     fn announce_deletion(&self, parent: Ino, child: Ino, name: &OsStr) -> io::Result<()> {
-        let child = self.node(child);
-        self.notifier.delete(INodeNo(parent.0), child, name)
+        let (parent, child) = (self.node(parent), self.node(child));
+        self.notifier.delete(parent, child, name)
     }
 }
 

@@ -118,10 +118,10 @@ fn known_as(parent: INodeNo, attr: &Attr, other: bool) -> Known {
     let below = is_other_spelling(parent);
     let marked = other || below && attr.kind == FileKind::Directory;
     let ttl = |keep: bool| if keep { CACHE_TTL } else { Duration::ZERO };
-    let node = if marked {
-        other_spelling(attr.ino)
-    } else {
-        edition_node(attr.ino, attr.edition)
+    let node = match (marked, attr.kind) {
+        (true, FileKind::Directory) => other_spelling(edition_node(attr.ino, attr.edition)),
+        (true, _) => other_spelling(INodeNo(attr.ino.0)),
+        (false, _) => edition_node(attr.ino, attr.edition),
     };
     Known {
         attr: numbered(node, attr),

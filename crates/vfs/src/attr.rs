@@ -101,6 +101,7 @@ impl Vfs {
     pub(crate) fn attr_of(&self, item: &Item) -> Attr {
         let mut attr = self.plain_attr(item, item.size, item.mtime);
         if item.kind != Kind::File {
+            attr.edition = self.edition(item.ino);
             return attr;
         }
         loop {

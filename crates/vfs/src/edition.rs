@@ -6,6 +6,9 @@
 //! at the other's size, or zeros. So the kernel is given another node for the new content, as if
 //! somebody had renamed a new file over the old one. Who has the old one open reads it to its end.
 //! Files that nobody uses at that moment keep their node, unless they get shorter.
+//!
+//! A directory that was removed is dead to the kernel for as long as somebody has it open: nothing
+//! is listed in it and nothing can be made in it. Should it come back, it is another edition.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -17,8 +20,11 @@ use parking_lot::Mutex;
 
 use crate::error::VfsError;
 use crate::handle::OpenFile;
-use crate::types::Attr;
+use crate::types::{Attr, FileKind};
 use crate::vfs::{Vfs, content_version};
+
+/// How many inodes are noted before those that are gone for good are forgotten.
+const NOTED_MIN: usize = 1024;
 
 /// Number of an edition of an inode: how often it was replaced while it was used.
 pub type Edition = u16;
@@ -55,6 +61,23 @@ impl Editions {
         known.current = (known.current + 1) % (EDITION_MAX + 1);
     }
 
+    /// A directory was removed: what comes back is another edition. Tells whether it is time to
+    /// forget inodes that are gone.
+    fn begin_again(&self, directory: Ino) -> bool {
+        let mut inodes = self.inodes.lock();
+        let known = inodes.entry(directory).or_default();
+        known.current = (known.current + 1) % (EDITION_MAX + 1);
+        inodes.len() >= NOTED_MIN && inodes.len().is_power_of_two()
+    }
+
+    /// Forgets the editions of some inodes. Their numbers are never used again.
+    fn forget(&self, gone: impl Fn(Ino) -> bool) {
+        let noted: Vec<Ino> = self.inodes.lock().keys().copied().collect();
+        for ino in noted.into_iter().filter(|ino| gone(*ino)) {
+            self.inodes.lock().remove(&ino);
+        }
+    }
+
     /// The open file of a past edition.
     fn past(&self, ino: Ino, edition: Edition) -> Option<Arc<OpenFile>> {
         self.inodes.lock().get(&ino)?.past.get(&edition)?.upgrade()
@@ -80,12 +103,29 @@ impl Vfs {
     /// `Stale` for a past edition that nobody has open any more: its path leads elsewhere.
     pub fn getattr_of(&self, ino: Ino, edition: Edition) -> Result<Attr, VfsError> {
         match self.getattr(ino) {
+            // It is still open, and the path leads to the one that came back.
+            Ok(attr) if attr.edition != edition && attr.kind == FileKind::Directory => {
+                return Ok(Attr {
+                    edition,
+                    nlink: 0,
+                    ..attr
+                });
+            }
             Ok(attr) if attr.edition != edition => {}
             other => return other,
         }
         let file = self.editions.past(ino, edition).ok_or(VfsError::Stale)?;
         let state = file.state.lock();
         Ok(self.overlay(&state.item, &state))
+    }
+
+    /// A directory was removed through the kernel.
+    pub(crate) fn directory_removed(&self, ino: Ino) {
+        if self.editions.begin_again(ino) {
+            let store = self.store();
+            let gone = |ino| matches!(store.item(ino), Ok(None)) && !self.is_open(ino);
+            self.editions.forget(gone);
+        }
     }
 
     /// A past edition that can still be read from its beginning to its end, with one more handle

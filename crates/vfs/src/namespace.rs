@@ -193,16 +193,20 @@ impl Vfs {
         let name = name.to_str().ok_or(VfsError::NotUtf8)?;
         self.writable_directory(parent)?;
         let now = Self::now();
-        let (dropped, stored) = self.store().write(|tx| {
+        let (dropped, stored, directory) = self.store().write(|tx| {
             let item = tx.child(parent, name)?.ok_or(VfsError::NotFound)?;
             check(tx, &item)?;
             let stored = item.name.clone();
+            let removed = item.is_dir().then_some(item.ino);
             let dropped = self.unlink_item(tx, item, Removal::Deleted, now)?;
             if let Some(directory) = tx.item(parent)? {
                 touch(tx, directory, now)?;
             }
-            Ok::<_, VfsError>((dropped, stored))
+            Ok::<_, VfsError>((dropped, stored, removed))
         })?;
+        if let Some(directory) = directory {
+            self.directory_removed(directory);
+        }
         self.forget_stored_spelling(parent, name, stored);
         self.engine.bodies.remove_files(dropped.as_slice());
         self.engine.tell_held();

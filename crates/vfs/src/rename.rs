@@ -43,7 +43,7 @@ impl Vfs {
         self.writable_directory(parent)?;
         self.writable_directory(new_parent)?;
         let now = Self::now();
-        let (dropped, stored) = self.store().write(|tx| {
+        let (dropped, stored, replaced) = self.store().write(|tx| {
             let source = tx.child(parent, old)?.ok_or(VfsError::NotFound)?;
             let target = tx
                 .child(new_parent, new)?
@@ -51,6 +51,10 @@ impl Vfs {
             if source.is_dir() && is_inside(tx, new_parent, source.ino)? {
                 return Err(VfsError::InvalidArgument);
             }
+            let replaced = target
+                .as_ref()
+                .filter(|target| target.is_dir() && mode == RenameMode::Replace)
+                .map(|target| target.ino);
             let stored = (
                 source.name.clone(),
                 target.as_ref().map(|target| target.name.clone()),
@@ -71,8 +75,11 @@ impl Vfs {
                     touch(tx, item, now)?;
                 }
             }
-            Ok::<_, VfsError>((dropped, stored))
+            Ok::<_, VfsError>((dropped, stored, replaced))
         })?;
+        if let Some(directory) = replaced {
+            self.directory_removed(directory);
+        }
         self.forget_other_spellings(new_parent, new);
         if mode == RenameMode::Exchange {
             // The kernel swaps what it remembers of the two names, and for how long.

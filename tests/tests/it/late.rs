@@ -183,6 +183,48 @@ fn what_goes_between_an_answer_and_an_enumeration_is_gone() {
     mount.unmount();
 }
 
+/// To the kernel a folder that was removed is dead for as long as somebody has it open.
+#[test]
+fn a_folder_that_comes_back_shows_what_is_in_it_also_to_who_had_it_open() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    for folder in ["/removed", "/replaced", "/replacing"] {
+        drive.mkdir(folder).expect("folder");
+    }
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    let open = |name: &str| File::open(mount.at(name)).expect("folder");
+    let held = [open("removed"), open("replaced")];
+    mount.sync();
+
+    let deletions = service
+        .faults()
+        .add(FaultRule::on("item", FaultAction::Hold));
+    fs::remove_dir(mount.at("removed")).expect("removal");
+    fs::rename(mount.at("replacing"), mount.at("replaced")).expect("rename");
+    for file in ["/removed/theirs", "/replaced/theirs"] {
+        drive.put(file, "theirs").expect("file");
+    }
+    service.faults().remove(deletions);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    let files = || drive.dump().into_iter().filter(|entry| !entry.folder);
+    assert_eq!(files().count(), 2);
+    for entry in files() {
+        let file = mount.at(entry.path.trim_start_matches('/'));
+        assert_eq!(fs::read(&file).expect("file"), b"theirs");
+        fs::write(file.with_file_name("ours"), "ours").expect("file");
+    }
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    drop(held);
+    mount.unmount();
+}
+
 /// A program saves to the name that a file is shown under because its own is taken here.
 #[test]
 fn a_save_to_a_name_for_the_moment_does_not_give_it() {
