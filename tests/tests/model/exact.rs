@@ -1,6 +1,7 @@
 //! Histories of one client. The model is exact: the same calls on a plain local directory.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ const RESPELT_CALLS: u32 = 8;
 
 /// Longest time until the kernel has forgotten what it knew under another spelling.
 const FORGETTING_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest time until the daemon has found out that the service can be reached again.
+const ONLINE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Calls of one history, in groups.
 const GROUPS: u64 = 40;
@@ -329,7 +333,9 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             }
         }
         self.model.drop_handles();
-        let is = disk::read_tree(self.here.root()).map_err(|e| format!("after the kill: {e}"))?;
+        let is = self
+            .read_here()
+            .map_err(|e| format!("after the kill: {e}"))?;
         let matches = |wanted: &Tree| {
             let wanted = settle_emptied(wanted, &is, &either);
             disk::differences(&is, &wanted)
@@ -347,6 +353,24 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
         }
         self.trace.push("mounted again".into());
         disk::write_tree(self.model.root(), &is).map_err(|e| format!("model: {e}"))
+    }
+
+    /// What is in the mount. What was wiped from the cache can be had as soon as the daemon has found
+    /// out that it is online.
+    fn read_here(&self) -> io::Result<Tree> {
+        let start = Instant::now();
+        loop {
+            match disk::read_tree(self.here.root()) {
+                Err(error)
+                    if self.cache_wiped
+                        && error.kind() == io::ErrorKind::NetworkDown
+                        && start.elapsed() < ONLINE_LIMIT =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                read => return read,
+            }
+        }
     }
 
     /// Here, there and the model hold the same.
