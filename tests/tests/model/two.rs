@@ -75,8 +75,8 @@ struct Removal {
     there: Vec<u64>,
     /// The tag of that, and the ones that were known here before it was looked at and when it went.
     tags: [Option<String>; 3],
-    /// The inode, until it went.
-    held: Option<OwnedFd>,
+    /// The inode, until it went, and its tag when it was opened: it may lose it to what replaces it.
+    held: Option<(OwnedFd, Option<String>)>,
     /// Where there was none.
     created: Option<PathBuf>,
 }
@@ -91,10 +91,10 @@ impl Removal {
         }
         if let Some(opened) = opened {
             self.tags[2] = tag_of(opened);
-        } else if let Some(held) = held {
+        } else if let Some((held, tag)) = held {
             let links = rustix::fs::fstat(&held).map(|stat| stat.st_nlink);
             self.tags[2] = match links {
-                Ok(0) => tag_of(&held),
+                Ok(0) => tag_of(&held).or(tag),
                 // Another one had the name by then.
                 Ok(_) => self.tags[0].clone(),
                 Err(_) => None,
@@ -395,7 +395,10 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             there,
             tags: [tag, before, None],
             created: held.is_none().then_some(at),
-            held,
+            held: held.map(|held| {
+                let tag = tag_of(&held);
+                (held, tag)
+            }),
         });
         Ok(seen)
     }
