@@ -110,11 +110,14 @@ impl Vfs {
                 return attr;
             }
             // Read anew, lest the attributes of one edition go out for another.
-            let row = self.store().item(item.ino).ok().flatten();
-            let item = row.as_deref().unwrap_or(item);
+            let row = || self.store().item(item.ino).ok().flatten();
             attr = match open {
                 Some(file) => {
                     let state = file.state.lock();
+                    // Not before: what a save has just recorded is not to be told by the row of
+                    // before it.
+                    let row = row();
+                    let item = row.as_deref().unwrap_or(item);
                     let used = file.used.load(Ordering::Relaxed);
                     if used && self.engine.is_unannounced(item.ino) {
                         // The new content is about to become the next edition.
@@ -123,7 +126,11 @@ impl Vfs {
                         self.overlay(item, &state)
                     }
                 }
-                None => self.plain_attr(item, item.size, item.mtime),
+                None => {
+                    let row = row();
+                    let item = row.as_deref().unwrap_or(item);
+                    self.plain_attr(item, item.size, item.mtime)
+                }
             };
             attr.edition = edition;
             if self.edition(item.ino) == edition {

@@ -1,10 +1,11 @@
 //! Requests of this machine and changes of others that cross each other.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use onedrivefs_sim::{FaultAction, FaultRule, Reach};
 
-use onedrivefs_vfs::VfsError;
+use onedrivefs_vfs::{Outcome, VfsError};
 
 use crate::fixture::{Mount, RW, settle};
 
@@ -37,6 +38,34 @@ async fn news_from_before_an_upload_do_not_undo_it() {
     m.sync().await;
     assert_eq!(m.there(), ["/f"]);
     assert_eq!(m.drive.read("/f").as_deref(), Some(&b"three"[..]));
+}
+
+/// A file is written to, and saved again and again, as when a process that was started meanwhile closes
+/// its copy of the handle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_size_that_was_told_is_never_that_of_before_a_save() {
+    const WRITES: u64 = 400;
+    let m = Mount::new().await;
+    m.write("f", b"").await;
+    let (ino, fh) = m.open("f");
+    let (vfs, written) = (&m.vfs, &AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(move || {
+                while written.load(Ordering::Acquire) < WRITES {
+                    let least = written.load(Ordering::Acquire);
+                    let size = vfs.getattr(ino).expect("attributes").size;
+                    assert!(size >= least, "{size} instead of {least}");
+                }
+            });
+        }
+        for at in 0..WRITES {
+            vfs.write(ino, fh, at, b"x").expect("write");
+            written.store(at + 1, Ordering::Release);
+            assert!(matches!(vfs.flush(ino, fh), Ok(Outcome::Now(()))));
+        }
+    });
+    m.vfs.release(ino, fh);
 }
 
 #[tokio::test(flavor = "multi_thread")]
