@@ -213,6 +213,42 @@ impl DriveHandle {
         })
     }
 
+    /// Like [`delete`](Self::delete). Returns what files held that went.
+    pub fn take(&self, path: &str) -> Result<Vec<FileBody>> {
+        let below = self.world.knobs.read().delta_descendant_tombstones;
+        self.change(|tree, now| {
+            let idx = find(tree, path)?;
+            let mut bodies: Vec<FileBody> = Vec::new();
+            for idx in tree.descendants(idx).into_iter().chain([idx]) {
+                bodies.extend(tree.node(idx).file().map(|file| file.body.clone()));
+            }
+            tree.delete(idx, now, below)?;
+            Ok(bodies)
+        })
+    }
+
+    /// Like [`put`](Self::put). Returns the id, and what the file held before.
+    pub fn replace(
+        &self,
+        path: &str,
+        body: impl Into<FileBody>,
+    ) -> Result<(String, Option<FileBody>)> {
+        let body = body.into();
+        self.change(|tree, now| {
+            let before = tree.lookup(path);
+            let before = before.and_then(|idx| tree.node(idx).file().map(|f| f.body.clone()));
+            let (parent, name) = parent_of(tree, path, now)?;
+            let content = Content {
+                body,
+                hash: None,
+                times: FsTimes::default(),
+                now,
+            };
+            let idx = tree.put(parent, name, content)?;
+            Ok((tree.id_of(idx), before))
+        })
+    }
+
     /// Sets the client-side modification time.
     pub fn set_mtime(&self, path: &str, mtime_ms: i64) -> Result<()> {
         self.change(|tree, now| {

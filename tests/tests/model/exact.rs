@@ -47,6 +47,9 @@ pub struct Exact<'r, 'h, 's> {
     /// Files that are open and were emptied, with what they held: until something is written or
     /// the handle is closed, a crash may leave either.
     emptied: BTreeMap<u32, Emptied>,
+    /// What files held in between while they were open, by inode: other histories start processes
+    /// meanwhile, and a process that closes its copies of all handles saves what they wrote so far.
+    between: BTreeMap<u64, Vec<Vec<u8>>>,
     /// Whether bytes may have to come from the service.
     cache_wiped: bool,
     /// Calls for which attributes may be outdated, since a file was used under another spelling.
@@ -87,6 +90,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             perils,
             chaos,
             emptied: BTreeMap::new(),
+            between: BTreeMap::new(),
             cache_wiped: false,
             respelt: 0,
             trace: Vec::new(),
@@ -196,7 +200,21 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             ));
         }
         self.note_emptied(step, before);
+        self.note_between(step);
         Ok(())
+    }
+
+    fn note_between(&mut self, step: &Step) {
+        let (Step::Write(slot, ..) | Step::SetLen(slot, _)) = step else {
+            return;
+        };
+        let Some(inode) = self.model.inode_of(*slot).filter(|_| self.perils.kills) else {
+            return;
+        };
+        let path = self.path_of(inode);
+        if let Some(Ok(held)) = path.map(|path| std::fs::read(self.model.root().join(path))) {
+            self.between.entry(inode).or_default().push(held);
+        }
     }
 
     /// Tells whether a call names something under another spelling than it has.
@@ -329,9 +347,18 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
         for emptied in emptied {
             if let Some(path) = self.path_of(emptied.inode) {
                 // Emptied through several handles, the first of them while it held something.
-                either.entry(path).or_default().push(emptied.before);
+                let may_hold = either.entry(path).or_default();
+                may_hold.push(emptied.before);
+                may_hold.extend(
+                    self.between
+                        .get(&emptied.inode)
+                        .into_iter()
+                        .flatten()
+                        .cloned(),
+                );
             }
         }
+        self.between.clear();
         self.model.drop_handles();
         let is = self
             .read_here()

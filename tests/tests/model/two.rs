@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use onedrivefs_sim::DriveHandle;
+use onedrivefs_sim::{DriveHandle, FileBody};
 use rustix::fs::{Mode, OFlags};
 
 use crate::chaos::Chaos;
@@ -595,17 +595,23 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             _ => {
                 let path = self.path_there(false);
                 let path = self.spelt_there(&path);
-                let gone = self.bodies_there(&path);
-                let done = self.there.delete(&self.at(&path));
-                if done.is_ok() {
-                    for number in gone {
-                        self.set(Some(number), Fate::Free);
-                    }
+                // What it held when it went: something of ours may arrive at any moment.
+                let done = self.there.take(&self.at(&path));
+                for body in done.as_deref().unwrap_or_default() {
+                    let number = self.number_of(body);
+                    self.set(number, Fate::Free);
                 }
-                format!("there: delete {path} -> {done:?}")
+                format!("there: delete {path} -> {:?}", done.map(drop))
             }
         };
         self.trace.push(told);
+    }
+
+    /// Which body this is.
+    fn number_of(&self, body: &FileBody) -> Option<u64> {
+        let size = usize::try_from(body.size()).ok()?;
+        let bytes = body.read(0, size).ok()?;
+        self.recognise(&bytes).ok().flatten()
     }
 
     /// The spelling that a path has on the service.
@@ -620,11 +626,11 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     fn put_there(&mut self) -> String {
         let path = self.path_there(true);
         let path = self.spelt_there(&path);
-        let replaced = self.bodies_there(&path);
         let (number, bytes) = self.new_body(format!("there {path}"));
         let before = self.last_request();
-        let done = self.there.put(&self.at(&path), bytes);
-        if done.is_ok() {
+        let done = self.there.replace(&self.at(&path), bytes);
+        if let Ok((_, replaced)) = &done {
+            let replaced = replaced.as_ref().and_then(|body| self.number_of(body));
             self.finish(number);
             let put = Put {
                 folders: self.folders_of(&path),
@@ -633,9 +639,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             if let Some(body) = self.bodies.get_mut(&number) {
                 body.put = Some(put);
             }
-            for other in replaced {
-                self.set(Some(other), Fate::Free);
-            }
+            self.set(replaced, Fate::Free);
         }
         format!("there: put {number:x} at {path} -> {:?}", done.map(drop))
     }
@@ -701,13 +705,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             let at = self.at(&path);
             for version in self.there.versions(&at) {
                 let body = self.there.version_body(&at, &version.id);
-                let bytes = body.and_then(|body| {
-                    let size = usize::try_from(body.size()).ok()?;
-                    body.read(0, size).ok()
-                });
-                if let Some(Ok(Some(number))) = bytes.map(|bytes| self.recognise(&bytes)) {
-                    found.push(number);
-                }
+                found.extend(body.and_then(|body| self.number_of(&body)));
             }
         }
         found
