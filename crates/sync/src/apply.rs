@@ -305,11 +305,10 @@ pub(crate) fn shown_name(remote_name: &str, kind: Kind) -> &str {
 
 /// A name became free: an item that has it on the service, but had to be shown under another one,
 /// gets it back.
-pub(crate) fn reclaim(
-    tx: &Tx<'_>,
-    parent: Ino,
-    name: &str,
-) -> Result<Vec<KernelChange>, StoreError> {
+///
+/// # Errors
+/// The store's errors.
+pub fn reclaim(tx: &Tx<'_>, parent: Ino, name: &str) -> Result<Vec<KernelChange>, StoreError> {
     for mut item in tx.remote_children_named(parent, name)? {
         let Some(remote) = &item.remote else { continue };
         let shown = shown_name(&remote.name, item.kind).to_owned();

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{BodyRow, Item, Kind, Ops, Tx};
+use onedrivefs_sync::apply::reclaim;
 use onedrivefs_sync::fold::Change;
 use onedrivefs_sync::journal;
 
@@ -193,21 +194,27 @@ impl Vfs {
         let name = name.to_str().ok_or(VfsError::NotUtf8)?;
         self.writable_directory(parent)?;
         let now = Self::now();
-        let (dropped, stored, directory) = self.store().write(|tx| {
+        let (dropped, stored, directory, shown) = self.store().write(|tx| {
             let item = tx.child(parent, name)?.ok_or(VfsError::NotFound)?;
             check(tx, &item)?;
             let stored = item.name.clone();
-            let removed = item.is_dir().then_some(item.ino);
+            let (ino, removed) = (item.ino, item.is_dir().then_some(item.ino));
             let dropped = self.unlink_item(tx, item, Removal::Deleted, now)?;
             if let Some(directory) = tx.item(parent)? {
                 touch(tx, directory, now)?;
             }
-            Ok::<_, VfsError>((dropped, stored, removed))
+            // Otherwise whoever sends the deletion does it.
+            let shown = match tx.journal(ino)? {
+                None => reclaim(tx, parent, &stored)?,
+                Some(_) => Vec::new(),
+            };
+            Ok::<_, VfsError>((dropped, stored, removed, shown))
         })?;
         if let Some(directory) = directory {
             self.directory_removed(directory);
         }
         self.forget_stored_spelling(parent, name, stored);
+        self.forget_entries(shown);
         self.engine.bodies.remove_files(dropped.as_slice());
         self.engine.tell_held();
         self.engine.wake_uploader();

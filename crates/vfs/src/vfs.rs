@@ -206,7 +206,7 @@ impl Vfs {
 
     /// Makes the kernel forget names during a request that it waits for: all names at once where it
     /// can do that without a lock, otherwise these a moment after the answer.
-    fn forget_entries(&self, entries: Vec<KernelChange>) {
+    pub(crate) fn forget_entries(&self, entries: Vec<KernelChange>) {
         if entries.is_empty() || self.forget_names() {
             return;
         }

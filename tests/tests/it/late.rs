@@ -183,6 +183,43 @@ fn what_goes_between_an_answer_and_an_enumeration_is_gone() {
     mount.unmount();
 }
 
+/// What is in its way on this machine is unlinked before it was sent.
+#[test]
+fn an_item_gets_its_name_back_when_what_had_it_here_is_unlinked() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.put("/name", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert_eq!(fs::read(mount.at("name")).expect("file"), b"old");
+    mount.sync();
+
+    let uploads = FaultRule::on("create_session", FaultAction::Hold).times(1);
+    let uploads = service.faults().add(uploads);
+    write(&mount, "name", "new");
+    wait_for_hit(&service, uploads);
+    // While the file is being sent, it cannot go.
+    drive.delete("/name").expect("deletion");
+    look_for_news(&home);
+    drive.mkdir("/name").expect("folder");
+    look_for_news(&home);
+    assert!(mount.at("name (2)").is_dir());
+    // It turns out to be gone, and is about to be made again.
+    let again = service.faults().add(FaultRule::on(
+        "create_session",
+        FaultAction::retry_after(429, "3600"),
+    ));
+    service.faults().remove(uploads);
+    wait_for_hit(&service, again);
+    fs::remove_file(mount.at("name")).expect("removal");
+    wait::until("the name", wait::secs(20), || mount.at("name").is_dir());
+    assert!(!mount.at("name (2)").exists());
+    mount.unmount();
+}
+
 /// To the kernel a folder that was removed is dead for as long as somebody has it open.
 #[test]
 fn a_folder_that_comes_back_shows_what_is_in_it_also_to_who_had_it_open() {

@@ -54,7 +54,8 @@ pub const TEMPORARY: &[Name] = &[
 ];
 
 /// Tells whether a file of this name never leaves this machine.
-pub fn stays_here(name: &str) -> bool {
+pub fn stays_here(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
     name.ends_with(".part") || name.starts_with(".goutputstream-")
 }
 

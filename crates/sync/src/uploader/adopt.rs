@@ -226,6 +226,7 @@ impl Engine {
     pub(super) fn forget_item(&self, ino: Ino) -> Result<(), EngineError> {
         let mut changes = Vec::new();
         let dropped = self.store.write(|tx| {
+            let sent = tx.unanswered_of(ino)?;
             tx.forget_unanswered(ino)?;
             tx.delete_journal(ino)?;
             let Some(item) = tx.item(ino)? else {
@@ -260,6 +261,11 @@ impl Engine {
             tx.delete_item(ino)?;
             if let Some((parent, name)) = item.remote.and_then(|r| Some((r.parent?, r.name))) {
                 changes = reclaim(tx, parent, shown_name(&name, item.kind))?;
+                // It may have been unlinked under another one.
+                changes.extend(reclaim(tx, parent, &item.name)?);
+            }
+            for sent in sent {
+                changes.extend(reclaim(tx, sent.parent, &sent.name)?);
             }
             Ok::<_, StoreError>(body)
         })?;
