@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem, kill_point, name};
 use onedrivefs_graph::{Disposition, GraphError, ItemPatch, OnConflict};
-use onedrivefs_store::{Item, JournalRow, Kind, Ops};
+use onedrivefs_store::{Item, JournalRow, Kind, Ops, Role};
 
 use super::adopt::Moved;
 use super::{Step, ready};
@@ -294,7 +294,10 @@ impl Engine {
             }
             Err(error) => return Err(error.into()),
         };
-        let changed = if item.kind == Kind::Directory {
+        let changed = if item.role == Role::Shortcut {
+            // It holds nothing itself, and what it leads to stays where it is.
+            false
+        } else if item.kind == Kind::Directory {
             self.folder_has_news(item, &remote.id).await?
         } else {
             content_changed(remote, &there) && !self.store.read(|r| is_made_here(r, &there))?
