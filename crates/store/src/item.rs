@@ -267,6 +267,24 @@ impl Reader<'_> {
         )
     }
 
+    /// Length of the longest path below a directory, counted in characters with a slash before
+    /// each name. What never leaves this machine does not count.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn longest_path_below(&self, ino: Ino) -> Result<usize, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "WITH RECURSIVE below (ino, len) AS (
+               SELECT ino, 1 + length(name) FROM items WHERE parent = ?1 AND local_only = 0
+               UNION ALL
+               SELECT items.ino, len + 1 + length(name) FROM below
+                 JOIN items ON items.parent = below.ino WHERE local_only = 0 AND len < 100000
+             ) SELECT max(len) FROM below",
+        )?;
+        let longest: Option<i64> = statement.query_row((ino.0,), |row| row.get(0))?;
+        Ok(longest.map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX)))
+    }
+
     /// What the folder holds on the service, as far as is known here.
     ///
     /// # Errors

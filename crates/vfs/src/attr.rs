@@ -9,6 +9,7 @@ use onedrivefs_store::{Item, Kind};
 
 use crate::error::VfsError;
 use crate::handle::FileState;
+use crate::limits::check_length;
 use crate::types::{Attr, Entry, FileKind, Outcome};
 use crate::vfs::Vfs;
 
@@ -44,6 +45,7 @@ impl Vfs {
         }
         let directory = self.directory(parent)?;
         if directory.children_known {
+            check_length(name)?;
             self.absent.note(parent, name);
             return Ok(Outcome::Now(None));
         }
@@ -53,6 +55,7 @@ impl Vfs {
             vfs.make_children_known(parent).await?;
             let found = vfs.store().read(|r| r.child(parent, &name))?;
             if found.is_none() {
+                check_length(&name)?;
                 vfs.absent.note(parent, &name);
             }
             Ok(found.map(|item| vfs.entry_of(&item, &name)))

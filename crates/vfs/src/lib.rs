@@ -14,6 +14,7 @@ mod dir;
 mod edition;
 mod error;
 mod handle;
+mod limits;
 mod namespace;
 mod read;
 mod rename;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use onedrivefs_core::{Ino, Timestamp};
-use onedrivefs_store::{BodyRow, Item, Kind, Ops, Tx};
+use onedrivefs_store::{BodyRow, Item, Kind, Ops, Role, Tx};
 use onedrivefs_sync::apply::reclaim;
 use onedrivefs_sync::fold::Change;
 use onedrivefs_sync::journal;
@@ -99,6 +99,9 @@ impl Vfs {
     /// # Errors
     /// `Exists`; errors about the name and the target; errors of the database.
     pub fn symlink(&self, parent: Ino, name: &OsStr, target: &Path) -> Result<Attr, VfsError> {
+        if !self.options.symlinks {
+            return Err(VfsError::NotPermitted);
+        }
         let name = self.new_name(name)?;
         let target = target.as_os_str().as_bytes();
         if target.is_empty() {
@@ -122,7 +125,10 @@ impl Vfs {
         kind: Kind,
         fill: impl FnOnce(&mut Item),
     ) -> Result<Item, VfsError> {
-        self.writable_directory(parent)?;
+        let directory = self.writable_directory(parent)?;
+        if !directory.local_only && !self.engine.config.local_only.matches(name) {
+            self.check_new_path(parent, name, kind)?;
+        }
         let now = Self::now();
         let item = self.store().write(|tx| {
             let directory = tx.item(parent)?.ok_or(VfsError::NotFound)?;
@@ -161,13 +167,15 @@ impl Vfs {
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// `NotFound`, `NotDirectory`, `NotEmpty`; errors of the database.
+    /// `NotFound`, `NotDirectory`, `NotEmpty`; `NotPermitted` for what only looks empty; errors of
+    /// the database.
     pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<(), VfsError> {
         self.with_reserve(|| {
             self.remove_entry(parent, name, |tx, item| {
                 if !item.is_dir() {
                     return Err(VfsError::NotDirectory);
                 }
+                check_visible(item)?;
                 // What was never listed may hold anything.
                 if !item.children_known || tx.has_children(item.ino)? {
                     return Err(VfsError::NotEmpty);
@@ -270,6 +278,15 @@ impl Vfs {
         tx.delete_item(item.ino)?;
         Ok(row)
     }
+}
+
+/// Refuses to remove a directory that looks empty only because the service does not let anybody look
+/// into it, such as a OneNote notebook: whoever removes empty directories does not mean it.
+pub(crate) fn check_visible(directory: &Item) -> Result<(), VfsError> {
+    if directory.role == Role::Package {
+        return Err(VfsError::NotPermitted);
+    }
+    Ok(())
 }
 
 /// Notes that a directory's entries changed.

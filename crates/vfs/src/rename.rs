@@ -13,7 +13,7 @@ use onedrivefs_sync::fold::Change;
 use onedrivefs_sync::journal;
 
 use crate::error::VfsError;
-use crate::namespace::{Removal, touch};
+use crate::namespace::{Removal, check_visible, touch};
 use crate::types::RenameMode;
 use crate::vfs::Vfs;
 
@@ -42,6 +42,7 @@ impl Vfs {
         let new = self.new_name(new_name)?;
         self.writable_directory(parent)?;
         self.writable_directory(new_parent)?;
+        self.check_rename_paths((parent, old), (new_parent, new), mode)?;
         let now = Self::now();
         let (dropped, stored, replaced) = self.store().write(|tx| {
             let source = tx.child(parent, old)?.ok_or(VfsError::NotFound)?;
@@ -92,6 +93,34 @@ impl Vfs {
         }
         self.engine.bodies.remove_files(dropped.as_slice());
         self.engine.wake_uploader();
+        Ok(())
+    }
+
+    /// Checks that the service can take what is renamed. Done before the transaction, since it looks
+    /// at all that is in a folder; what is created there meanwhile is not seen.
+    fn check_rename_paths(
+        &self,
+        (parent, name): (Ino, &str),
+        (new_parent, new_name): (Ino, &str),
+        mode: RenameMode,
+    ) -> Result<(), VfsError> {
+        let child = |parent, name| self.store().read(|r| r.child(parent, name));
+        let stays = |item: &Item, parent, name| {
+            let local = self.directory(parent)?.local_only;
+            let unsent = item.local_only || item.remote.is_none();
+            Ok::<_, VfsError>(local || unsent && self.engine.config.local_only.matches(name))
+        };
+        if let Some(item) = child(parent, name)?
+            && !stays(&item, new_parent, new_name)?
+        {
+            self.check_moved_path(&item, new_parent, new_name)?;
+        }
+        if mode == RenameMode::Exchange
+            && let Some(item) = child(new_parent, new_name)?
+            && !stays(&item, parent, name)?
+        {
+            self.check_moved_path(&item, parent, name)?;
+        }
         Ok(())
     }
 
@@ -361,6 +390,7 @@ fn keep_until_durable(tx: &Tx<'_>, source: &Item, target: &Item) -> Result<(), V
 
 /// Checks that one entry may take the place of another.
 fn check_replaceable(tx: &Tx<'_>, source: &Item, target: &Item) -> Result<(), VfsError> {
+    check_visible(target)?;
     match (source.is_dir(), target.is_dir()) {
         (true, false) => Err(VfsError::NotDirectory),
         (false, true) => Err(VfsError::IsDirectory),

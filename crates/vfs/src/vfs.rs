@@ -49,6 +49,8 @@ pub struct VfsOptions {
     pub dir_mode: u32,
     /// Whether nothing may be changed.
     pub read_only: bool,
+    /// Whether symbolic links can be made.
+    pub symlinks: bool,
 }
 
 impl VfsOptions {
@@ -61,6 +63,7 @@ impl VfsOptions {
             file_mode: 0o644,
             dir_mode: 0o755,
             read_only: false,
+            symlinks: true,
         }
     }
 }
@@ -263,7 +266,9 @@ impl Vfs {
     pub(crate) fn new_name<'n>(&self, name: &'n OsStr) -> Result<&'n str, VfsError> {
         let name = name.to_str().ok_or(VfsError::NotUtf8)?;
         name::check_local(name)?;
-        if self.engine.config.reject_names && name::encode(name) != name {
+        let refused = self.engine.config.reject_names && name::encode(name) != name;
+        // What is never sent needs no name that the service takes.
+        if refused && !self.engine.config.local_only.matches(name) {
             return Err(VfsError::InvalidName);
         }
         Ok(name)
