@@ -51,8 +51,20 @@ pub(crate) struct Layer {
     pub(crate) upload_delay: Option<u64>,
     /// What happens to names that the service refuses.
     pub(crate) names: Option<NameMode>,
+    /// Whether symbolic links can be made.
+    pub(crate) symlinks: Option<SymlinkMode>,
     /// Patterns of names that never leave this machine.
     pub(crate) local_only: Option<Vec<String>>,
+    /// Owner of everything, by number.
+    pub(crate) uid: Option<u32>,
+    /// Group of everything, by number.
+    pub(crate) gid: Option<u32>,
+    /// Permission bits that files and folders lack unless a program set others.
+    pub(crate) umask: Option<ModeBits>,
+    /// Permission bits of files that no program set others for.
+    pub(crate) file_mode: Option<ModeBits>,
+    /// Permission bits of folders that no program set others for.
+    pub(crate) dir_mode: Option<ModeBits>,
     /// Longest time a system call waits for a folder not known yet, in seconds.
     pub(crate) metadata_timeout: Option<u64>,
     /// Longest time a read waits for its first byte, in seconds.
@@ -132,6 +144,24 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
+/// Permission bits, written in octal. As text only: in a number a reader cannot tell 644 from 0o644.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ModeBits(pub(crate) u32);
+
+impl<'de> Deserialize<'de> for ModeBits {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bits = String::deserialize(deserializer)
+            .ok()
+            .and_then(|text| u32::from_str_radix(text.trim_start_matches("0o"), 8).ok())
+            .filter(|bits| *bits <= 0o777);
+        bits.map(Self).ok_or_else(|| {
+            serde::de::Error::custom(
+                "must be permission bits in octal and in quotes, for example \"640\"",
+            )
+        })
+    }
+}
+
 /// When `close(2)` of a changed file returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -152,6 +182,19 @@ pub(crate) enum NameMode {
     Reject,
 }
 
+/// What happens when a program makes a symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SymlinkMode {
+    /// It is stored as a small file that names its target.
+    Store,
+    /// The call fails.
+    Off,
+}
+
+/// The keys that hold permission bits, which `--option` takes without quotes.
+const MODE_KEYS: &[&str] = &["umask", "file_mode", "dir_mode"];
+
 /// The keys of the top level, for finding the one that was meant.
 const TOP_KEYS: &[&str] = &[
     "account",
@@ -164,7 +207,13 @@ const TOP_KEYS: &[&str] = &[
     "parallel_uploads",
     "upload_delay",
     "names",
+    "symlinks",
     "local_only",
+    "uid",
+    "gid",
+    "umask",
+    "file_mode",
+    "dir_mode",
     "metadata_timeout",
     "read_timeout",
     "hold_deletions",
@@ -238,8 +287,8 @@ impl Layer {
         let (key, value) = (key.trim(), value.trim());
         let bare = format!("{key} = {value}");
         let text = match DeTable::parse(&bare) {
-            Ok(_) => bare,
-            Err(_) => format!("{key} = {}", toml::Value::String(value.to_owned())),
+            Ok(_) if !MODE_KEYS.contains(&key) || value.starts_with(['"', '\'']) => bare,
+            _ => format!("{key} = {}", toml::Value::String(value.to_owned())),
         };
         Self::parse(&text, &what)
     }
@@ -268,7 +317,13 @@ impl Layer {
             parallel_uploads: self.parallel_uploads.or(below.parallel_uploads),
             upload_delay: self.upload_delay.or(below.upload_delay),
             names: self.names.or(below.names),
+            symlinks: self.symlinks.or(below.symlinks),
             local_only: self.local_only.or(below.local_only),
+            uid: self.uid.or(below.uid),
+            gid: self.gid.or(below.gid),
+            umask: self.umask.or(below.umask),
+            file_mode: self.file_mode.or(below.file_mode),
+            dir_mode: self.dir_mode.or(below.dir_mode),
             metadata_timeout: self.metadata_timeout.or(below.metadata_timeout),
             read_timeout: self.read_timeout.or(below.read_timeout),
             hold_deletions: self.hold_deletions.or(below.hold_deletions),
@@ -401,7 +456,13 @@ mod tests {
         upload_delay = 1000
         parallel_uploads = 4
         names = "reject"
+        symlinks = "off"
         local_only = ["*.tmp"]
+        uid = 1000
+        gid = 1000
+        umask = "027"
+        file_mode = "640"
+        dir_mode = "0o750"
         metadata_timeout = 2
         read_timeout = 15
         hold_deletions = 1000
@@ -476,6 +537,21 @@ mod tests {
             );
         }
         assert!(error("[endpoints]\ngraph = \"no url\"\n").contains("line 2: \"graph\""));
+    }
+
+    #[test]
+    fn permission_bits_are_octal_text() {
+        let layer = parse(COMPLETE).expect("file");
+        assert_eq!(layer.umask, Some(ModeBits(0o027)));
+        assert_eq!(layer.dir_mode, Some(ModeBits(0o750)));
+        for option in ["umask=022", "umask=22", "umask=0o22", "umask=\"022\""] {
+            let layer = Layer::from_option(option).expect(option);
+            assert_eq!(layer.umask, Some(ModeBits(0o022)), "{option}");
+        }
+        for wrong in ["644", "0o644", "\"4755\"", "\"rw\"", "\"9\"", "\"\""] {
+            let text = error(&format!("file_mode = {wrong}\n"));
+            assert!(text.contains("line 1: \"file_mode\": must be"), "{text}");
+        }
     }
 
     #[test]

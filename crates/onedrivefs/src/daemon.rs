@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::account::DriveRecord;
-use crate::config::{Layer, NameMode, UploadMode};
+use crate::config::{Layer, ModeBits, NameMode, SymlinkMode, UploadMode};
 use crate::control::registry::{self, Record, Running};
 use crate::control::server::Listener;
 use crate::desktop;
@@ -203,11 +203,26 @@ fn engine_config(plan: &Plan) -> EngineConfig {
     engine
 }
 
-fn mount(plan: &Plan, engine: &Arc<Engine>) -> Outcome<Mounted> {
-    let options = VfsOptions {
-        read_only: plan.access.read_only,
-        ..VfsOptions::for_this_user()
+/// How the mount looks to programs.
+fn vfs_options(config: &Layer, read_only: bool) -> VfsOptions {
+    let usual = VfsOptions::for_this_user();
+    let mode = |own: Option<ModeBits>, all: u32, usual: u32| match (own, config.umask) {
+        (Some(own), _) => own.0,
+        (None, Some(umask)) => all & !umask.0,
+        (None, None) => usual,
     };
+    VfsOptions {
+        uid: config.uid.unwrap_or(usual.uid),
+        gid: config.gid.unwrap_or(usual.gid),
+        file_mode: mode(config.file_mode, 0o666, usual.file_mode),
+        dir_mode: mode(config.dir_mode, 0o777, usual.dir_mode),
+        read_only,
+        symlinks: config.symlinks != Some(SymlinkMode::Off),
+    }
+}
+
+fn mount(plan: &Plan, engine: &Arc<Engine>) -> Outcome<Mounted> {
+    let options = vfs_options(&plan.config, plan.access.read_only);
     let vfs = Vfs::new(Arc::clone(engine), options, Handle::current());
     let options = MountOptions {
         mountpoint: plan.mountpoint.clone(),

@@ -191,6 +191,8 @@ pub(crate) struct Tree {
     pub(crate) epoch: u32,
     /// All items that ever were shortcuts.
     pub(crate) shortcuts: Vec<Idx>,
+    /// Names that items had before they got others.
+    pub(crate) former_names: Vec<Box<str>>,
 }
 
 impl Tree {
@@ -225,6 +227,7 @@ impl Tree {
             bin: 0,
             epoch: 1,
             shortcuts: Vec::new(),
+            former_names: Vec::new(),
         }
     }
 

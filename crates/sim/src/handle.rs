@@ -1,6 +1,7 @@
 //! A drive as "another client" sees it: changes that appear on the service without the client
 //! under test having made them, and a view of what is really there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -322,6 +323,15 @@ impl DriveHandle {
             tree.node_mut(idx).extra_mut().held = held;
             Ok(())
         })
+    }
+
+    /// Every name that an item of this drive has or ever had, of deleted items as well: all that
+    /// another client may have seen.
+    pub fn names_ever(&self) -> BTreeSet<String> {
+        let tree = self.drive.tree.lock();
+        let items = tree.nodes.iter().skip(1).map(|node| &node.name);
+        let all = items.chain(&tree.former_names);
+        all.map(|name| name.to_string()).collect()
     }
 
     /// Whether something is at that path.

@@ -182,6 +182,7 @@ impl Tree {
         let node = self.node_mut(idx);
         node.name = name.into();
         node.parent = parent;
+        self.former_names.push(old_name);
         self.touch_ancestors(idx, size);
         let now = self.stamp(now);
         self.touch(idx, now);
