@@ -23,6 +23,7 @@ mod rclone;
 mod remote;
 mod room;
 mod rules;
+mod saves;
 mod secrets;
 mod spelling;
 mod table;
