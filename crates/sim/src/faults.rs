@@ -127,6 +127,8 @@ pub enum FaultAction {
     },
     /// Waits until the rule is removed, then goes on (further rules included).
     Hold,
+    /// Takes effect; the answer waits until the rule is removed.
+    HoldAnswer,
     /// Closes the connection; the request has no effect.
     DropBefore,
     /// Closes the connection; the request has taken effect.
@@ -321,6 +323,7 @@ fn is_final(action: &FaultAction) -> bool {
         FaultAction::Pass
             | FaultAction::Delay { .. }
             | FaultAction::Hold
+            | FaultAction::HoldAnswer
             | FaultAction::ExpireTokens
             | FaultAction::ExpireUrls
             | FaultAction::ExpireSessions

@@ -160,14 +160,12 @@ async fn answer(
         .faults
         .decide(call.op, request.method().as_str(), &target);
     let mut fate = FaultAction::Pass;
+    let mut late = Vec::new();
     for (rule, action) in actions {
         match action {
             FaultAction::Delay { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
-            FaultAction::Hold => {
-                while world.faults.has(rule) {
-                    tokio::time::sleep(HOLD_LOOK).await;
-                }
-            }
+            FaultAction::Hold => held(world, rule).await,
+            FaultAction::HoldAnswer => late.push(rule),
             FaultAction::DropBefore => return Err(Dropped),
             FaultAction::Stall => std::future::pending::<()>().await,
             action => {
@@ -189,6 +187,9 @@ async fn answer(
                 tracing::error!(%error, "serving a request failed");
                 empty(500)
             });
+            for rule in late {
+                held(world, rule).await;
+            }
             match &fate {
                 FaultAction::DropAfter => return Err(Dropped),
                 FaultAction::Status { .. } => scripted(&fate),
@@ -200,6 +201,13 @@ async fn answer(
         .status
         .store(response.status().as_u16(), Ordering::Relaxed);
     Ok(finish(world, response, &fate, record))
+}
+
+/// Waits until a rule is removed.
+async fn held(world: &World, rule: u64) {
+    while world.faults.has(rule) {
+        tokio::time::sleep(HOLD_LOOK).await;
+    }
 }
 
 /// What a request turned out to be.

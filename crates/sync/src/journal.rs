@@ -133,6 +133,10 @@ pub fn record(
         Standing::Unknown
     };
     let mut row = open_row(tx, item.ino, now)?;
+    if matches!(change, Change::Moved { .. }) && item.remote.is_none() {
+        // It would make the file under the name it was begun for.
+        disown_session(&mut row);
+    }
     row.ops = fold(row.ops, change, standing);
     let ops = row.ops;
     if ops.is_empty() {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 
-use onedrivefs_sim::{FaultAction, FaultRule};
+use onedrivefs_sim::{FaultAction, FaultRule, Reach};
 use onedrivefs_tests::{Home, Mount, Need, Service, needs, tree, wait};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -342,5 +342,126 @@ fn a_name_for_the_moment_does_not_reach_the_service() {
     assert_eq!(there.len(), 3, "{there:?}");
     assert!(!there.iter().any(|path| path.contains("(2)")), "{there:?}");
     assert_eq!(drive.read("/name").as_deref(), Some(&b"new"[..]));
+    mount.unmount();
+}
+
+/// A request creates a file that a save by rename took for another one meanwhile, and its answer is
+/// lost. What it made is not there for good.
+#[test]
+fn what_a_request_makes_too_late_goes_again() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.put("/kept", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert_eq!(fs::read(mount.at("kept")).expect("file"), b"old");
+    mount.sync();
+
+    let once = |action| FaultRule::on("upload_fragment", action).times(1);
+    let held = service.faults().add(once(FaultAction::Hold));
+    service.faults().add(once(FaultAction::DropAfter));
+    fs::write(mount.at("draft"), "new").expect("file");
+    wait_for_hit(&service, held);
+    fs::rename(mount.at("draft"), mount.at("kept")).expect("save");
+    // Whatever was to be done about the draft by now was done before this.
+    fs::write(mount.at("later"), "later").expect("file");
+    wait::until("upload", wait::secs(30), || drive.read("/later").is_some());
+    service.faults().remove(held);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(drive.read("/draft"), None, "{:?}", drive.dump());
+    assert_eq!(drive.read("/kept").as_deref(), Some(&b"new"[..]));
+    mount.unmount();
+}
+
+/// The daemon dies while a new file is on its way, the file is renamed before the next one goes on,
+/// and what that hears of it gets lost as well. Then the file is unlinked.
+#[test]
+fn what_a_later_daemon_makes_of_a_renamed_file_goes_with_it() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    let once = |action| FaultRule::on("upload_fragment", action).times(1);
+    let stalled = service.faults().add(once(FaultAction::Stall));
+    fs::write(mount.at("first"), "content").expect("file");
+    wait_for_hit(&service, stalled);
+    mount.crash();
+    drop(mount);
+
+    service.set_reach(Reach::Offline);
+    let mount = home.mount();
+    fs::rename(mount.at("first"), mount.at("second")).expect("rename");
+    let lost = service.faults().add(once(FaultAction::DropAfter));
+    service.set_reach(Reach::Online);
+    wait_for_hit(&service, lost);
+    fs::remove_file(mount.at("second")).expect("unlink");
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert!(drive.dump().is_empty(), "{:?}", drive.dump());
+    mount.unmount();
+}
+
+/// An answer shows a file as it was before an upload that was answered meanwhile, for another file
+/// that took its place by a save.
+#[test]
+fn what_an_answer_saw_before_an_upload_that_a_save_took_over_is_no_conflict() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.put("/file", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert_eq!(fs::read(mount.at("file")).expect("file"), b"old");
+    mount.sync();
+    let once = |op, action| FaultRule::on(op, action).times(1);
+    let etag = || {
+        let mut tag = [0; 200];
+        let len = rustix::fs::getxattr(mount.at("file"), "user.onedrive.etag", &mut tag);
+        tag[..len.expect("tag")].to_vec()
+    };
+
+    // News of it come while it is on its way, and are put off.
+    write(&mount, "file", "mine");
+    let before = etag();
+    wait::until("first upload", wait::secs(30), || etag() != before);
+    let upload = service
+        .faults()
+        .add(once("upload_fragment", FaultAction::Hold));
+    write(&mount, "file", "mine too");
+    wait_for_hit(&service, upload);
+    look_for_news(&home);
+    // Another file takes its place. As long as it is open it is not sent.
+    let before = etag();
+    let mut open = File::create(mount.at("temporary")).expect("file");
+    open.write_all(b"saved").expect("write");
+    open.sync_all().expect("sync");
+    fs::rename(mount.at("temporary"), mount.at("file")).expect("save");
+    // The end of any request is when what was put off is asked for.
+    let id = drive.entry("/file").expect("file").id;
+    let asked = once("item", FaultAction::HoldAnswer).at(&id);
+    let asked = service.faults().add(asked);
+    fs::write(mount.at("other"), "other").expect("file");
+    wait_for_hit(&service, asked);
+    service.faults().remove(upload);
+    wait::until("answer", wait::secs(30), || etag() != before);
+    service.faults().remove(asked);
+    fs::write(mount.at("more"), "more").expect("file");
+    wait::until("upload", wait::secs(30), || drive.read("/more").is_some());
+    drop(open);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(drive.dump().len(), 3, "{:?}", drive.dump());
+    assert_eq!(drive.read("/file").as_deref(), Some(&b"saved"[..]));
     mount.unmount();
 }

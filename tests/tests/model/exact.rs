@@ -97,6 +97,9 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
         };
         let outcome = history.play();
         history.chaos.end();
+        if std::env::var_os("ONEDRIVEFS_MODEL_TRACE").is_some() {
+            println!("{}", history.trace.join("\n"));
+        }
         outcome.map_err(|why| {
             format!(
                 "{why}\n--- what led there ---\n{}",

@@ -6,7 +6,8 @@
 //! `ONEDRIVEFS_MODEL_SEED` (first seed, decimal or 0x…) and `ONEDRIVEFS_MODEL_HISTORIES` (how many
 //! per test) replay a failure; each prints the command. Histories mostly wait, so several are played
 //! side by side, each on a mount and a service of its own: `ONEDRIVEFS_MODEL_LANES`.
-//! `ONEDRIVEFS_MODEL_LOG=DIR` keeps the logs of those that failed. `tests/model` is the long form.
+//! `ONEDRIVEFS_MODEL_LOG=DIR` keeps the logs of those that failed, `ONEDRIVEFS_MODEL_TRACE=1` tells
+//! what one client did in all of them. `tests/model` is the long form.
 
 mod chaos;
 mod counts;

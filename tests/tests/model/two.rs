@@ -64,6 +64,8 @@ pub struct Two<'r, 'h, 's> {
     bodies: BTreeMap<u64, Body>,
     next_body: u64,
     removals: Vec<Removal>,
+    /// Names that a save gave, because what was shown under them for a moment had gone elsewhere.
+    given: BTreeSet<String>,
     trace: Vec<String>,
 }
 
@@ -105,6 +107,12 @@ impl Removal {
         }
     }
 
+    /// Tells whether what was looked at has no name any more.
+    fn is_without_name(&self) -> bool {
+        let stat = self.held.as_ref().map(|(held, _)| rustix::fs::fstat(held));
+        stat.is_some_and(|stat| stat.is_ok_and(|stat| stat.st_nlink == 0))
+    }
+
     /// Tells whether the state on the service came here between the look and the removal.
     fn came_in_between(&self) -> bool {
         let [there, seen, gone] = &self.tags;
@@ -134,6 +142,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             bodies: BTreeMap::new(),
             next_body: (seed & 0xffff) << 16,
             removals: Vec::new(),
+            given: BTreeSet::new(),
             trace: Vec::new(),
         };
         let outcome = history.play();
@@ -331,6 +340,10 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.fill(&temporary)?;
         let seen = self.seen_last(&path)?;
         let outcome = fs::rename(self.here.join(&temporary), self.here.join(&path));
+        let replaced = self.removals.last().is_some_and(Removal::is_without_name);
+        if !replaced && is_for_a_moment(&path) && (outcome.is_ok() || self.rig.struck()) {
+            self.given.insert(path.clone());
+        }
         self.note_removed_if(outcome.is_ok());
         if outcome.is_ok() || self.rig.struck() {
             self.set(seen, Fate::Free);
@@ -654,8 +667,10 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         }
         let mut found = BTreeSet::new();
         for (path, node) in &here {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            let known = NAMES.iter().chain(TEMPORARY).any(|n| n.here == name);
+            let name = last_name(path);
+            let mut names = NAMES.iter().chain(TEMPORARY).map(|n| n.here);
+            let mut given = self.given.iter().map(|path| last_name(path));
+            let known = names.any(|known| known == name) || given.any(|given| given == name);
             if name.contains(" (conflict ") {
                 counts::add("conflict copies", 1);
             } else if !known {
@@ -740,6 +755,10 @@ fn tag_of(file: &impl AsRawFd) -> Option<String> {
 
 fn unquoted(tag: &str) -> String {
     tag.trim_matches('"').to_owned()
+}
+
+fn last_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn sibling(path: &str, name: &str) -> String {

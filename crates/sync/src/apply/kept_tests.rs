@@ -118,6 +118,38 @@ fn what_stepped_aside_for_an_answer_has_a_usable_name_and_is_asked_for() {
     assert!(!is_aside(&old) && store.read(|r| r.deferred()).unwrap().is_empty());
 }
 
+/// A file was changed on both sides while it was on its way, by way of a name for the moment, to the
+/// place it was moved to here.
+#[test]
+fn what_both_sides_changed_on_its_way_arrives_where_it_was_moved_to() {
+    let (_dir, store) = store_with(&[
+        folder("F", "folder"),
+        there("S", "sub", 1),
+        there("I", "D", 1),
+    ]);
+    let swap = crate::journal::swap_name(&store).unwrap();
+    let (moved, into) = (item(&store, "I").ino, item(&store, "F").ino);
+    change(&store, |tx| {
+        let mut item = tx.item(moved)?.unwrap();
+        (item.parent, item.name) = (Some(into), "sub".into());
+        item.remote.as_mut().unwrap().name.clone_from(&swap);
+        tx.update_item(&item)?;
+        wait(tx, moved, Ops::MOVE.with(Ops::CONTENT))
+    });
+    let changed = RemoteItem {
+        size: Some(7),
+        ..there("I", &swap, 2)
+    };
+    apply(&store, &[changed]);
+    let theirs = item(&store, "I");
+    assert_eq!((theirs.parent, theirs.name.as_str()), (Some(into), "sub"));
+    assert_eq!(waiting(&store, theirs.ino), Ops::MOVE);
+    let ours = store.read(|r| r.item(moved)).unwrap().unwrap();
+    assert_eq!(ours.parent, Some(into));
+    assert!(ours.name.starts_with("sub (conflict "), "{}", ours.name);
+    assert_eq!(item(&store, "S").name, "sub");
+}
+
 /// The same with a rename that waits here.
 #[test]
 fn a_rename_of_what_stepped_aside_gives_way_to_the_one_on_the_service() {

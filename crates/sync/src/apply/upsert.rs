@@ -402,6 +402,13 @@ impl Applier<'_> {
         there: &RemoteItem,
     ) -> Result<(), StoreError> {
         let waiting = self.waiting(ours.ino)?;
+        let mut shown = (place.parent, place.shown.clone());
+        if journal::is_swap_name(self.tx, &place.remote_name)?
+            && let Some(parent) = ours.parent
+        {
+            // On its way to where it was moved to here: that is where it goes.
+            shown = (parent, aside::wanted_name(&ours).to_owned());
+        }
         ours.remote = None;
         self.make_conflict_copy(
             &mut ours,
@@ -411,7 +418,7 @@ impl Applier<'_> {
                 .with(Ops::CONTENT),
         )?;
         let kind = ours.kind;
-        self.insert(kind, role, &place, there)?;
+        self.insert_at((shown.0, &shown.1), kind, role, &place, there)?;
         // The pin goes with the item of the service, which keeps the name.
         if let Some(theirs) = self.tx.item_by_id(&there.id)? {
             self.tx.move_pin(ours.ino, theirs.ino)?;
@@ -506,8 +513,20 @@ impl Applier<'_> {
         place: &Place,
         there: &RemoteItem,
     ) -> Result<(), StoreError> {
-        let name = self.free_place(Ino(0), place.parent, &place.shown)?;
-        let mut item = Item::new(kind, place.parent, &name, self.facts.now);
+        self.insert_at((place.parent, &place.shown), kind, role, place, there)
+    }
+
+    /// As [`Self::insert`], shown in a folder and under a name that may differ from the service's.
+    fn insert_at(
+        &mut self,
+        (parent, shown): (Ino, &str),
+        kind: Kind,
+        role: Role,
+        place: &Place,
+        there: &RemoteItem,
+    ) -> Result<(), StoreError> {
+        let name = self.free_place(Ino(0), parent, shown)?;
+        let mut item = Item::new(kind, parent, &name, self.facts.now);
         item.role = role;
         item.mtime = there.modified.unwrap_or(self.facts.now);
         item.ctime = item.mtime;
@@ -529,12 +548,8 @@ impl Applier<'_> {
             &item,
         ));
         self.tx.insert_item(&item)?;
-        self.changes.push(KernelChange::Entry {
-            parent: place.parent,
-            name,
-        });
-        self.changes
-            .push(KernelChange::Attributes { ino: place.parent });
+        self.changes.push(KernelChange::Entry { parent, name });
+        self.changes.push(KernelChange::Attributes { ino: parent });
         Ok(())
     }
 

@@ -122,6 +122,7 @@ impl Engine {
             if now.ino != item.ino {
                 now.remote = Some(remote);
                 tx.update_item(&now)?;
+                self.recent.note(now.ino);
                 return Self::settle_place(tx, &now).map(|()| elsewhere);
             }
             let news = !now.is_dir() && there.is_some_and(|there| has_news(&remote, there));
@@ -305,6 +306,8 @@ impl Engine {
                 );
                 owner.remote = Some(remote_of(there, parent, name.unwrap_or_default(), &owner));
                 tx.update_item(&owner)?;
+                // What was asked for before is older than this answer for it as well.
+                self.recent.note(owner.ino);
                 return if now.parent.is_none() {
                     tx.delete_journal(now.ino).map_err(Into::into)
                 } else {

@@ -139,8 +139,10 @@ impl Engine {
         if let Some(there) = same_there(item, sent.size, sent.hash) {
             return self.arrived(&unsent(item, sent.body, sent.size, sent.hash), &there);
         }
-        self.note_unanswered(item, Some(sent.size), sent.hash)
-            .await?;
+        let noted = self.note_unanswered(item, Some(sent.size), sent.hash);
+        if !noted.await? {
+            return Ok(Step::Cancelled);
+        }
         kill_point("before-put");
         let outcome = self
             .graph

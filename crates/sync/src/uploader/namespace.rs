@@ -46,7 +46,9 @@ impl Engine {
             return Ok(Step::Progress);
         }
         self.note_creating(item, &parent);
-        self.note_unanswered(item, None, None).await?;
+        if !self.note_unanswered(item, None, None).await? {
+            return Ok(Step::Cancelled);
+        }
         let name = name::encode(&item.name);
         let drive = &self.config.drive.id;
         kill_point("before-folder-create");
@@ -280,6 +282,9 @@ impl Engine {
             }
         }
         let Some(remote) = &item.remote else {
+            if self.is_being_made_for(item.ino)? {
+                return Ok(Step::Blocked);
+            }
             if !self.find_unanswered(item).await? {
                 self.forget_item(item.ino)?;
             }

@@ -91,6 +91,12 @@ impl Engine {
             if let Some(other) = other {
                 journal::abandon(tx, other, Timestamp::now())?;
             }
+            let place = |item: &Item| (item.parent, item.name.clone());
+            if item.remote.is_none() && tx.item(item.ino)?.as_ref().map(place) != Some(place(item))
+            {
+                // It makes the file under the name it had: nobody is to go on with it later.
+                journal::disown_session(&mut row);
+            }
             tx.put_journal(&row)
         })?;
         Ok(())
@@ -219,8 +225,15 @@ impl Engine {
             };
             kill_point("fragment-answered");
             match outcome {
-                Ok(FragmentOutcome::Done(there)) => return Ok(Sent::Arrived(there.map(Box::new))),
-                Ok(FragmentOutcome::Continue { next_offset, .. }) => {
+                Ok(None) => {
+                    let _unimportant = self.graph.cancel_upload(&session.url).await;
+                    kill_point("superseded-session-cancelled");
+                    return Ok(Sent::Cancelled);
+                }
+                Ok(Some(FragmentOutcome::Done(there))) => {
+                    return Ok(Sent::Arrived(there.map(Box::new)));
+                }
+                Ok(Some(FragmentOutcome::Continue { next_offset, .. })) => {
                     session.offset = next_offset;
                     self.note_session(job.item, &session)?;
                 }
@@ -245,25 +258,28 @@ impl Engine {
         }
     }
 
-    /// Sends one fragment, after fetching what is missing of it from the base version.
+    /// Sends one fragment, after fetching what is missing of it from the base version. `None` when the
+    /// last one would make something that is not wanted under this identity any more.
     pub(super) async fn send_fragment(
         &self,
         job: &Job<'_>,
         session: &Session,
         range: ByteRange,
-    ) -> Result<FragmentOutcome, EngineError> {
+    ) -> Result<Option<FragmentOutcome>, EngineError> {
         self.fetch_base(job, range.clone()).await?;
         if range.end == job.size {
             let hash = self.hash_job(job).await?;
-            self.note_unanswered(job.item, Some(job.size), Some(hash))
-                .await?;
+            let noted = self.note_unanswered(job.item, Some(job.size), Some(hash));
+            if !noted.await? {
+                return Ok(None);
+            }
         }
         kill_point("before-fragment");
         let body = pieces(Arc::clone(&job.snapshot), range.clone());
-        Ok(self
+        let sent = self
             .graph
-            .upload_fragment(&session.url, range, job.size, body)
-            .await?)
+            .upload_fragment(&session.url, range, job.size, body);
+        Ok(Some(sent.await?))
     }
 
     /// Fetches what is missing of a range from the version that the body was edited from.

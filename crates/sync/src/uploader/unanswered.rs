@@ -16,13 +16,14 @@ use crate::journal::stored_name;
 
 impl Engine {
     /// Writes down what a request that is about to be sent makes, so that it is known even after a
-    /// power cut.
+    /// power cut. Tells whether it is to be sent: not if the inode stands for another item by now,
+    /// which a save by rename gave it. What it made could not be told from what others made.
     pub(super) async fn note_unanswered(
         &self,
         item: &Item,
         size: Option<u64>,
         hash: Option<QuickXorHash>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<bool, EngineError> {
         let sent = Unanswered {
             ino: item.ino,
             item: item.item_id().cloned(),
@@ -31,8 +32,38 @@ impl Engine {
             size,
             hash,
         };
-        self.store.write(|tx| tx.add_unanswered(&sent))?;
-        self.barrier().await
+        let noted = self.store.write(|tx| {
+            let now = tx.item(item.ino)?;
+            if now.is_none_or(|now| now.item_id() != item.item_id()) {
+                return Ok(false);
+            }
+            tx.add_unanswered(&sent)?;
+            Ok::<_, StoreError>(true)
+        })?;
+        if noted {
+            self.barrier().await?;
+        }
+        Ok(noted)
+    }
+
+    /// Tells whether a request that is on its way may make what an inode stands for that is to be
+    /// deleted: what it makes is found when it was answered.
+    pub(super) fn is_being_made_for(&self, ino: Ino) -> Result<bool, EngineError> {
+        let making: Vec<_> = self.creating.lock().values().cloned().collect();
+        self.store.read(|r| {
+            for sent in r.unanswered_of(ino)? {
+                let folder = r.item(sent.parent)?;
+                let folder = folder.and_then(|folder| folder.item_id().map(ItemId::key));
+                let name = NameKey::of(&sent.name);
+                if making
+                    .iter()
+                    .any(|(parent, made)| Some(parent) == folder.as_ref() && *made == name)
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
     }
 
     /// Writes down where a request that is about to be sent moves an item.
