@@ -200,6 +200,12 @@ impl Body {
         Ok(len)
     }
 
+    /// Has the disk fetch bytes that will be read soon. Does not wait for them.
+    pub fn read_ahead(&self, range: ByteRange) {
+        let file = Arc::clone(&self.shared.state.read().file);
+        fileops::read_ahead(&file, &range);
+    }
+
     /// Puts downloaded bytes where none are present; what lies past the end is dropped.
     ///
     /// # Errors

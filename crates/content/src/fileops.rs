@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 
 use onedrivefs_core::ByteRange;
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 /// Bytes moved by one read and one write of a copy: large enough to make the calls' cost vanish,
@@ -23,6 +24,14 @@ pub(crate) struct PartialWrite {
 /// Reads until `buf` is full. The end of the file inside it is an error.
 pub(crate) fn read_exact(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
     file.read_exact_at(buf, offset)
+}
+
+/// Has the disk fetch a range. Where it cannot, reading will.
+pub(crate) fn read_ahead(file: &File, range: &ByteRange) {
+    let Some(len) = NonZeroU64::new(range.end.saturating_sub(range.start)) else {
+        return;
+    };
+    let _hint = rustix::fs::fadvise(file, range.start, Some(len), Advice::WillNeed);
 }
 
 /// Writes all of `data`, or tells how much was written.

@@ -1,5 +1,6 @@
 //! Turns results of the vfs into replies, and knows for how long the kernel may cache them.
 
+use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
 use crate::call::{edition_node, is_other_spelling, other_spelling};
@@ -63,7 +64,7 @@ pub(crate) fn done(reply: ReplyEmpty, (): ()) {
 }
 
 /// Answers with bytes.
-pub(crate) fn bytes(reply: ReplyData, data: Vec<u8>) {
+pub(crate) fn bytes(reply: ReplyData, data: impl Deref<Target = [u8]>) {
     reply.data(&data);
 }
 

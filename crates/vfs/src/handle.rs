@@ -9,6 +9,7 @@ use onedrivefs_store::Item;
 use onedrivefs_sync::hydrate::Source;
 use parking_lot::Mutex;
 
+use crate::readahead::ReadAhead;
 use crate::types::OpenFlags;
 
 /// What all handles share that were opened on the same content of an inode. It is pinned to that
@@ -95,6 +96,8 @@ pub(crate) struct Handle {
     pub has_read: AtomicBool,
     /// How often the body had forgotten bytes when the first ones were handed out.
     pub forgotten: AtomicU64,
+    /// What the disk was asked for ahead of its reader.
+    pub ahead: ReadAhead,
 }
 
 impl Handle {

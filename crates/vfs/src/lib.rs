@@ -10,6 +10,7 @@
 //! own lock. The table of open files is only held to look something up.
 
 mod attr;
+mod buffer;
 mod dir;
 mod edition;
 mod error;
@@ -17,6 +18,7 @@ mod handle;
 mod limits;
 mod namespace;
 mod read;
+mod readahead;
 mod rename;
 mod save;
 mod setattr;
@@ -26,6 +28,7 @@ mod vfs;
 mod write;
 mod xattr;
 
+pub use buffer::Buffer;
 pub use edition::{EDITION_MAX, Edition};
 pub use error::VfsError;
 pub use onedrivefs_sync::{Announcement, KernelChange};

@@ -9,6 +9,7 @@ use onedrivefs_store::Kind;
 use onedrivefs_sync::hydrate::{Demand, HydrateError, Source};
 use onedrivefs_sync::source_of;
 
+use crate::buffer::Buffer;
 use crate::error::VfsError;
 use crate::handle::{FileState, Handle, OpenFile};
 use crate::types::Outcome;
@@ -36,7 +37,7 @@ impl Vfs {
         fh: u64,
         offset: u64,
         size: u32,
-    ) -> Result<Outcome<Vec<u8>>, VfsError> {
+    ) -> Result<Outcome<Buffer>, VfsError> {
         let handle = self.handle(fh)?;
         if !handle.flags.read {
             return Err(VfsError::BadHandle);
@@ -50,7 +51,7 @@ impl Vfs {
             return Ok(self.read_later(handle, offset, size, size_known));
         }
         let Some(readable) = self.readable(file)? else {
-            return Ok(Outcome::Now(Vec::new()));
+            return Ok(Outcome::Now(Buffer::default()));
         };
         let size_known = readable.body.size();
         let end = readable
@@ -58,7 +59,7 @@ impl Vfs {
             .size()
             .min(offset.saturating_add(u64::from(size)));
         if offset >= end {
-            return Ok(Outcome::Now(Vec::new()));
+            return Ok(Outcome::Now(Buffer::default()));
         }
         if handle.was_misled(&readable.body) {
             return Err(VfsError::io(HydrateError::Corrupt));
@@ -72,7 +73,11 @@ impl Vfs {
             && file.note_used(&readable.body, || self.engine.is_unannounced(file.ino))
         {
             handle.note_handed_out(&readable.body);
-            return Ok(Outcome::Now(read_exactly(&readable.body, offset, end)?));
+            let data = read_exactly(&readable.body, offset, end)?;
+            if let Some(range) = handle.ahead.next(offset..end) {
+                readable.body.read_ahead(range);
+            }
+            return Ok(Outcome::Now(data));
         }
         Ok(self.read_later(handle, offset, size, size_known))
     }
@@ -84,7 +89,7 @@ impl Vfs {
         offset: u64,
         size: u32,
         size_known: u64,
-    ) -> Outcome<Vec<u8>> {
+    ) -> Outcome<Buffer> {
         let vfs = Arc::clone(self);
         Outcome::Later(Box::pin(async move {
             vfs.read_remote(&handle, offset, size, size_known).await
@@ -98,7 +103,7 @@ impl Vfs {
         offset: u64,
         size: u32,
         mut size_known: u64,
-    ) -> Result<Vec<u8>, VfsError> {
+    ) -> Result<Buffer, VfsError> {
         let file = &handle.file;
         let unannounced = || self.engine.is_unannounced(file.ino);
         for _ in 0..RESTARTS_MAX {
@@ -113,20 +118,20 @@ impl Vfs {
                 return Err(VfsError::Stale);
             }
             let Some(readable) = readable else {
-                return Ok(Vec::new());
+                return Ok(Buffer::default());
             };
             let end = readable
                 .body
                 .size()
                 .min(offset.saturating_add(u64::from(size)));
             if offset >= end {
-                return Ok(Vec::new());
+                return Ok(Buffer::default());
             }
             match self.fetch(&readable, offset, end).await {
                 Ok(passed) if file.note_used(&readable.body, unannounced) => {
                     handle.note_handed_out(&readable.body);
                     return match passed {
-                        Some(data) => Ok(data),
+                        Some(data) => Ok(data.into()),
                         None => read_exactly(&readable.body, offset, end),
                     };
                 }
@@ -310,7 +315,7 @@ impl Vfs {
             let size = readable.body.size();
             let target = match vfs.fetch(&readable, 0, size).await? {
                 Some(passed) => passed,
-                None => read_exactly(&readable.body, 0, size)?,
+                None => read_exactly(&readable.body, 0, size)?.to_vec(),
             };
             if target.is_empty() || target.contains(&0) {
                 return Err(VfsError::InvalidArgument);
@@ -345,9 +350,9 @@ impl Vfs {
 }
 
 /// Reads a range that is present. The kernel pads a short answer with zeros, so one is an error.
-fn read_exactly(body: &Body, offset: u64, end: u64) -> Result<Vec<u8>, VfsError> {
+fn read_exactly(body: &Body, offset: u64, end: u64) -> Result<Buffer, VfsError> {
     let size = usize::try_from(end - offset).map_err(VfsError::io)?;
-    let mut buffer = vec![0; size];
+    let mut buffer = Buffer::of(size);
     let got = body.read_at(offset, &mut buffer)?;
     if got < size && offset + (got as u64) < body.size().min(end) {
         return Err(VfsError::io(

@@ -18,6 +18,7 @@ use crate::dir::DirHandle;
 use crate::edition::{Edition, Editions};
 use crate::error::VfsError;
 use crate::handle::{Handle, OpenFile};
+use crate::readahead::ReadAhead;
 use crate::spelling::AbsentNames;
 use crate::types::{OpenFlags, Opened, Outcome, StatFs};
 
@@ -329,6 +330,7 @@ impl Vfs {
             flags,
             has_read: AtomicBool::new(false),
             forgotten: AtomicU64::new(0),
+            ahead: ReadAhead::default(),
         };
         self.handles.write().insert(fh, Arc::new(handle));
         fh

@@ -145,7 +145,7 @@ impl Mount {
             if part.is_empty() {
                 break;
             }
-            all.extend(part);
+            all.extend_from_slice(&part);
         }
         self.vfs.release(ino, opened.fh);
         all

@@ -314,7 +314,7 @@ async fn a_handle_that_was_not_used_yet_goes_on_with_what_replaced_the_content()
     m.sync().await;
     assert_eq!(m.vfs.edition(ino), 0);
     let read = settle(m.vfs.read(ino, opened.fh, 0, 100)).await;
-    assert_eq!(read.expect("read"), b"new and longer");
+    assert_eq!(*read.expect("read"), *b"new and longer");
     m.close(ino, opened.fh).await.expect("close");
 }
 
@@ -326,7 +326,10 @@ async fn a_handle_that_was_used_goes_on_with_what_it_has_and_the_path_leads_else
     let ino = m.ino("f");
     let open = async |edition| settle(m.vfs.open(ino, edition, RW)).await;
     let old = open(Some(0)).await.expect("open").fh;
-    let read = async |fh, at| settle(m.vfs.read(ino, fh, at, 100)).await.expect("read");
+    let read = async |fh, at| {
+        let bytes = settle(m.vfs.read(ino, fh, at, 100)).await.expect("read");
+        bytes.to_vec()
+    };
     assert_eq!(read(old, 0).await, b"old and longer");
     m.drive.put("/f", "new").expect("version");
     m.sync().await;
