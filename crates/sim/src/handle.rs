@@ -228,7 +228,7 @@ impl DriveHandle {
         })
     }
 
-    /// Like [`put`](Self::put). Returns the id, and what the file held before.
+    /// Like [`put`](Self::put). Returns the tag of the new state, and what the file held before.
     pub fn replace(
         &self,
         path: &str,
@@ -246,7 +246,7 @@ impl DriveHandle {
                 now,
             };
             let idx = tree.put(parent, name, content)?;
-            Ok((tree.id_of(idx), before))
+            Ok((tree.etag(idx, tree.node(idx)), before))
         })
     }
 

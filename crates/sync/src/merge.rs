@@ -11,6 +11,10 @@ pub fn content_changed(base: &Remote, there: &RemoteItem) -> bool {
     {
         return false;
     }
+    if base.size == 0 && there.size == Some(0) {
+        // Some drives send neither tag nor hash for these, and the time may have been set alone.
+        return false;
+    }
     let size_differs = there.size.is_some_and(|size| size != base.size);
     if let (Some(a), Some(b)) = (base.hash, there.hash) {
         return a != b || size_differs;
@@ -119,6 +123,23 @@ mod tests {
             web_url: None,
             malware: false,
         }
+    }
+
+    /// The time of an empty file was set, and a page of changes has it with no tag of its content.
+    #[test]
+    fn an_empty_file_that_stays_empty_did_not_change() {
+        let base = Remote {
+            hash: None,
+            size: 0,
+            ..base()
+        };
+        let touched = RemoteItem {
+            size: Some(0),
+            hash: None,
+            modified: Some(Timestamp::from_nanos(9_000_000_000)),
+            ..there()
+        };
+        assert!(!content_changed(&base, &touched));
     }
 
     #[test]

@@ -50,6 +50,8 @@ struct Put {
     folders: Vec<String>,
     /// The last requests before and after it.
     between: (u64, u64),
+    /// The tag of the file with it.
+    tag: String,
 }
 
 /// One history.
@@ -105,6 +107,19 @@ impl Removal {
             // There was nothing a moment before it was opened and emptied.
             self.tags[2] = tag_here(&created);
         }
+    }
+
+    /// Tells whether a state on the service, or a later one, came here between the look and the
+    /// removal.
+    fn knew_at_last(&self, state: &str) -> bool {
+        let Some((id, number)) = version(state) else {
+            return false;
+        };
+        let knew = |tag: &Option<String>| {
+            let known = tag.as_deref().and_then(version);
+            known.is_some_and(|(of, known)| of == id && known >= number)
+        };
+        knew(&self.tags[2]) && !knew(&self.tags[1])
     }
 
     /// Tells whether what was looked at has no name any more.
@@ -473,7 +488,11 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     /// Tells whether a body was removed in the very moment in which it took the name of another,
     /// which is still there, or its place. System calls remove names, so nothing can prevent that.
     fn is_crossed(&self, number: u64, found: &BTreeSet<u64>) -> bool {
+        let put = self.bodies.get(&number).and_then(|body| body.put.as_ref());
         self.removals.iter().any(|removal| {
+            if put.is_some_and(|put| removal.knew_at_last(&put.tag)) {
+                return true;
+            }
             let seen = removal.seen.filter(|&seen| seen != number);
             removal.there.contains(&number)
                 && (seen.is_some_and(|seen| found.contains(&seen)) || removal.came_in_between())
@@ -642,12 +661,13 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let (number, bytes) = self.new_body(format!("there {path}"));
         let before = self.last_request();
         let done = self.there.replace(&self.at(&path), bytes);
-        if let Ok((_, replaced)) = &done {
+        if let Ok((tag, replaced)) = &done {
             let replaced = replaced.as_ref().and_then(|body| self.number_of(body));
             self.finish(number);
             let put = Put {
                 folders: self.folders_of(&path),
                 between: (before, self.last_request()),
+                tag: unquoted(tag),
             };
             if let Some(body) = self.bodies.get_mut(&number) {
                 body.put = Some(put);
@@ -751,6 +771,12 @@ fn tag_here(path: &Path) -> Option<String> {
 /// The tag of the state of a file that is held.
 fn tag_of(file: &impl AsRawFd) -> Option<String> {
     tag_here(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
+}
+
+/// The item and the number of its version in a tag.
+fn version(tag: &str) -> Option<(&str, u64)> {
+    let (id, number) = tag.rsplit_once(',')?;
+    Some((id, number.parse().ok()?))
 }
 
 fn unquoted(tag: &str) -> String {

@@ -4,6 +4,7 @@ use onedrivefs_core::Ino;
 use onedrivefs_store::{BodyRow, Item, Ops, Place, Remote, StoreError};
 
 use super::{Applier, shown_name};
+use crate::change::KernelChange;
 use crate::journal;
 use crate::uploader::is_successor;
 
@@ -74,6 +75,7 @@ impl Applier<'_> {
         };
         if let Some(new) = self.successor(&item, parent)? {
             let new = journal::inherit(self.tx, &mut item, new, self.facts.now)?;
+            self.move_children(folder, new.ino)?;
             self.tx.delete_item(folder)?;
             self.wake_uploader = true;
             return Ok(new.ino);
@@ -81,6 +83,20 @@ impl Applier<'_> {
         let shown = self.name_to_show(Some(&item), &remote.name, item.kind)?;
         self.place(&mut item, &shown, parent)?;
         Ok(folder)
+    }
+
+    /// Moves what is in one folder here into another one.
+    pub(super) fn move_children(&mut self, from: Ino, to: Ino) -> Result<(), StoreError> {
+        for mut child in self.tx.children(from)? {
+            child.name = self.free_place(child.ino, to, &child.name)?;
+            child.parent = Some(to);
+            self.changes.push(KernelChange::Entry {
+                parent: to,
+                name: child.name.clone(),
+            });
+            self.tx.update_item(&child)?;
+        }
+        Ok(())
     }
 
     /// What was made here under the name that an unlinked item had, and is to be the same item.

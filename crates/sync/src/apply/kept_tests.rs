@@ -217,6 +217,34 @@ fn a_name_that_a_folder_leaves_by_being_deleted_there_goes_to_what_has_it_there(
     assert_eq!(item(&store, "NEW").name, "sub");
 }
 
+/// A folder was removed here, and is gone there as well, but something that was not sent yet came
+/// into it meanwhile.
+#[test]
+fn what_came_into_a_folder_that_was_going_is_in_reach() {
+    let (_dir, store) = store_with(&[folder("F", "folder"), there("I", "inside", 1)]);
+    let (ino, inside) = (item(&store, "F").ino, item(&store, "I").ino);
+    change(&store, |tx| {
+        let mut unlinked = tx.item(ino)?.unwrap();
+        unlinked.parent = None;
+        tx.update_item(&unlinked)?;
+        wait(tx, ino, Ops::DELETE)?;
+        let mut item = tx.item(inside)?.unwrap();
+        (item.parent, item.remote) = (Some(ino), None);
+        tx.update_item(&item)?;
+        wait(tx, inside, Ops::CREATE.with(Ops::CONTENT))
+    });
+    let gone = RemoteItem {
+        deleted: true,
+        ..folder("F", "folder")
+    };
+    apply(&store, &[gone]);
+    let path = store.read(|r| r.path(inside)).unwrap();
+    assert_eq!(path, "folder/inside");
+    assert_eq!(waiting(&store, ino), Ops::CREATE);
+    let folder = store.read(|r| r.item(ino)).unwrap().unwrap();
+    assert!(folder.parent == Some(Ino::ROOT) && folder.remote.is_none());
+}
+
 /// A request that emptied a file on the service was not answered.
 #[test]
 fn an_empty_file_keeps_the_time_that_was_set_here() {

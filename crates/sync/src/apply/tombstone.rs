@@ -11,10 +11,13 @@ impl Applier<'_> {
     /// Removes an item here, unless something of it was not sent yet: then it is created there
     /// again. A folder takes what the service knew of its content along, and stays while anything
     /// remains in it.
-    pub(super) fn tombstone(&mut self, item: Item) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub fn tombstone(&mut self, item: Item) -> Result<(), StoreError> {
         let waiting = self.waiting(item.ino)?;
         if waiting.has(Ops::DELETE) || item.parent.is_none() {
-            return self.remove_unlinked(item);
+            return self.tombstone_unlinked(item);
         }
         if item.is_dir() {
             return self.tombstone_folder(item);
@@ -117,6 +120,19 @@ impl Applier<'_> {
             return self.detach(folder, Ops::CREATE);
         }
         self.remove(folder)
+    }
+
+    /// An item that was unlinked here. A folder into which something came while its deletion was on
+    /// its way has its name again for as long as that is there.
+    fn tombstone_unlinked(&mut self, item: Item) -> Result<(), StoreError> {
+        if !item.is_dir() || !self.tx.has_children(item.ino)? {
+            return self.remove_unlinked(item);
+        }
+        let folder = self.standing_folder(item.ino)?;
+        match self.tx.item(folder)? {
+            Some(folder) if folder.parent.is_some() => self.tombstone_folder(folder),
+            _ => Ok(()),
+        }
     }
 
     /// An item that was unlinked here, with what was unlinked in it.

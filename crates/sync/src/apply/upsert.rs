@@ -378,16 +378,9 @@ impl Applier<'_> {
             if let Some(remote) = &mut child.remote {
                 remote.parent = Some(made.ino);
             }
-            if child.parent == Some(old.ino) {
-                child.name = self.free_place(child.ino, made.ino, &child.name)?;
-                child.parent = Some(made.ino);
-                self.changes.push(KernelChange::Entry {
-                    parent: made.ino,
-                    name: child.name.clone(),
-                });
-            }
             self.tx.update_item(&child)?;
         }
+        self.move_children(old.ino, made.ino)?;
         self.changes
             .push(KernelChange::Attributes { ino: made.ino });
         self.tx.delete_item(old.ino)
@@ -634,7 +627,12 @@ impl Applier<'_> {
     }
 
     /// Makes a name free for an item of the service and returns the name to use.
-    fn free_place(&mut self, ino: Ino, parent: Ino, name: &str) -> Result<String, StoreError> {
+    pub(super) fn free_place(
+        &mut self,
+        ino: Ino,
+        parent: Ino,
+        name: &str,
+    ) -> Result<String, StoreError> {
         let Some(mut occupant) = self.tx.child(parent, name)?.filter(|item| item.ino != ino) else {
             return Ok(name.to_owned());
         };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use onedrivefs_core::{Ino, QuickXorHash, RemoteItem, Timestamp, name};
 use onedrivefs_store::{Item, Ops, Place, Remote, StoreError, Tx};
 
-use crate::apply::{rebase_body, reclaim, remote_of, shown_name};
+use crate::apply::{Applier, rebase_body, reclaim, remote_of, shown_name};
 use crate::change::KernelChange;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -226,6 +226,9 @@ impl Engine {
     /// Forgets an item that is gone on both sides.
     pub(super) fn forget_item(&self, ino: Ino) -> Result<(), EngineError> {
         let mut changes = Vec::new();
+        let in_flight = |other| other != ino && self.is_in_flight(other);
+        let facts = self.facts(&in_flight, self.answer_epoch()?);
+        let mut filled = None;
         let dropped = self.store.write(|tx| {
             let sent = tx.unanswered_of(ino)?;
             tx.forget_unanswered(ino)?;
@@ -246,6 +249,13 @@ impl Engine {
                 item.remote = None;
                 tx.update_item(&item)?;
                 journal::set_ops(tx, ino, Ops::CREATE.with(Ops::CONTENT), Timestamp::now())?;
+                return Ok(None);
+            }
+            if item.is_dir() && tx.has_children(ino)? {
+                // Something came into it while its deletion was on its way.
+                let mut applier = Applier::new(tx, facts);
+                applier.tombstone(item)?;
+                filled = Some(self.outcome(applier)?);
                 return Ok(None);
             }
             if self.writers.lock().contains_key(&ino) {
@@ -272,6 +282,9 @@ impl Engine {
         })?;
         self.bodies.remove_files(dropped.as_slice());
         self.tell_kernel(changes);
+        if let Some(outcome) = filled {
+            self.after_apply(outcome);
+        }
         Ok(())
     }
 
