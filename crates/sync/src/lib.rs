@@ -58,5 +58,5 @@ pub use status::{
     CacheStatus, Conflict, Details, DriveStatus, Failing, FileState, Parked, PathStatus, Pending,
     QuotaStatus, State, Status, TransferStatus,
 };
-pub use uploader::source_of;
+pub use uploader::{heir_of, source_of};
 pub use wait::SyncOutcome;

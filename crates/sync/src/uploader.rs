@@ -7,6 +7,7 @@
 mod adopt;
 mod content;
 mod frozen;
+mod heir;
 mod held;
 mod namespace;
 mod ready;
@@ -15,6 +16,8 @@ mod settle;
 mod unanswered;
 
 pub(crate) use frozen::body_error;
+pub use heir::heir_of;
+pub(crate) use heir::{Original, make_backup, next_version_of};
 pub(crate) use held::is_successor;
 pub use session::source_of;
 
@@ -228,6 +231,9 @@ impl Engine {
         // What is sent must be known here even after a power cut: a deletion whose unlink were
         // undone would look like one of somebody else's.
         self.barrier().await?;
+        if let Some(step) = self.pass_identity_on(item, row).await? {
+            return Ok(step);
+        }
         if row.ops.has(Ops::DELETE) {
             return self.send_delete(item, row).await;
         }

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{BodyRow, Item, Kind, Ops, Place, Role, Tx};
 use onedrivefs_sync::fold::Change;
-use onedrivefs_sync::journal;
+use onedrivefs_sync::{heir_of, journal};
 
 use crate::error::VfsError;
 use crate::namespace::{Removal, check_visible, touch};
@@ -309,23 +309,10 @@ impl Vfs {
     /// The file that was created under the name that an item has on the service, while the item
     /// itself was renamed out of its way: the next version of it, once the item is unlinked.
     pub(crate) fn heir_of(&self, tx: &Tx<'_>, item: &Item) -> Result<Option<Item>, VfsError> {
-        if item.kind != Kind::File || journal::is_home(item) || self.engine.is_in_flight(item.ino) {
+        if self.engine.is_in_flight(item.ino) {
             return Ok(None);
         }
-        let Some((parent, name)) = item
-            .remote
-            .as_ref()
-            .and_then(|r| Some((r.parent?, &r.name)))
-        else {
-            return Ok(None);
-        };
-        let heir = tx.child(parent, name)?;
-        Ok(heir.filter(|heir| {
-            heir.ino != item.ino
-                && heir.kind == Kind::File
-                && heir.remote.is_none()
-                && !heir.local_only
-        }))
+        Ok(heir_of(tx, item)?)
     }
 
     /// Passes the identity on the service from `old` to `new`, whose content becomes the next

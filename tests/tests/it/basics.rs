@@ -208,7 +208,7 @@ fn vim_itself_saves_one_version() {
     if needs::met(&[Need::Fuse, Need::Program("vim")]) {
         assert_one_version_per_save(
             "vim itself",
-            r#"vim -u NONE -N -es -c "set nobackup writebackup backupcopy=no noeol nofixeol" \
+            r#"vim -u NONE -N -es -c "set nobackup writebackup backupskip= backupcopy=no noeol nofixeol" \
                 -c "%s/.*/$T/" -c "wq" thesis.txt < /dev/null"#,
         );
     }

@@ -139,6 +139,8 @@ const SEED: &[(&str, Body)] = &[
     ("moved-here.txt", Body(18, 1_400)),
     ("theirs/late.txt", Body(19, 1_500)),
     ("inwards", Body(20, 1_600)),
+    ("draft.txt", Body(21, 200_000)),
+    ("anew.txt", Body(22, 1_700)),
 ];
 
 /// Puts what is there at the beginning on the service.
@@ -155,9 +157,9 @@ pub fn seed(drive: &DriveHandle) -> Tree {
     tree
 }
 
-/// Files that keep their identity on the service: where each ends, and where it began. The one with
-/// a backup is not among them: changes are sent so soon here that the backup's name may be on its
-/// way already when the backup goes.
+/// Files that keep their identity on the service: where each ends, and where it began. Those with a
+/// backup are not among them: changes are sent so soon here that the backup's name may be on its
+/// way already when the backup goes, or when the file is made anew after a kill.
 pub const SAME: &[(&str, &str)] = &[
     ("doc.txt", "doc.txt"),
     ("big.dat", "big.dat"),
@@ -174,6 +176,7 @@ pub const SAME: &[(&str, &str)] = &[
     ("both.txt", "both.txt"),
     ("new/moved-here.txt", "moved-here.txt"),
     ("inwards/inwards", "inwards"),
+    ("anew.txt", "anew.txt"),
 ];
 
 /// Conflicts that the scenario provokes.
@@ -398,6 +401,15 @@ fn conflicts() -> Vec<Act> {
         Act::Write(1, 0, Body(111, 280_000)),
         Act::Close(1),
         Act::Unlink("report.bin~"),
+        // One with a backup that stays, and one that removes the original.
+        Act::Rename("draft.txt", "draft.txt~"),
+        Act::Open(1, "draft.txt", How::Create),
+        Act::Write(1, 0, Body(113, 210_000)),
+        Act::Close(1),
+        Act::Unlink("anew.txt"),
+        Act::Open(1, "anew.txt", How::Create),
+        Act::Write(1, 0, Body(114, 1_750)),
+        Act::Close(1),
         Act::Open(1, "both.txt", How::Truncate),
         Act::Write(1, 0, Body(150, 1_150)),
         Act::Close(1),

@@ -10,6 +10,7 @@ use super::{
 use crate::change::KernelChange;
 use crate::journal;
 use crate::merge::{ContentVerdict, PlaceVerdict, content_changed, decide_content, decide_place};
+use crate::uploader::{Original, make_backup, next_version_of};
 
 /// Deepest chain of folders that is followed; the service allows far less.
 const DEPTH_MAX: u32 = 4096;
@@ -112,6 +113,9 @@ impl Applier<'_> {
         }
         let mut waiting = self.waiting(item.ino)?;
         let changed = item.kind != Kind::Directory && content_changed(&base, there);
+        if changed && let Some(heir) = self.made_in_place_of(&item, waiting, there)? {
+            return self.update(heir, role, place, there);
+        }
         if waiting.has(Ops::DELETE) {
             return self
                 .update_unlinked(item, changed, place, there)
@@ -175,6 +179,35 @@ impl Applier<'_> {
             self.tx.update_item(&item)?;
         }
         Ok(Applied::Done)
+    }
+
+    /// A file that was saved in the place of one that is a backup now, on which a change there bears
+    /// that the program did not know. It takes over the identity right away, since that change
+    /// must not end up in the backup.
+    fn made_in_place_of(
+        &mut self,
+        old: &Item,
+        waiting: Ops,
+        there: &RemoteItem,
+    ) -> Result<Option<Item>, StoreError> {
+        let Some(bodies) = self.facts.bodies.filter(|_| !waiting.has(Ops::DELETE)) else {
+            return Ok(None);
+        };
+        let Some(heir) = next_version_of(self.tx, old, waiting)? else {
+            return Ok(None);
+        };
+        if (self.facts.in_flight)(heir.ino) || self.is_our_content(there)? {
+            return Ok(None);
+        }
+        let row = old.body.map(|id| self.tx.body(id)).transpose()?.flatten();
+        let original = match row {
+            None => Original::Empty,
+            Some(row) if row.ranges.is_none() => Original::Body(row.id),
+            Some(_) => return Ok(None),
+        };
+        let heir = make_backup(self.tx, bodies, (old.clone(), original), heir)?;
+        self.wake_uploader |= heir.is_some();
+        Ok(heir)
     }
 
     /// The content there is what it was: tags and times may be new.

@@ -48,7 +48,7 @@ fn is_full(row: &JournalRow) -> bool {
 }
 
 /// Tells whether the missing bytes of a body will most likely never be had.
-const fn is_lasting(error: &HydrateError) -> bool {
+pub(super) const fn is_lasting(error: &HydrateError) -> bool {
     matches!(
         error,
         HydrateError::Changed

@@ -5,5 +5,6 @@
 
 mod chaos;
 mod fixture;
+mod heirs;
 mod races;
 mod saves;
