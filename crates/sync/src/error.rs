@@ -57,6 +57,10 @@ pub enum EngineError {
     /// The service renamed an item without moving it.
     #[error("the service did not move the item to its new folder")]
     NotMoved,
+    /// The service refused to move an item. It does so while the new folder is in the item there,
+    /// which is known here only after the next round of changes.
+    #[error("moving it was refused: {0}")]
+    MoveRefused(#[source] GraphError),
     /// There is nothing at this path.
     #[error("there is no {path} in the mount")]
     NoSuchPath {

@@ -409,6 +409,38 @@ fn what_a_later_daemon_makes_of_a_renamed_file_goes_with_it() {
     mount.unmount();
 }
 
+/// While a folder is moved into another one here, somebody moves that into the first one, and back.
+#[test]
+fn a_folder_that_could_not_be_moved_for_a_moment_is_moved() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.mkdir("/a").expect("folder");
+    drive.mkdir("/b").expect("folder");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert!(mount.at("a").is_dir() && mount.at("b").is_dir());
+    mount.sync();
+
+    let held = FaultRule::on("patch", FaultAction::Hold).times(1);
+    let held = service.faults().add(held);
+    fs::rename(mount.at("a"), mount.at("b/a")).expect("rename");
+    wait_for_hit(&service, held);
+    drive.rename("/b", "/a/b").expect("rename");
+    service.faults().remove(held);
+    let refused = || service.request_lines().join("\n").contains("? 400");
+    wait::until("refusal", wait::secs(30), refused);
+    drive.rename("/a/b", "/b").expect("rename");
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    let paths = drive.dump().into_iter().map(|entry| entry.path);
+    assert_eq!(paths.collect::<Vec<_>>(), ["/b", "/b/a"]);
+    mount.unmount();
+}
+
 /// An answer shows a file as it was before an upload that was answered meanwhile, for another file
 /// that took its place by a save.
 #[test]

@@ -87,8 +87,9 @@ struct Removal {
 
 impl Removal {
     /// Notes which state of it was known here when it went: of the file that was `opened` and emptied,
-    /// or else of the one that was looked at, if it is that one that has no name any more.
-    fn done(&mut self, opened: Option<&File>) {
+    /// or else of the one that was looked at, if it is that one that has no name any more. What took
+    /// its place is now `at` a path.
+    fn done(&mut self, opened: Option<&File>, at: Option<&Path>) {
         let (held, created) = (self.held.take(), self.created.take());
         if held.is_none() && created.is_none() {
             return;
@@ -99,8 +100,8 @@ impl Removal {
             let links = rustix::fs::fstat(&held).map(|stat| stat.st_nlink);
             self.tags[2] = match links {
                 Ok(0) => tag_of(&held).or(tag),
-                // Another one had the name by then.
-                Ok(_) => self.tags[0].clone(),
+                // Another one had the name by then: a save builds on what it took the place of.
+                Ok(_) => at.and_then(tag_here).or_else(|| self.tags[0].clone()),
                 Err(_) => None,
             };
         } else if let Some(created) = created {
@@ -359,7 +360,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         if !replaced && is_for_a_moment(&path) && (outcome.is_ok() || self.rig.struck()) {
             self.given.insert(path.clone());
         }
-        self.note_removed_if(outcome.is_ok());
+        self.note_removed_if(outcome.is_ok(), Some(&path));
         if outcome.is_ok() || self.rig.struck() {
             self.set(seen, Fate::Free);
         }
@@ -383,8 +384,8 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.trace.push(format!("here: rename {from} to {to}"));
         let moved = self.seen_here(&from)?;
         let seen = self.seen_last(&to)?;
-        let outcome = fs::rename(self.here.join(from), self.here.join(to));
-        self.note_removed_if(outcome.is_ok() && seen != moved);
+        let outcome = fs::rename(self.here.join(from), self.here.join(&to));
+        self.note_removed_if(outcome.is_ok() && seen != moved, Some(&to));
         if (outcome.is_ok() || self.rig.struck()) && seen != moved {
             self.set(seen, Fate::Free);
         }
@@ -396,7 +397,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.trace.push(format!("here: unlink {path}"));
         let seen = self.seen_last(&path)?;
         let outcome = fs::remove_file(self.here.join(path));
-        self.note_removed_if(outcome.is_ok());
+        self.note_removed_if(outcome.is_ok(), None);
         if outcome.is_ok() || self.rig.struck() {
             self.set(seen, Fate::Free);
         }
@@ -434,14 +435,17 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     /// Ends what [`Self::seen_last`] began.
     fn note_removed(&mut self, opened: Option<&File>) {
         if let Some(removal) = self.removals.last_mut() {
-            removal.done(opened);
+            removal.done(opened, None);
         }
     }
 
-    /// As [`Self::note_removed`], if something went.
-    fn note_removed_if(&mut self, went: bool) {
+    /// As [`Self::note_removed`], if something went. What took its place is at a path.
+    fn note_removed_if(&mut self, went: bool, at: Option<&str>) {
+        let at = at.map(|at| self.here.join(at));
         if went {
-            self.note_removed(None);
+            if let Some(removal) = self.removals.last_mut() {
+                removal.done(None, at.as_deref());
+            }
         } else if let Some(removal) = self.removals.last_mut() {
             (removal.held, removal.created) = (None, None);
         }

@@ -201,6 +201,10 @@ impl Engine {
                 self.resolve_taken_name(item, &parent, error).await
             }
             Err(error) if error.is_not_found() => self.item_gone(item, error).await,
+            Err(error) if sent.placed && error.disposition() == Disposition::Permanent => {
+                self.wake_freshness();
+                Err(EngineError::MoveRefused(error))
+            }
             Err(error) => Err(error.into()),
         }
     }

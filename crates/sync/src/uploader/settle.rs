@@ -87,6 +87,7 @@ impl Engine {
                 Fate::Later(DISK_PAUSE)
             }
             EngineError::NameHeld(_) => Fate::Doubtful(HELD_MAX),
+            EngineError::MoveRefused(_) => Fate::Doubtful(REFUSALS_MAX),
             EngineError::Altered => Fate::Doubtful(ALTERED_MAX),
             EngineError::Body { source, .. } if source.kind() == ErrorKind::NotFound => {
                 Fate::Doubtful(ALTERED_MAX)
