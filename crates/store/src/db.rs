@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
+use crate::checkpoint::Checkpoints;
 use crate::watch::Watch;
 use crate::{Item, StoreError, files, schema};
 
@@ -46,6 +47,8 @@ pub struct Store {
     path: PathBuf,
     /// The directory of the database, for questions about its file system.
     dir: Arc<Path>,
+    /// Declared before the writer: its connection is closed first.
+    checkpoints: Checkpoints,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
     hot: Mutex<Hot>,
@@ -168,11 +171,13 @@ impl Store {
         conn.pragma_update(None, "synchronous", "NORMAL")?;
         schema::migrate(&mut conn, found)?;
         schema::check(&conn)?;
+        Checkpoints::take_over(&conn);
         let log = open_log(&conn, path)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(Self {
             path: path.to_owned(),
             dir: directory(path),
+            checkpoints: Checkpoints::default(),
             writer: Mutex::new(conn),
             readers: Mutex::new(Vec::new()),
             hot: Mutex::new(Hot {
@@ -307,6 +312,7 @@ impl Store {
         let written = self.commit(&mut conn, &watch, f);
         self.judge(&watch)?;
         let (result, touched) = written?;
+        self.checkpoints.after_commit(&conn, &self.path);
         if let Some(told) = self.on_change.get() {
             told(&touched);
         }
@@ -387,6 +393,7 @@ impl Store {
             check.interrupt();
         }
         let conn = self.writer.lock();
+        self.checkpoints.stop();
         self.check_sound()?;
         kill_point("before-checkpoint");
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;

@@ -6,6 +6,7 @@
 //! connection, so that a change and its journal row are always one transaction.
 
 mod body;
+mod checkpoint;
 mod db;
 mod error;
 mod files;
