@@ -39,6 +39,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Address space over which SQLite may map the database, in bytes.
 const MMAP_BYTES: i64 = 1 << 30;
 
+/// Commits that change at most this many rows leave them in memory.
+pub(crate) const KEPT_OF_A_COMMIT: usize = 16;
+
+/// What a transaction changed, in order, with the rows as they became where that is known.
+type Touched = Vec<(Ino, Option<Arc<Item>>)>;
+
 /// Who is told which inodes a commit changed.
 type ChangeListener = Box<dyn Fn(&[Ino]) + Send + Sync>;
 
@@ -89,13 +95,29 @@ struct CommitMark<'s>(&'s Mutex<Hot>);
 
 impl<'s> CommitMark<'s> {
     /// Forgets the rows that the commit changes.
-    fn begin(hot: &'s Mutex<Hot>, changed: &[Ino]) -> Self {
+    fn begin(hot: &'s Mutex<Hot>, changed: &Touched) -> Self {
         let mut cache = hot.lock();
         cache.commits += 1;
-        for ino in changed {
+        for (ino, _) in changed {
             cache.items.pop(ino);
         }
         Self(hot)
+    }
+
+    /// Keeps what the commit made of the rows. What a program changed it asks for next; a round of
+    /// changes from the service would only push out what programs use.
+    fn keep(&self, changed: &Touched) {
+        if changed.len() > KEPT_OF_A_COMMIT {
+            return;
+        }
+        let mut cache = self.0.lock();
+        // The last one counts of several of one inode.
+        for (ino, item) in changed {
+            match item {
+                Some(item) => drop(cache.items.put(*ino, Arc::clone(item))),
+                None => drop(cache.items.pop(ino)),
+            }
+        }
     }
 }
 
@@ -113,7 +135,7 @@ pub struct Reader<'c> {
 /// A write transaction. Everything a [`Reader`] can do, and changes.
 pub struct Tx<'c> {
     reader: Reader<'c>,
-    pub(crate) touched: RefCell<Vec<Ino>>,
+    pub(crate) touched: RefCell<Touched>,
 }
 
 impl<'c> Deref for Tx<'c> {
@@ -314,7 +336,8 @@ impl Store {
         let (result, touched) = written?;
         self.checkpoints.after_commit(&conn, &self.path);
         if let Some(told) = self.on_change.get() {
-            told(&touched);
+            let inos: Vec<Ino> = touched.iter().map(|(ino, _)| *ino).collect();
+            told(&inos);
         }
         Ok(result)
     }
@@ -326,7 +349,7 @@ impl Store {
         conn: &mut Connection,
         watch: &Watch,
         f: impl FnOnce(&Tx<'_>) -> Result<T, E>,
-    ) -> Result<(T, Vec<Ino>), E> {
+    ) -> Result<(T, Touched), E> {
         let tx = conn
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(StoreError::from)?;
@@ -342,9 +365,14 @@ impl Store {
         if let Some(reason) = watch.damage() {
             return Err(StoreError::Damaged { reason }.into());
         }
+        debug_assert!(
+            are_stored(&Reader { conn: &tx }, &touched),
+            "a row that is kept is the one that is stored"
+        );
         kill_point("before-commit");
         let mark = CommitMark::begin(&self.hot, &touched);
         tx.commit().map_err(StoreError::from)?;
+        mark.keep(&touched);
         drop(mark);
         kill_point("after-commit");
         // Nobody else has the connection: it was this commit that wrote it. Whatever follows is to
@@ -430,6 +458,19 @@ impl Store {
         configure(&conn)?;
         Ok(conn)
     }
+}
+
+/// Tells whether the rows that a commit leaves in memory are those that it stores. What cannot be
+/// read is not told to be wrong.
+fn are_stored(r: &Reader<'_>, touched: &Touched) -> bool {
+    touched.len() > KEPT_OF_A_COMMIT
+        || touched.iter().enumerate().all(|(at, (ino, item))| {
+            let last = touched[at + 1..].iter().all(|(later, _)| later != ino);
+            match item.as_deref().filter(|_| last) {
+                Some(item) => r.item(*ino).map_or(true, |row| row.as_ref() == Some(item)),
+                None => true,
+            }
+        })
 }
 
 /// Opens the log and makes sure that it and the database have names that survive a power cut.

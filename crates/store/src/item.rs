@@ -1,8 +1,11 @@
 //! Rows of items: one per inode, with what holds here and what the service said last.
 
+use std::sync::Arc;
+
 use onedrivefs_core::{CTag, ETag, Ino, ItemId, NameKey, QuickXorHash, Timestamp};
 use rusqlite::{OptionalExtension as _, Row, ToSql};
 
+use crate::db::KEPT_OF_A_COMMIT;
 use crate::{Reader, StoreError, Tx};
 
 /// What an inode is to the kernel.
@@ -392,7 +395,10 @@ impl Tx<'_> {
     pub fn insert_item(&self, item: &Item) -> Result<Ino, StoreError> {
         self.store_item(item, None)?;
         let ino = Ino(u64::try_from(self.conn.last_insert_rowid()).unwrap_or(0));
-        self.touched.borrow_mut().push(ino);
+        self.note(&Item {
+            ino,
+            ..item.clone()
+        });
         Ok(ino)
     }
 
@@ -401,8 +407,20 @@ impl Tx<'_> {
     /// # Errors
     /// A constraint violation when the name or id is taken; SQLite's errors.
     pub fn update_item(&self, item: &Item) -> Result<(), StoreError> {
-        self.touched.borrow_mut().push(item.ino);
-        self.store_item(item, Some(item.ino))
+        if self.store_item(item, Some(item.ino))? > 0 {
+            self.note(item);
+        } else {
+            self.touched.borrow_mut().push((item.ino, None));
+        }
+        Ok(())
+    }
+
+    /// Notes that a row was written as a whole.
+    fn note(&self, item: &Item) {
+        let mut touched = self.touched.borrow_mut();
+        // Large transactions are not kept in memory, so that they need not be twice.
+        let row = (touched.len() < KEPT_OF_A_COMMIT).then(|| Arc::new(item.clone()));
+        touched.push((item.ino, row));
     }
 
     /// Removes the row of an item with its extended attributes and its pin.
@@ -410,7 +428,7 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn delete_item(&self, ino: Ino) -> Result<(), StoreError> {
-        self.touched.borrow_mut().push(ino);
+        self.touched.borrow_mut().push((ino, None));
         self.conn
             .prepare_cached("DELETE FROM items WHERE ino = ?1")?
             .execute((ino.0,))?;
@@ -434,7 +452,8 @@ impl Tx<'_> {
         let moved: Vec<u64> = statement
             .query_map((from.0, to.0), |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        self.touched.borrow_mut().extend(moved.into_iter().map(Ino));
+        let moved = moved.into_iter().map(|ino| (Ino(ino), None));
+        self.touched.borrow_mut().extend(moved);
         self.conn
             .prepare_cached("UPDATE OR REPLACE unanswered SET parent = ?2 WHERE parent = ?1")?
             .execute((from.0, to.0))?;
@@ -451,9 +470,8 @@ impl Tx<'_> {
         let unknown: Vec<u64> = statement
             .query_map((), |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        self.touched
-            .borrow_mut()
-            .extend(unknown.into_iter().map(Ino));
+        let unknown = unknown.into_iter().map(|ino| (Ino(ino), None));
+        self.touched.borrow_mut().extend(unknown);
         self.conn
             .prepare_cached(
                 "UPDATE items SET children_known = 1 WHERE kind = 0 AND children_known = 0",
@@ -462,7 +480,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn store_item(&self, item: &Item, existing: Option<Ino>) -> Result<(), StoreError> {
+    /// Writes a row; returns how many there were to write.
+    fn store_item(&self, item: &Item, existing: Option<Ino>) -> Result<usize, StoreError> {
         let sql = match existing {
             Some(_) => {
                 "UPDATE items SET kind = ?2, role = ?3, parent = ?4, name = ?5, name_key = ?6,
@@ -523,7 +542,6 @@ impl Tx<'_> {
             &item.web_url,
             &item.epoch,
         ];
-        self.conn.prepare_cached(sql)?.execute(params)?;
-        Ok(())
+        Ok(self.conn.prepare_cached(sql)?.execute(params)?)
     }
 }

@@ -171,7 +171,7 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn pin(&self, ino: Ino, now: Timestamp) -> Result<bool, StoreError> {
-        self.touched.borrow_mut().push(ino);
+        self.touched.borrow_mut().push((ino, None));
         let pinned = self
             .conn
             .prepare_cached("INSERT OR IGNORE INTO pins VALUES (?1, ?2)")?
@@ -184,7 +184,7 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn unpin(&self, ino: Ino) -> Result<bool, StoreError> {
-        self.touched.borrow_mut().push(ino);
+        self.touched.borrow_mut().push((ino, None));
         let unpinned = self
             .conn
             .prepare_cached("DELETE FROM pins WHERE ino = ?1")?
@@ -202,7 +202,7 @@ impl Tx<'_> {
             .prepare_cached("UPDATE OR REPLACE pins SET ino = ?2 WHERE ino = ?1")?
             .execute((from.0, to.0))?;
         if moved > 0 {
-            self.touched.borrow_mut().extend([from, to]);
+            self.touched.borrow_mut().extend([(from, None), (to, None)]);
         }
         Ok(())
     }

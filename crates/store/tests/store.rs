@@ -74,6 +74,42 @@ fn rows_come_back_as_they_were_stored() {
 }
 
 #[test]
+fn what_a_commit_changed_is_in_memory_as_it_became() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let mut item = file("a");
+    item.ino = insert(&store, &item);
+    assert_eq!(store.item(item.ino).unwrap().as_deref(), Some(&item));
+    item.size = 5;
+    // The last change counts, and the one that failed does not.
+    let changed: Result<_, StoreError> = store.write(|tx| {
+        tx.update_item(&Item {
+            size: 3,
+            ..item.clone()
+        })?;
+        tx.update_item(&item)
+    });
+    changed.unwrap();
+    let failed: Result<(), StoreError> = store.write(|tx| {
+        tx.update_item(&Item {
+            size: 9,
+            ..item.clone()
+        })?;
+        Err(StoreError::Lost)
+    });
+    assert!(failed.is_err());
+    assert_eq!(store.item(item.ino).unwrap().as_deref(), Some(&item));
+    // No row, no entry: it was deleted by the time of the update.
+    store
+        .write(|tx| {
+            tx.delete_item(item.ino)?;
+            tx.update_item(&item)
+        })
+        .unwrap();
+    assert_eq!(store.item(item.ino).unwrap(), None);
+}
+
+#[test]
 fn names_are_found_as_the_service_compares_them_and_taken_once() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
