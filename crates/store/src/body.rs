@@ -418,10 +418,9 @@ impl Tx<'_> {
         ];
         let sql = match existing {
             Some(_) => {
-                "UPDATE bodies SET ino = ?2, place = ?3, size = ?4, complete = ?5, ranges = ?6,
-                   base_item = ?7, base_etag = ?8, base_ctag = ?9, base_hash = ?10, base_size = ?11,
-                   dirty = ?12, generation = ?13, hash = ?14, used_at = ?15, previous = ?16,
-                   synced = ?17, synced_size = ?18, synced_ranges = ?19
+                "UPDATE bodies SET ino = ?2, size = ?4, complete = ?5, ranges = ?6, base_item = ?7,
+                   base_etag = ?8, base_ctag = ?9, base_hash = ?10, base_size = ?11, hash = ?14,
+                   synced_size = ?18, synced_ranges = ?19
                  WHERE id = ?1"
             }
             None => {
@@ -431,6 +430,28 @@ impl Tx<'_> {
             }
         };
         self.conn.prepare_cached(sql)?.execute(params)?;
+        if existing.is_none() {
+            return Ok(());
+        }
+        // Apart from the rest, because every update that names a column of an index writes pages of
+        // that index, whatever the values are.
+        let place = i64::from(body.place == Place::Spool);
+        let synced = durable.map(|durable| durable.generation);
+        self.conn
+            .prepare_cached(
+                "UPDATE bodies SET place = ?2, used_at = ?3
+                 WHERE id = ?1 AND (place != ?2 OR used_at != ?3)",
+            )?
+            .execute((body.id, place, body.used_at.as_nanos()))?;
+        self.conn
+            .prepare_cached(
+                "UPDATE bodies SET dirty = ?2, generation = ?3, synced = ?4
+                 WHERE id = ?1 AND (dirty != ?2 OR generation != ?3 OR synced IS NOT ?4)",
+            )?
+            .execute((body.id, body.dirty, body.generation, synced))?;
+        self.conn
+            .prepare_cached("UPDATE bodies SET previous = ?2 WHERE id = ?1 AND previous IS NOT ?2")?
+            .execute((body.id, body.previous))?;
         Ok(())
     }
 }

@@ -484,10 +484,9 @@ impl Tx<'_> {
     fn store_item(&self, item: &Item, existing: Option<Ino>) -> Result<usize, StoreError> {
         let sql = match existing {
             Some(_) => {
-                "UPDATE items SET kind = ?2, role = ?3, parent = ?4, name = ?5, name_key = ?6,
-                   item_id = ?7, item_key = ?8, r_parent = ?9, r_name = ?10, r_key = ?11, etag = ?12,
-                   ctag = ?13, hash = ?14, r_size = ?15, r_mtime = ?16, size = ?17, mtime = ?18,
-                   ctime = ?19, btime = ?20, atime = ?21, mode = ?22, body = ?23,
+                "UPDATE items SET kind = ?2, role = ?3, name = ?5, item_id = ?7, r_name = ?10,
+                   etag = ?12, ctag = ?13, hash = ?14, r_size = ?15, r_mtime = ?16, size = ?17,
+                   mtime = ?18, ctime = ?19, btime = ?20, atime = ?21, mode = ?22, body = ?23,
                    children_known = ?24, local_only = ?25, target = ?26, web_url = ?27, epoch = ?28
                  WHERE ino = ?1"
             }
@@ -512,6 +511,7 @@ impl Tx<'_> {
             Role::Malware => 3,
         };
         let name_key = NameKey::of(&item.name);
+        let r_key = remote.map(|r| NameKey::of(&r.name).as_str().to_owned());
         let params: &[&dyn ToSql] = &[
             &existing.map(|ino| ino.0),
             &kind,
@@ -523,7 +523,7 @@ impl Tx<'_> {
             &remote.map(|r| r.id.key()),
             &remote.and_then(|r| r.parent).map(|p| p.0),
             &remote.map(|r| r.name.as_str()),
-            &remote.map(|r| NameKey::of(&r.name).as_str().to_owned()),
+            &r_key,
             &remote.and_then(|r| r.etag.as_ref()).map(ETag::as_str),
             &remote.and_then(|r| r.ctag.as_ref()).map(CTag::as_str),
             &remote.and_then(|r| r.hash).map(|h| h.to_string()),
@@ -542,6 +542,26 @@ impl Tx<'_> {
             &item.web_url,
             &item.epoch,
         ];
-        Ok(self.conn.prepare_cached(sql)?.execute(params)?)
+        let written = self.conn.prepare_cached(sql)?.execute(params)?;
+        if existing.is_none() {
+            return Ok(written);
+        }
+        // SQLite writes the pages of an index anew for every update that names one of its columns,
+        // whatever the values are; most updates leave all of them as they were.
+        self.conn
+            .prepare_cached(
+                "UPDATE items SET parent = ?2, name_key = ?3, item_key = ?4, r_parent = ?5, r_key = ?6
+                 WHERE ino = ?1 AND (parent IS NOT ?2 OR name_key IS NOT ?3 OR item_key IS NOT ?4
+                   OR r_parent IS NOT ?5 OR r_key IS NOT ?6)",
+            )?
+            .execute((
+                item.ino.0,
+                item.parent.map(|p| p.0),
+                name_key.as_str(),
+                remote.map(|r| r.id.key()),
+                remote.and_then(|r| r.parent).map(|p| p.0),
+                r_key,
+            ))?;
+        Ok(written)
     }
 }

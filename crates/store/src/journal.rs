@@ -298,6 +298,14 @@ impl Tx<'_> {
             &session.map(|s| s.size),
             &row.held,
         ];
+        // A row that keeps its place in the indexes leaves their pages alone.
+        let kept = "UPDATE journal SET ops = ?3, change = ?4, since = ?5, touched = ?6,
+               not_before = ?7, attempts = ?8, error = ?10, session_url = ?11, session_offset = ?12,
+               session_body = ?13, session_generation = ?14, session_size = ?15
+             WHERE ino = ?1 AND seq = ?2 AND parked = ?9 AND held = ?16";
+        if self.conn.prepare_cached(kept)?.execute(params)? > 0 {
+            return Ok(());
+        }
         let sql = format!(
             "INSERT OR REPLACE INTO journal ({COLUMNS}) VALUES
                (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
