@@ -85,14 +85,20 @@ impl Layout {
 
     /// Creates an empty file, replacing what an interrupted attempt left there.
     pub(crate) fn create_file(&self, place: Place, path: &Path) -> io::Result<File> {
-        remove_if_there(path)?;
-        self.with_parent(place, path, || {
+        let create = || {
             OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create_new(true)
                 .mode(FILE_MODE)
                 .open(path)
+        };
+        self.with_parent(place, path, || match create() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                remove_if_there(path)?;
+                create()
+            }
+            created => created,
         })
     }
 
