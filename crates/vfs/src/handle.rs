@@ -66,6 +66,15 @@ impl OpenFile {
             }),
         }
     }
+
+    /// A file that was just made and is about to be written: its body is marked as such.
+    pub(crate) fn with_body(item: Item, body: Arc<Body>) -> Self {
+        let mut file = Self::new(item);
+        let state = file.state.get_mut();
+        state.body = Some(body);
+        state.dirty = true;
+        file
+    }
 }
 
 impl OpenFile {

@@ -13,6 +13,7 @@ use onedrivefs_sync::fold::Change;
 use onedrivefs_sync::journal;
 
 use crate::error::VfsError;
+use crate::handle::OpenFile;
 use crate::types::{Attr, OpenFlags, Opened};
 use crate::vfs::Vfs;
 
@@ -41,25 +42,30 @@ impl Vfs {
         flags: OpenFlags,
     ) -> Result<(Attr, Opened), VfsError> {
         let name = self.new_name(name)?;
-        if let Some(existing) = self.store().read(|r| r.child(parent, name))? {
-            if flags.exclusive {
-                return Err(VfsError::Exists);
-            }
-            return self.open_existing(existing.ino, flags);
-        }
-        let made = self.make(parent, name, Kind::File, |item| {
+        let mut opened = None;
+        let made = self.make(parent, name, Kind::File, |tx, item| {
             item.mode = Some(mode & 0o777);
-        });
-        let item = match made {
-            // It came from the service between the look and the transaction.
-            Err(VfsError::Exists) if !flags.exclusive => {
-                let existing = self.store().read(|r| r.child(parent, name))?;
-                let existing = existing.ok_or(VfsError::NotFound)?;
-                return self.open_existing(existing.ino, flags);
+            if flags.write {
+                opened = Some(self.open_empty(tx, item)?);
             }
-            made => made?,
+            Ok(())
+        });
+        if made.is_err()
+            && let Some(file) = opened.take()
+        {
+            // Not committed.
+            self.give_back(&file);
+        }
+        let item = match made {
+            Ok(item) => item,
+            // The kernel did not know that there is one: it came from the service a moment ago.
+            Err(error) => match self.store().read(|r| r.child(parent, name))? {
+                None => return Err(error),
+                Some(_) if flags.exclusive => return Err(VfsError::Exists),
+                Some(existing) => return self.open_existing(existing.ino, flags),
+            },
         };
-        let file = self.acquire(&item);
+        let file = opened.unwrap_or_else(|| self.acquire(&item));
         file.used.store(true, Ordering::Relaxed);
         let fh = self.add_handle(file, flags);
         Ok((
@@ -88,8 +94,9 @@ impl Vfs {
     /// `Exists`; errors about the name; errors of the database.
     pub fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32) -> Result<Attr, VfsError> {
         let name = self.new_name(name)?;
-        let item = self.make(parent, name, Kind::Directory, |item| {
+        let item = self.make(parent, name, Kind::Directory, |_, item| {
             item.mode = Some(mode & 0o777);
+            Ok(())
         })?;
         Ok(self.attr_of(&item))
     }
@@ -110,20 +117,30 @@ impl Vfs {
         if target.len() > TARGET_MAX {
             return Err(VfsError::NameTooLong);
         }
-        let item = self.make(parent, name, Kind::Symlink, |item| {
+        let item = self.make(parent, name, Kind::Symlink, |_, item| {
             item.size = target.len() as u64;
             item.target = Some(target.to_vec());
+            Ok(())
         })?;
         Ok(self.attr_of(&item))
     }
 
-    /// Makes an entry.
+    /// Gives a new file an empty body and opens it for writing, in the transaction that makes it:
+    /// most files are made to be written at once, and the first write then finds all it needs.
+    fn open_empty(&self, tx: &Tx<'_>, item: &mut Item) -> Result<Arc<OpenFile>, VfsError> {
+        let bodies = &self.engine.bodies;
+        let (row, body) = bodies.create_empty(tx, item.ino, None, Self::now())?;
+        item.body = Some(row.id);
+        Ok(self.acquire_new(item, body))
+    }
+
+    /// Makes an entry. `fill` gets the item with its number, inside the transaction.
     fn make(
         &self,
         parent: Ino,
         name: &str,
         kind: Kind,
-        fill: impl FnOnce(&mut Item),
+        fill: impl FnOnce(&Tx<'_>, &mut Item) -> Result<(), VfsError>,
     ) -> Result<Item, VfsError> {
         let directory = self.writable_directory(parent)?;
         if !directory.local_only && !self.engine.config.local_only.matches(name) {
@@ -136,9 +153,10 @@ impl Vfs {
                 return Err(VfsError::Exists);
             }
             let mut item = Item::new(kind, parent, name, now);
-            fill(&mut item);
             item.local_only = directory.local_only || self.engine.config.local_only.matches(name);
             item.ino = tx.insert_item(&item)?;
+            fill(tx, &mut item)?;
+            tx.update_item(&item)?;
             journal::record(tx, &item, Change::Created, false, now)?;
             touch(tx, directory, now)?;
             Ok(item)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onedrivefs_core::Ino;
-use onedrivefs_store::Place;
+use onedrivefs_store::{BodyRow, Item, Place, Tx};
 use onedrivefs_sync::bodies::Bodies;
 use onedrivefs_sync::fold::Change;
 use onedrivefs_sync::{Net, journal};
@@ -30,6 +30,14 @@ const SAVE_AGAIN: Duration = Duration::from_secs(2);
 
 /// How often a waiting `close` looks, at least.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What a save did.
+pub(crate) struct Saved {
+    /// The item, if it is still there.
+    item: Option<Item>,
+    /// Bodies that are not needed any more.
+    needless: Vec<BodyRow>,
+}
 
 impl Vfs {
     /// Called at every `close` of a descriptor: saves what was written.
@@ -78,39 +86,63 @@ impl Vfs {
 
     /// Records what was written since the last save, and that it has to be sent.
     pub(crate) fn save(&self, state: &mut FileState, file: &OpenFile) -> Result<(), VfsError> {
-        let Some(body) = state.body.clone().filter(|_| state.dirty) else {
+        if !state.dirty {
             return Ok(());
+        }
+        let saved = self.store().write(|tx| self.save_in(tx, state, file))?;
+        self.saved(state, saved);
+        Ok(())
+    }
+
+    /// The part of a save that is in a transaction; `None` when there is nothing to save. What it
+    /// returns goes to [`Vfs::saved`] after the commit.
+    pub(crate) fn save_in(
+        &self,
+        tx: &Tx<'_>,
+        state: &FileState,
+        file: &OpenFile,
+    ) -> Result<Option<Saved>, VfsError> {
+        let Some(body) = state.body.as_ref().filter(|_| state.dirty) else {
+            return Ok(None);
         };
-        let (saved, needless) = self.store().write(|tx| {
-            // Asked inside the transaction, which whoever begins to send the file waits for.
-            let in_flight = self.engine.is_in_flight(file.ino);
-            let Some(mut row) = tx.body(body.id().0)? else {
-                return Err(VfsError::Stale);
-            };
-            let needless = Bodies::record_save(tx, &mut row, &body)?;
-            let Some(mut item) = tx.item(file.ino)? else {
-                return Ok((None, needless));
-            };
-            item.size = row.size;
-            if let Some(time) = state.mtime {
-                item.mtime = time;
-                item.ctime = time;
-            }
-            tx.update_item(&item)?;
-            if item.parent.is_some() {
-                journal::record(tx, &item, Change::Saved, in_flight, Self::now())?;
-            }
-            Ok((Some(item), needless))
-        })?;
-        self.engine.bodies.remove_files(&needless);
+        // Asked inside the transaction, which whoever begins to send the file waits for.
+        let in_flight = self.engine.is_in_flight(file.ino);
+        let Some(mut row) = tx.body(body.id().0)? else {
+            return Err(VfsError::Stale);
+        };
+        let needless = Bodies::record_save(tx, &mut row, body)?;
+        let Some(mut item) = tx.item(file.ino)? else {
+            return Ok(Some(Saved {
+                item: None,
+                needless,
+            }));
+        };
+        item.size = row.size;
+        if let Some(time) = state.mtime {
+            item.mtime = time;
+            item.ctime = time;
+        }
+        tx.update_item(&item)?;
+        if item.parent.is_some() {
+            journal::record(tx, &item, Change::Saved, in_flight, Self::now())?;
+        }
+        Ok(Some(Saved {
+            item: Some(item),
+            needless,
+        }))
+    }
+
+    /// Takes note of a save that was committed.
+    pub(crate) fn saved(&self, state: &mut FileState, saved: Option<Saved>) {
+        let Some(saved) = saved else { return };
+        self.engine.bodies.remove_files(&saved.needless);
         self.engine.bodies.note_saved();
         state.dirty = false;
         state.mtime = None;
-        if let Some(item) = saved {
+        if let Some(item) = saved.item {
             state.item = item;
         }
         self.engine.wake_uploader();
-        Ok(())
     }
 
     /// Makes a file survive a power cut.

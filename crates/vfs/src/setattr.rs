@@ -79,18 +79,18 @@ impl Vfs {
         let now = Self::now();
         let file = self.open_file(ino);
         let mut state = file.as_ref().map(|file| file.state.lock());
-        if let (Some(file), Some(state)) = (&file, &mut state)
-            && set.mtime.is_some()
-            && !state.stale
-        {
-            // What was written so far has the time that is set, also if the daemon dies before the
-            // file is closed.
-            self.save(state, file)?;
-        }
-        self.store().write(|tx| {
+        let saved = self.store().write(|tx| {
+            let saved = match (&file, &state) {
+                // What was written so far has the time that is set, also if the daemon dies before
+                // the file is closed.
+                (Some(file), Some(state)) if set.mtime.is_some() && !state.stale => {
+                    self.save_in(tx, state, file)?
+                }
+                _ => None,
+            };
             let in_flight = self.engine.is_in_flight(ino);
             let Some(mut item) = tx.item(ino)? else {
-                return Ok(());
+                return Ok(saved);
             };
             if let Some(mode) = set.mode {
                 item.mode = Some(mode & MODE_BITS);
@@ -106,8 +106,11 @@ impl Vfs {
             if set.mtime.is_some() && item.parent.is_some() && item.kind != Kind::Symlink {
                 journal::record(tx, &item, Change::Touched, in_flight, now)?;
             }
-            Ok::<_, VfsError>(())
+            Ok::<_, VfsError>(saved)
         })?;
+        if let Some(state) = &mut state {
+            self.saved(state, saved);
+        }
         if let Some(state) = &mut state
             && set.mtime.is_some()
         {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lru::LruCache;
-use onedrivefs_content::Place;
+use onedrivefs_content::{Body, Place};
 use onedrivefs_core::{Ino, Timestamp, name};
 use onedrivefs_store::{Item, Role, Store};
 use onedrivefs_sync::{Engine, KernelChange, KernelListener};
@@ -303,6 +303,15 @@ impl Vfs {
             .or_insert_with(|| Arc::new(OpenFile::new(item.clone())));
         file.handles.fetch_add(1, Ordering::Relaxed);
         Arc::clone(file)
+    }
+
+    /// Counts the first handle of a file that is made by the transaction under way: nobody else can
+    /// know of it yet.
+    pub(crate) fn acquire_new(&self, item: &Item, body: Arc<Body>) -> Arc<OpenFile> {
+        let file = Arc::new(OpenFile::with_body(item.clone(), body));
+        file.handles.store(1, Ordering::Relaxed);
+        self.files.lock().insert(item.ino, Arc::clone(&file));
+        file
     }
 
     /// Counts one handle less. Tells whether it was the last one.
