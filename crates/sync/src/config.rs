@@ -48,7 +48,7 @@ pub struct EngineConfig {
     pub first_byte_deadline: Duration,
     /// How long a change rests before it is sent, so that a save by rename is seen whole.
     pub settle: Duration,
-    /// Changes that are sent at the same time.
+    /// Changes that are sent at the same time; half as many of large files.
     pub upload_parallelism: usize,
     /// Whether nothing may be changed.
     pub read_only: bool,
@@ -74,7 +74,7 @@ impl EngineConfig {
             metadata_deadline: Duration::from_secs(2),
             first_byte_deadline: Duration::from_secs(15),
             settle: Duration::from_secs(1),
-            upload_parallelism: 8,
+            upload_parallelism: 16,
             read_only: false,
             brake: BrakeLimits::default(),
         }

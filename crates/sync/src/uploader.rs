@@ -27,12 +27,16 @@ use std::time::Duration;
 
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{Item, JournalRow, Ops, StoreError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::net_state::Net;
+
+/// Files from this size on, in bytes, are sent by few at a time: they share the line, while what
+/// makes small ones slow is waiting for answers.
+const LARGE: u64 = 4 << 20;
 
 /// Rows looked at per query.
 const WINDOW: u32 = 256;
@@ -70,7 +74,7 @@ pub(crate) enum Step {
 impl Engine {
     /// Sends changes for as long as the engine runs.
     pub(crate) async fn run_uploader(self: Arc<Self>) {
-        let slots = Arc::new(Semaphore::new(self.config.upload_parallelism));
+        let slots = Slots::new(self.config.upload_parallelism);
         let mut net = self.net.watch();
         loop {
             // Waiting here, not per row: without an answer every row would fail the same way.
@@ -109,7 +113,7 @@ impl Engine {
 
     /// Starts work on every row that is ready, as far as there are slots. Returns how long nothing
     /// else can become ready by itself.
-    async fn dispatch(self: &Arc<Self>, slots: &Arc<Semaphore>) -> Result<Duration, EngineError> {
+    async fn dispatch(self: &Arc<Self>, slots: &Slots) -> Result<Duration, EngineError> {
         let mut after = 0;
         let mut pause = IDLE;
         loop {
@@ -133,8 +137,11 @@ impl Engine {
                         continue;
                     }
                 }
-                let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
-                    return Ok(pause);
+                let large = row.ops.has(Ops::CONTENT)
+                    && self.store.item(row.ino)?.is_some_and(|i| i.size >= LARGE);
+                let Some(slot) = slots.take(large).await else {
+                    // Whoever gives one back has the journal looked at again.
+                    continue;
                 };
                 if self.net.get() != Net::Online {
                     return Ok(pause);
@@ -145,7 +152,7 @@ impl Engine {
     }
 
     /// Starts work on one inode.
-    fn begin(self: &Arc<Self>, ino: Ino, slot: tokio::sync::OwnedSemaphorePermit) {
+    fn begin(self: &Arc<Self>, ino: Ino, slot: Slot) {
         let token = self.cancel.child_token();
         self.in_flight.lock().insert(ino, token.clone());
         let engine = Arc::clone(self);
@@ -256,6 +263,40 @@ impl Engine {
             return self.send_content(item, row, token).await;
         }
         self.send_times(item).await
+    }
+}
+
+/// What limits how much is sent at the same time.
+struct Slots {
+    all: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+/// The right to send one thing, until it is dropped.
+struct Slot {
+    _all: OwnedSemaphorePermit,
+    _large: Option<OwnedSemaphorePermit>,
+}
+
+impl Slots {
+    fn new(count: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(count)),
+            large: Arc::new(Semaphore::new(count.div_ceil(2))),
+        }
+    }
+
+    /// Waits until something may be sent; `None` when as many large files are under way as may be.
+    async fn take(&self, large: bool) -> Option<Slot> {
+        let large = match large {
+            true => Some(Arc::clone(&self.large).try_acquire_owned().ok()?),
+            false => None,
+        };
+        let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
+        Some(Slot {
+            _all: all,
+            _large: large,
+        })
     }
 }
 
