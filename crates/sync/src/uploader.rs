@@ -6,6 +6,7 @@
 
 mod adopt;
 mod content;
+mod fragment;
 mod frozen;
 mod heir;
 mod held;

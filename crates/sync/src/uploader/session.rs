@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use onedrivefs_core::{
     ByteRange, DriveId, ExposeSecret as _, RemoteItem, Timestamp, kill_point, name,
@@ -14,16 +15,13 @@ use onedrivefs_store::{BodyRow, Item, JournalRow, Session, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use super::content::Job;
+use super::fragment::{self, FragmentSize};
 use super::frozen::{io_error, pieces};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::hydrate::{Demand, HydrateError, Source};
 use crate::journal::{self, stored_name};
 use crate::merge::content_changed;
-
-/// Size of a fragment in bytes: 32 times the 327,680 bytes that fragments must be a multiple of,
-/// which is the 10 MiB the service advises.
-const FRAGMENT: u64 = 32 * 327_680;
 
 /// How often one piece of work may begin a new session, or ask for its position, before it waits
 /// for its next try.
@@ -70,7 +68,7 @@ impl Engine {
             size: job.size,
         };
         self.note_session(job.item, &session)?;
-        if job.size > FRAGMENT {
+        if job.size > fragment::FIRST {
             // Worth going on with, and it holds the name until it ends.
             self.barrier().await?;
         }
@@ -191,9 +189,11 @@ impl Engine {
         token: &CancellationToken,
     ) -> Result<Sent, EngineError> {
         let mut realigned = 0;
+        let mut size = FragmentSize::new();
         loop {
             self.transfers.set(job.item.ino, session.offset, job.size);
-            let range = session.offset..job.size.min(session.offset.saturating_add(FRAGMENT));
+            let end = session.offset.saturating_add(size.bytes());
+            let range = session.offset..job.size.min(end);
             if range.is_empty() {
                 return Ok(Sent::Gone);
             }
@@ -211,6 +211,7 @@ impl Engine {
                 }
                 token.cancelled().await;
             };
+            let begun = Instant::now();
             let outcome = tokio::select! {
                 biased;
                 () = unwanted => {
@@ -234,6 +235,7 @@ impl Engine {
                     return Ok(Sent::Arrived(there.map(Box::new)));
                 }
                 Ok(Some(FragmentOutcome::Continue { next_offset, .. })) => {
+                    size.note(next_offset.saturating_sub(session.offset), begun.elapsed());
                     session.offset = next_offset;
                     self.note_session(job.item, &session)?;
                 }
