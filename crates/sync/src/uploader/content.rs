@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Step;
 use super::adopt::{Uploaded, Verdict};
-use super::frozen::{io_error, pieces};
+use super::frozen::{Hashed, io_error, pieces};
 use super::session::{SESSIONS_MAX, Sent, fits};
 use crate::delta::tombstone_for;
 use crate::engine::Engine;
@@ -34,6 +34,8 @@ pub(super) struct Job<'a> {
     pub(super) body: &'a Arc<Body>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) size: u64,
+    /// The hash of what was sent so far.
+    pub(super) hashed: Arc<Hashed>,
     /// The hash, once it was made.
     pub(super) hash: OnceLock<QuickXorHash>,
     /// The folder, for a file that the service does not have.
@@ -100,6 +102,7 @@ impl Engine {
             body: &body,
             size: snapshot.size(),
             snapshot: Arc::new(snapshot),
+            hashed: Arc::default(),
             hash: OnceLock::new(),
             parent,
         };
@@ -270,7 +273,7 @@ impl Engine {
     /// name against other sessions for a quarter of an hour.
     async fn send_at_once(&self, job: &Job<'_>) -> Result<Step, EngineError> {
         self.fetch_base(job, 0..job.size).await?;
-        let pieces: io::Result<Vec<Bytes>> = pieces(Arc::clone(&job.snapshot), 0..job.size)
+        let pieces: io::Result<Vec<Bytes>> = pieces(Arc::clone(&job.snapshot), 0..job.size, None)
             .try_collect()
             .await;
         let data = pieces

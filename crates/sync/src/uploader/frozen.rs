@@ -9,6 +9,7 @@ use onedrivefs_content::{Body, Snapshot};
 use onedrivefs_core::{ByteRange, HashAccumulator, QuickXorHash};
 use onedrivefs_graph::{Disposition, GraphError};
 use onedrivefs_store::{BodyRow, Item, StoreError};
+use parking_lot::Mutex;
 
 use super::content::Job;
 use crate::bodies::BodyError;
@@ -44,8 +45,9 @@ impl Engine {
             return Ok(hash);
         }
         self.fetch_base(job, 0..job.size).await?;
+        let begun = job.hashed.take();
         let hash = self
-            .hash_in_background(job.row.id, Arc::clone(&job.snapshot))
+            .hash_in_background(job.row.id, Arc::clone(&job.snapshot), begun)
             .await?;
         Ok(*job.hash.get_or_init(|| hash))
     }
@@ -83,9 +85,10 @@ impl Engine {
         &self,
         body: u64,
         snapshot: Arc<Snapshot>,
+        begun: HashedTo,
     ) -> Result<QuickXorHash, EngineError> {
         self.handle
-            .spawn_blocking(move || hash_snapshot(&snapshot))
+            .spawn_blocking(move || hash_snapshot(&snapshot, begun))
             .await
             .map_err(|error| io_error(body, io::Error::other(error)))?
             .map_err(|error| io_error(body, error))
@@ -104,25 +107,62 @@ impl Engine {
         let Some((_body, snapshot)) = self.freeze(&row)? else {
             return Ok(());
         };
-        let hash = self.hash_in_background(row.id, Arc::new(snapshot)).await?;
+        let snapshot = Arc::new(snapshot);
+        let hash = self
+            .hash_in_background(row.id, snapshot, HashedTo::default())
+            .await?;
         self.store_hash(&row, hash)
     }
 }
 
-/// Hashes a snapshot from its beginning to its end.
-fn hash_snapshot(snapshot: &Snapshot) -> io::Result<QuickXorHash> {
-    let mut hash = HashAccumulator::new();
+/// Hashes a snapshot from where that was left to its end.
+fn hash_snapshot(snapshot: &Snapshot, mut begun: HashedTo) -> io::Result<QuickXorHash> {
     let mut buffer = vec![0; PIECE];
-    let mut at = 0;
-    while at < snapshot.size() {
-        let got = snapshot.read_at(at, &mut buffer)?;
+    while begun.end < snapshot.size() {
+        let got = snapshot.read_at(begun.end, &mut buffer)?;
         if got == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        hash.update(&buffer[..got]);
-        at += got as u64;
+        begun.append(&buffer[..got]);
     }
-    Ok(hash.finish())
+    Ok(begun.hash.finish())
+}
+
+/// The hash of the beginning of a snapshot, made while that was read to be sent: a large body is not
+/// read twice.
+#[derive(Default)]
+pub(super) struct Hashed(Mutex<HashedTo>);
+
+/// The hash of the bytes before an offset.
+#[derive(Default)]
+pub(super) struct HashedTo {
+    end: u64,
+    hash: HashAccumulator,
+}
+
+impl HashedTo {
+    fn append(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.end += bytes.len() as u64;
+    }
+}
+
+impl Hashed {
+    /// Takes bytes that were read. Those it had before, when a fragment is sent again, and those
+    /// that do not follow on, when an earlier upload is gone on with, are not new to it.
+    fn note(&self, at: u64, bytes: &[u8]) {
+        let mut done = self.0.lock();
+        let Some(known) = done.end.checked_sub(at) else {
+            return;
+        };
+        let new = usize::try_from(known).ok().and_then(|n| bytes.get(n..));
+        done.append(new.unwrap_or_default());
+    }
+
+    /// What there is of it, to be finished.
+    fn take(&self) -> HashedTo {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 /// Reads a range of a snapshot piece by piece. Exactly as many bytes come as were announced, or an
@@ -130,13 +170,19 @@ fn hash_snapshot(snapshot: &Snapshot) -> io::Result<QuickXorHash> {
 pub(super) fn pieces(
     snapshot: Arc<Snapshot>,
     range: ByteRange,
+    hashed: Option<&Arc<Hashed>>,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {
-    stream::iter(PieceReader { snapshot, range })
+    stream::iter(PieceReader {
+        snapshot,
+        range,
+        hashed: hashed.map(Arc::clone),
+    })
 }
 
 struct PieceReader {
     snapshot: Arc<Snapshot>,
     range: ByteRange,
+    hashed: Option<Arc<Hashed>>,
 }
 
 impl Iterator for PieceReader {
@@ -150,6 +196,9 @@ impl Iterator for PieceReader {
         let mut buffer = vec![0; left.min(PIECE)];
         match self.snapshot.read_at(self.range.start, &mut buffer) {
             Ok(got) if got == buffer.len() => {
+                if let Some(hashed) = &self.hashed {
+                    hashed.note(self.range.start, &buffer);
+                }
                 self.range.start += got as u64;
                 Some(Ok(Bytes::from(buffer)))
             }

@@ -277,7 +277,7 @@ impl Engine {
             }
         }
         kill_point("before-fragment");
-        let body = pieces(Arc::clone(&job.snapshot), range.clone());
+        let body = pieces(Arc::clone(&job.snapshot), range.clone(), Some(&job.hashed));
         let sent = self
             .graph
             .upload_fragment(&session.url, range, job.size, body);
