@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use onedrivefs_core::kill_point;
 use onedrivefs_store::{BodyRow, Durable, Store};
+use tokio::task::JoinHandle;
 
 use crate::bodies::Bodies;
 use crate::engine::Engine;
@@ -20,6 +21,17 @@ use crate::uploader::body_error;
 
 /// Pause after a save, so that those of a program that makes many share their syncs.
 const REST: Duration = Duration::from_secs(2);
+
+/// Something that is being put on stable storage.
+pub(crate) struct Barrier(JoinHandle<Result<(), EngineError>>);
+
+impl Barrier {
+    /// Waits until it is there.
+    pub(crate) async fn passed(self) -> Result<(), EngineError> {
+        // When the runtime ends, so does the request behind it.
+        self.0.await.unwrap_or(Ok(()))
+    }
+}
 
 impl Engine {
     /// Puts saves on stable storage for as long as the engine runs.
@@ -68,17 +80,17 @@ impl Engine {
         }
     }
 
-    /// The same for a body that is about to be sent, and the save that it holds.
-    pub(crate) async fn barrier_for(&self, row: &BodyRow) -> Result<(), EngineError> {
+    /// The same for a body that is about to be sent, and the save that it holds. It begins at once
+    /// and ends with what it returns, or later.
+    pub(crate) fn barrier_for(&self, row: &BodyRow) -> Barrier {
         let (store, bodies) = (Arc::clone(&self.store), Arc::clone(&self.bodies));
         let row = row.clone();
-        let synced = self.handle.spawn_blocking(move || {
+        Barrier(self.handle.spawn_blocking(move || {
             if !row.is_durable() {
                 make_durable(&store, &bodies, &row)?;
             }
-            Ok::<_, EngineError>(store.sync()?)
-        });
-        synced.await.unwrap_or(Ok(()))
+            Ok(store.sync()?)
+        }))
     }
 }
 

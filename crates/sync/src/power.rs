@@ -121,6 +121,8 @@ fn trust(
     if row.is_durable() {
         return Ok(());
     }
+    // Other bytes than those of the last save: what was begun to be sent of that is not gone on with.
+    row.generation += 1;
     durable.generation = row.generation;
     row.dirty = false;
     row.hash = None;

@@ -12,13 +12,16 @@ use onedrivefs_content::{Body, Snapshot};
 use onedrivefs_core::{Ino, ItemId, ItemKind, QuickXorHash, RemoteItem, kill_point, name};
 use onedrivefs_graph::{Conditions, Disposition, GraphError, OnConflict, UploadTarget};
 use onedrivefs_store::{BodyRow, Item, JournalRow, Kind};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::Step;
 use super::adopt::{Uploaded, Verdict};
+use super::fragment;
 use super::frozen::{Hashed, io_error, pieces};
 use super::session::{SESSIONS_MAX, Sent, fits};
 use crate::delta::tombstone_for;
+use crate::durable::Barrier;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::journal::stored_name;
@@ -34,6 +37,8 @@ pub(super) struct Job<'a> {
     pub(super) body: &'a Arc<Body>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) size: u64,
+    /// What has to be waited for before the service may have all of it.
+    pub(super) barrier: Mutex<Option<Barrier>>,
     /// The hash of what was sent so far.
     pub(super) hashed: Arc<Hashed>,
     /// The hash, once it was made.
@@ -80,12 +85,21 @@ impl Engine {
             }
             return self.send_small(item, parent, Vec::new(), None).await;
         };
-        // What the service has is what is here, also after a power cut.
-        self.barrier_for(&body_row).await?;
+        // What the service has is what is here, also after a power cut. It has nothing of a body
+        // that is sent in fragments before the last one.
+        let mut barrier = Some(self.barrier_for(&body_row));
+        if body_row.size <= fragment::FIRST
+            && let Some(barrier) = barrier.take()
+        {
+            barrier.passed().await?;
+        }
         let Some((body, snapshot)) = self.freeze(&body_row)? else {
             return Ok(Step::Blocked);
         };
         if let Some(there) = same_there(item, body_row.size, body_row.hash) {
+            if let Some(barrier) = barrier {
+                barrier.passed().await?;
+            }
             let body = Some((body_row.id, body_row.generation));
             let unsent = unsent(item, body, body_row.size, body_row.hash);
             return self.arrived(&unsent, &there);
@@ -102,6 +116,7 @@ impl Engine {
             body: &body,
             size: snapshot.size(),
             snapshot: Arc::new(snapshot),
+            barrier: Mutex::new(barrier),
             hashed: Arc::default(),
             hash: OnceLock::new(),
             parent,

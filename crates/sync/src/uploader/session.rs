@@ -270,6 +270,10 @@ impl Engine {
     ) -> Result<Option<FragmentOutcome>, EngineError> {
         self.fetch_base(job, range.clone()).await?;
         if range.end == job.size {
+            let barrier = job.barrier.lock().take();
+            if let Some(barrier) = barrier {
+                barrier.passed().await?;
+            }
             let hash = self.hash_job(job).await?;
             let noted = self.note_unanswered(job.item, Some(job.size), Some(hash));
             if !noted.await? {
