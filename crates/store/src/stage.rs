@@ -26,13 +26,15 @@ fn encode(item: &RemoteItem) -> Result<String, StoreError> {
 }
 
 impl Reader<'_> {
-    /// Staged items in the order they came, from `position` on.
+    /// Staged items in the order they came, from `position` on. That is the number of their rows, by
+    /// which a drive of a million items is read in pieces without being looked through for each: the
+    /// column of that name, which has no index, only says the same.
     ///
     /// # Errors
     /// SQLite's errors, or `Malformed`.
     pub fn staged(&self, position: u64, limit: u32) -> Result<Vec<(u64, RemoteItem)>, StoreError> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT position, item FROM stage WHERE position >= ?1 ORDER BY position LIMIT ?2",
+            "SELECT rowid, item FROM stage WHERE rowid >= ?1 ORDER BY rowid LIMIT ?2",
         )?;
         let rows = statement.query_map((position, limit), |row| Ok((row.get(0)?, row.get(1)?)))?;
         rows.map(|row| {
@@ -101,16 +103,15 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn stage(&self, items: &[RemoteItem]) -> Result<(), StoreError> {
-        let next: u64 = self.conn.query_row(
-            "SELECT coalesce(max(position), 0) + 1 FROM stage",
-            (),
-            |row| row.get(0),
-        )?;
-        let mut statement = self
+        let next: u64 = self
             .conn
-            .prepare_cached("INSERT OR REPLACE INTO stage VALUES (?1, ?2, ?3)")?;
+            .prepare_cached("SELECT coalesce(max(rowid), 0) + 1 FROM stage")?
+            .query_row((), |row| row.get(0))?;
+        let mut statement = self.conn.prepare_cached(
+            "INSERT OR REPLACE INTO stage (rowid, position, item_key, item) VALUES (?1, ?1, ?2, ?3)",
+        )?;
         for (position, item) in (next..).zip(items) {
-            statement.execute((item.id.key(), position, encode(item)?))?;
+            statement.execute((position, item.id.key(), encode(item)?))?;
         }
         Ok(())
     }
@@ -121,7 +122,7 @@ impl Tx<'_> {
     /// SQLite's errors.
     pub fn unstage_through(&self, position: u64) -> Result<(), StoreError> {
         self.conn
-            .prepare_cached("DELETE FROM stage WHERE position <= ?1")?
+            .prepare_cached("DELETE FROM stage WHERE rowid <= ?1")?
             .execute((position,))?;
         Ok(())
     }

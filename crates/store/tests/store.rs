@@ -353,6 +353,8 @@ fn hot_queries_use_an_index() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(&dir));
     for query in [
+        "SELECT rowid, item FROM stage WHERE rowid >= 1 ORDER BY rowid LIMIT 500",
+        "DELETE FROM stage WHERE rowid <= 1",
         "SELECT * FROM items WHERE parent = 1 AND name_key = 'a'",
         "SELECT * FROM items WHERE parent = 1",
         "SELECT * FROM items WHERE r_parent = 1 AND r_key = 'a'",
