@@ -36,8 +36,9 @@ const STATEMENTS: usize = 128;
 /// How long a connection waits for another process that looks into the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Address space over which SQLite may map the database, in bytes.
-const MMAP_BYTES: i64 = 1 << 30;
+/// Pages that a connection keeps, in KiB: the inner pages of a database of a million items. Mapping
+/// the file instead would make all of it count as memory of this process, once for each connection.
+const CACHE_KIB: i64 = 4096;
 
 /// Commits that change at most this many rows leave them in memory.
 pub(crate) const KEPT_OF_A_COMMIT: usize = 16;
@@ -498,7 +499,8 @@ fn directory(path: &Path) -> Arc<Path> {
 fn configure(conn: &Connection) -> Result<(), StoreError> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
-    conn.pragma_update(None, "mmap_size", MMAP_BYTES)?;
+    conn.pragma_update(None, "mmap_size", 0)?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(())
 }
 
