@@ -41,6 +41,7 @@ pub(crate) struct Adapter {
     shutdown: CancellationToken,
     files: Arc<OpenFiles>,
     notify: NotifyQueue,
+    kernel: init::Kernel,
 }
 
 impl Adapter {
@@ -58,6 +59,18 @@ impl Adapter {
             shutdown,
             files,
             notify,
+            kernel: init::Kernel::default(),
+        }
+    }
+
+    /// What a handle is for.
+    fn access(&self, flags: onedrivefs_vfs::OpenFlags) -> Access {
+        if !flags.write {
+            Access::Read
+        } else if !flags.read && self.kernel.drops_pages_at_direct_writes {
+            Access::WriteOnly
+        } else {
+            Access::Write
         }
     }
 
@@ -146,7 +159,7 @@ fn names_known_in<T>(
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        init::configure(config);
+        self.kernel = init::configure(config);
         Ok(())
     }
 
@@ -345,11 +358,7 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let call = Call::new("open", request, node);
         let flags = file_flags(flags.0);
-        let access = if flags.write {
-            Access::Write
-        } else {
-            Access::Read
-        };
+        let access = self.access(flags);
         let work = |vfs: &Arc<Vfs>| {
             // `cp a A` cannot see that both are one file, and would empty it while reading it.
             if flags.truncate && is_other_spelling(node) && vfs.is_open(ino(node)) {
@@ -377,13 +386,15 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let call = Call::new("create", request, parent);
+        let flags = file_flags(flags);
+        let access = self.access(flags);
         let work = |vfs: &Arc<Vfs>| {
-            let created = vfs.create(ino(parent), name, mode & MODE_MASK, file_flags(flags));
+            let created = vfs.create(ino(parent), name, mode & MODE_MASK, flags);
             names_known_in(vfs, &[parent], created)
         };
         self.now(&call, reply, work, |reply, (attr, opened)| {
             self.files.opened(attr.ino);
-            reply::created(reply, parent, &attr, &opened);
+            reply::created(reply, parent, &attr, &opened, access);
         });
         self.changed_below(parent, name);
     }

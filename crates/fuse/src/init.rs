@@ -43,8 +43,16 @@ const CAPABILITIES: [(InitFlags, &str); 6] = [
     ),
 ];
 
+/// What the kernel can do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kernel {
+    /// Whether a write that goes past its pages drops those that it outdates. It does so since
+    /// Linux 6.6, which brought this capability as well; older ones leave old bytes to mappings.
+    pub(crate) drops_pages_at_direct_writes: bool,
+}
+
 /// Applies the settings; what the kernel does not know is logged and done without.
-pub(crate) fn configure(config: &mut KernelConfig) {
+pub(crate) fn configure(config: &mut KernelConfig) -> Kernel {
     for (capability, loss) in CAPABILITIES {
         if let Err(unsupported) = config.add_capabilities(capability) {
             tracing::info!(capability = ?unsupported, loss, "the kernel lacked a FUSE capability");
@@ -58,4 +66,8 @@ pub(crate) fn configure(config: &mut KernelConfig) {
         );
     }
     tracing::debug!(abi = ?config.kernel_abi(), "the FUSE session was negotiated");
+    let told = config.capabilities();
+    Kernel {
+        drops_pages_at_direct_writes: told.contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP),
+    }
 }

@@ -157,6 +157,9 @@ pub(crate) enum Access {
     Read,
     /// Writing, with or without reading.
     Write,
+    /// Writing, by whoever can neither read nor map what is written: it comes here without a stay
+    /// in the kernel's pages, which is half the work.
+    WriteOnly,
 }
 
 /// Answers with a file handle.
@@ -165,21 +168,30 @@ pub(crate) fn opened(reply: ReplyOpen, file: &Opened, access: Access) {
 }
 
 /// Answers with a new file and its handle.
-pub(crate) fn created(reply: ReplyCreate, parent: INodeNo, attr: &Attr, file: &Opened) {
+pub(crate) fn created(
+    reply: ReplyCreate,
+    parent: INodeNo,
+    attr: &Attr,
+    file: &Opened,
+    access: Access,
+) {
     let known = known_as(parent, attr, false);
     reply.created(
         &known.entry_ttl,
         &known.attr,
         GENERATION,
         FileHandle(file.fh),
-        open_flags(file, Access::Write),
+        open_flags(file, access),
     );
 }
 
 /// What the kernel may do with a handle.
 fn open_flags(file: &Opened, access: Access) -> FopenFlags {
     let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, file.direct_io);
+    flags.set(
+        FopenFlags::FOPEN_DIRECT_IO,
+        file.direct_io || access == Access::WriteOnly,
+    );
     flags.set(
         FopenFlags::FOPEN_KEEP_CACHE,
         file.keep_cache && !file.direct_io,
@@ -348,6 +360,12 @@ mod tests {
         assert_eq!(
             flags,
             FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH
+        );
+        // What others have read stays.
+        let flags = open_flags(&file(true, false), Access::WriteOnly);
+        assert_eq!(
+            flags,
+            FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_KEEP_CACHE
         );
     }
 }

@@ -62,6 +62,69 @@ PYTHON"#);
     mount.unmount();
 }
 
+#[test]
+fn what_a_program_writes_is_seen_by_those_who_read_and_map_the_file() {
+    if !needs::met(&[Need::Fuse, Need::Program("python3")]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    home.sh(r#"cd "$M"; python3 - <<'PYTHON'
+import mmap, os
+with open("seen", "wb") as file:
+    file.write(b"a" * 300_000)
+reader = open("seen", "rb", buffering=0)
+seen = mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ)
+assert reader.read() == seen[:] == b"a" * 300_000
+changer = open("seen", "r+b", buffering=0)
+changed = mmap.mmap(changer.fileno(), 0)
+writer = os.open("seen", os.O_WRONLY)
+
+def expect(at, bytes):
+    reader.seek(at)
+    assert reader.read(len(bytes)) == bytes, reader.name
+    assert seen[at:at + len(bytes)] == bytes, (at, seen[at:at + len(bytes)])
+
+os.pwrite(writer, b"new", 150_000)
+expect(149_999, b"anewa")
+# One page, changed through the mapping and past it.
+changed[200_000:200_003] = b"map"
+os.pwrite(writer, b"call", 200_100)
+changed[200_200:200_203] = b"map"
+expect(199_999, b"amapa")
+expect(200_099, b"acalla")
+expect(200_199, b"amapa")
+# Longer, shorter, and from a pipe.
+os.pwrite(writer, b"end", 300_000)
+reader.seek(300_000)
+assert reader.read() == b"end" and os.stat("seen").st_size == 300_003
+os.truncate("seen", 150_001)
+reader.seek(150_000)
+assert reader.read() == b"n"
+with open("source", "wb") as file:
+    file.write(b"s" * 100_000)
+with open("source", "rb") as source:
+    os.lseek(writer, 50_000, os.SEEK_SET)
+    assert os.sendfile(writer, source.fileno(), 0, 100_000) > 0
+expect(49_999, b"as")
+appender = os.open("seen", os.O_WRONLY | os.O_APPEND)
+size = os.stat("seen").st_size
+os.write(appender, b"tail")
+os.pwrite(appender, b"more", 0)
+reader.seek(size)
+assert reader.read() == b"tailmore"
+emptier = os.open("seen", os.O_WRONLY | os.O_TRUNC)
+assert os.stat("seen").st_size == 0
+os.write(emptier, b"again")
+reader.seek(0)
+assert reader.read() == b"again"
+PYTHON"#);
+    mount.sync();
+    tree::assert_in_step(mount.path(), &service.default_drive());
+    mount.unmount();
+}
+
 /// What each of several shells does in the same folders, `$N` being its number.
 const WORKER: &str = r#"
 set +e; cd "$M/shared"
