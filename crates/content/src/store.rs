@@ -171,7 +171,11 @@ impl Content {
             kill_point("before-body-create");
             let file = self.layout.create_file(place, &path)?;
             kill_point("body-created-empty");
-            file.set_len(size)?;
+            // An empty file that is made empty is taken for one that is replaced: ext4 writes it to
+            // the disk when it is closed.
+            if size > 0 {
+                file.set_len(size)?;
+            }
             kill_point("body-created");
             Ok(file)
         };
