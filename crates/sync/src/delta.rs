@@ -5,6 +5,8 @@
 //! that programs are not held up; until the last of them the round counts as unfinished and is
 //! applied again from the stage after a crash, which changes nothing twice.
 
+mod page;
+
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -114,16 +116,7 @@ impl Engine {
                 DeltaNext::More(link) => (META_NEXT_LINK, link),
                 DeltaNext::Done(link) => (META_STAGED_LINK, link),
             };
-            self.store.write(|tx| {
-                tx.stage(&page.items)?;
-                if whole {
-                    tx.set_meta(META_ENUMERATING, Some("1"))?;
-                }
-                if key == META_STAGED_LINK {
-                    tx.set_meta(META_NEXT_LINK, None)?;
-                }
-                tx.set_meta(key, Some(&link))
-            })?;
+            self.take_page(page.items, whole, key, &link)?;
             if key == META_STAGED_LINK {
                 return Ok(());
             }
@@ -184,18 +177,11 @@ impl Engine {
                 (staged.len() == CHUNK as usize).then(|| staged.last().map_or(0, |s| s.0 + 1));
             for (_, item) in staged.into_iter().filter(|(_, item)| !item.deleted) {
                 self.note_round(whole, &item);
-                if self.recent.deleted_since(&item.id, began) {
+                if self.apply_in_round(tx, &mut applier, &item, began)? {
                     tx.unstage_item(&item.id)?;
                     chunk.applied += 1;
-                } else if self.is_being_made(tx, &item)? {
-                    tx.defer(&item)?;
-                    tx.unstage_item(&item.id)?;
-                    chunk.applied += 1;
-                } else if applier.apply(&item)? == Applied::Orphan {
-                    chunk.left += 1;
                 } else {
-                    tx.unstage_item(&item.id)?;
-                    chunk.applied += 1;
+                    chunk.left += 1;
                 }
             }
             Ok::<_, EngineError>((chunk, self.outcome(applier)?))

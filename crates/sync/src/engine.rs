@@ -49,7 +49,7 @@ const STATE_DEPTH: usize = 4;
 pub(crate) const META_EPOCH: &str = "epoch";
 
 /// The number of the first enumeration. Each takes two: see [`Engine::answer_epoch`].
-const FIRST_EPOCH: i64 = 2;
+pub(crate) const FIRST_EPOCH: i64 = 2;
 /// Key under which the delta link is kept.
 pub(crate) const META_DELTA_LINK: &str = "delta_link";
 /// Key under which it is kept when changes of others were last looked for, in nanoseconds.

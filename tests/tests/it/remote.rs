@@ -398,3 +398,51 @@ fn a_drive_without_a_change_feed_is_kept_in_step_by_listing_its_folders() {
     tree::assert_in_step(mount.path(), &drive);
     mount.unmount();
 }
+
+/// What the first pages tell is there before the last one has come, whatever happens in between: the
+/// drive changes, and the daemon dies.
+#[test]
+fn a_drive_fills_while_it_is_enumerated_and_is_right_in_the_end() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    service.set_knobs(|knobs| knobs.delta_page_size = 5);
+    let drive = service.default_drive();
+    for n in 0..8 {
+        drive.put(&format!("/folder/{n}"), "text").expect("file");
+        drive.put(&format!("/other/{n}"), "text").expect("file");
+    }
+    let hold = FaultRule::on("delta", FaultAction::Hold).after(2);
+    let held = service.faults().add(hold.clone());
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    let filled = |mount: &Mount<'_>| {
+        wait::until("items of the first pages", wait::secs(30), || {
+            service.faults().hits(held) > 0 && mount.status()["items"].as_u64() > Some(5)
+        });
+        assert_eq!(mount.status()["state"], "enumerating");
+    };
+    filled(&mount);
+    mount.crash();
+    drop(mount);
+    mount = home.mount();
+    filled(&mount);
+    // Of what was told already, of what was not, and with names that change hands.
+    for folder in ["folder", "other"] {
+        let at = |name: &str| format!("/{folder}/{name}");
+        drive.rename(&at("0"), &at("moved")).expect("move");
+        drive.put(&at("0"), "another").expect("file");
+        drive.put(&at("1"), "changed").expect("change");
+        drive.delete(&at("2")).expect("deletion");
+        drive.put(&at("2"), "again").expect("file");
+        drive.delete(&at("3")).expect("deletion");
+    }
+    drive.rename("/folder/7", "/other/seven").expect("move");
+    service.faults().remove(held);
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(text(&mount, "folder/0"), "another");
+    assert_eq!(text(&mount, "other/1"), "changed");
+    mount.unmount();
+}
