@@ -108,19 +108,24 @@ impl Engine {
             *self.round_began.lock() = Instant::now();
         }
         self.enumerating.store(whole, Ordering::Relaxed);
-        let mut from = next.or(link).map_or(DeltaFrom::Start, DeltaFrom::Link);
+        let drive = &self.config.drive.id;
+        let from = next.or(link).map_or(DeltaFrom::Start, DeltaFrom::Link);
+        let mut page = self.graph.delta_page(drive, &from).await?;
         loop {
-            let page = self.graph.delta_page(&self.config.drive.id, &from).await?;
             kill_point("page-fetched");
-            let (key, link) = match page.next {
-                DeltaNext::More(link) => (META_NEXT_LINK, link),
-                DeltaNext::Done(link) => (META_STAGED_LINK, link),
+            let next = match page.next {
+                DeltaNext::More(link) => link,
+                DeltaNext::Done(link) => {
+                    return self.take_page(page.items, whole, META_STAGED_LINK, &link);
+                }
             };
-            self.take_page(page.items, whole, key, &link)?;
-            if key == META_STAGED_LINK {
-                return Ok(());
-            }
-            from = DeltaFrom::Link(link);
+            let from = DeltaFrom::Link(next.clone());
+            // The next one is on its way while this one is taken in.
+            let (fetched, taken) = tokio::join!(self.graph.delta_page(drive, &from), async {
+                self.take_page(page.items, whole, META_NEXT_LINK, &next)
+            });
+            taken?;
+            page = fetched?;
         }
     }
 
