@@ -177,9 +177,17 @@ pub fn change(scale: &Scale) {
     set_line(&service, true);
     let count = (scale.calls / 2000).max(5);
     let peer = Rclone::mount(&service);
-    let ours = changes(&mount.at(""), count);
-    let theirs = changes(&peer.at(""), count.min(10));
-    let disk = changes(&home.work(), count);
+    let drive = service.default_drive();
+    // What is renamed and removed is on the service, as most files are.
+    let arrived = |folder: &str, count: usize| {
+        wait::until("files on the service", SENT_LIMIT, || {
+            (0..count).all(|n| drive.entry(&format!("/{folder}/f {n}")).is_some())
+        });
+    };
+    let ours = changes(&mount.at("ours"), count, || arrived("ours", count));
+    let few = count.min(10);
+    let theirs = changes(&peer.at("theirs"), few, || arrived("theirs", few));
+    let disk = changes(&home.work().join("disk"), count, || ());
     for (at, what) in ["mkdir", "rename", "unlink"].into_iter().enumerate() {
         tell(
             &format!("{what} over {LATENCY_MS} ms"),
@@ -196,8 +204,9 @@ pub fn change(scale: &Scale) {
     mount.unmount();
 }
 
-/// Medians of mkdir, rename and unlink.
-fn changes(dir: &Path, count: usize) -> [Duration; 3] {
+/// Medians of mkdir, rename and unlink, in a folder that is made for them.
+fn changes(dir: &Path, count: usize, arrived: impl Fn()) -> [Duration; 3] {
+    fs::create_dir(dir).expect("folder");
     let at = |name: &str, number: usize| dir.join(format!("{name} {number}"));
     let each = |work: &dyn Fn(usize)| {
         let mut took: Vec<Duration> = (0..count).map(|n| once(|| work(n))).collect();
@@ -208,6 +217,7 @@ fn changes(dir: &Path, count: usize) -> [Duration; 3] {
     for n in 0..count {
         fs::write(at("f", n), "x").expect("file");
     }
+    arrived();
     let rename = each(&|n| fs::rename(at("f", n), at("g", n)).expect("rename"));
     let unlink = each(&|n| fs::remove_file(at("g", n)).expect("unlink"));
     [mkdir, rename, unlink]
