@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{BodyRow, Item, Kind, Ops, Place, Role, Tx};
+use onedrivefs_sync::apply::reclaim;
 use onedrivefs_sync::fold::Change;
 use onedrivefs_sync::{heir_of, journal};
 
@@ -44,7 +45,7 @@ impl Vfs {
         self.writable_directory(new_parent)?;
         self.check_rename_paths((parent, old), (new_parent, new), mode)?;
         let now = Self::now();
-        let (dropped, stored, replaced) = self.store().write(|tx| {
+        let (dropped, stored, replaced, shown) = self.store().write(|tx| {
             let source = tx.child(parent, old)?.ok_or(VfsError::NotFound)?;
             let target = tx
                 .child(new_parent, new)?
@@ -60,6 +61,8 @@ impl Vfs {
                 source.name.clone(),
                 target.as_ref().map(|target| target.name.clone()),
             );
+            // Otherwise its name is free when the rename was sent.
+            let leaves = mode != RenameMode::Exchange && !journal::is_home(&source);
             let dropped = match (mode, target) {
                 // Two spellings of one name.
                 (RenameMode::Exchange, Some(target)) if target.ino == source.ino => None,
@@ -76,7 +79,12 @@ impl Vfs {
                     touch(tx, item, now)?;
                 }
             }
-            Ok::<_, VfsError>((dropped, stored, replaced))
+            let shown = if leaves {
+                reclaim(tx, parent, &stored.0)?
+            } else {
+                Vec::new()
+            };
+            Ok::<_, VfsError>((dropped, stored, replaced, shown))
         })?;
         if let Some(directory) = replaced {
             self.directory_removed(directory);
@@ -91,6 +99,7 @@ impl Vfs {
         if let Some(target) = stored.1 {
             self.forget_stored_spelling(new_parent, new, target);
         }
+        self.forget_entries(shown);
         self.engine.bodies.remove_files(dropped.as_slice());
         self.engine.wake_uploader();
         Ok(())

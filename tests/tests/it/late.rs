@@ -186,6 +186,21 @@ fn what_goes_between_an_answer_and_an_enumeration_is_gone() {
 /// What is in its way on this machine is unlinked before it was sent.
 #[test]
 fn an_item_gets_its_name_back_when_what_had_it_here_is_unlinked() {
+    assert_name_is_given_back(|mount| {
+        fs::remove_file(mount.at("name")).expect("removal");
+    });
+}
+
+#[test]
+fn an_item_gets_its_name_back_when_what_had_it_here_is_renamed() {
+    assert_name_is_given_back(|mount| {
+        fs::rename(mount.at("name"), mount.at("other")).expect("rename");
+    });
+}
+
+/// A folder is shown under another name than it has on the service, because a file that was not sent
+/// has that here. Then the file `leaves`.
+fn assert_name_is_given_back(leaves: impl FnOnce(&Mount<'_>)) {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
@@ -214,7 +229,7 @@ fn an_item_gets_its_name_back_when_what_had_it_here_is_unlinked() {
     ));
     service.faults().remove(uploads);
     wait_for_hit(&service, again);
-    fs::remove_file(mount.at("name")).expect("removal");
+    leaves(&mount);
     wait::until("the name", wait::secs(20), || mount.at("name").is_dir());
     assert!(!mount.at("name (2)").exists());
     mount.unmount();
@@ -411,7 +426,7 @@ fn what_a_later_daemon_makes_of_a_renamed_file_goes_with_it() {
 
 /// While a folder is moved into another one here, somebody moves that into the first one, and back.
 #[test]
-fn a_folder_that_could_not_be_moved_for_a_moment_is_moved() {
+fn a_move_that_is_refused_for_a_moment_is_not_given_up() {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
@@ -434,10 +449,10 @@ fn a_folder_that_could_not_be_moved_for_a_moment_is_moved() {
     wait::until("refusal", wait::secs(30), refused);
     drive.rename("/a/b", "/b").expect("rename");
 
+    // If the move there is seen while it lasts, it wins, and the one here is taken back.
     mount.sync();
     tree::assert_in_step(mount.path(), &drive);
-    let paths = drive.dump().into_iter().map(|entry| entry.path);
-    assert_eq!(paths.collect::<Vec<_>>(), ["/b", "/b/a"]);
+    assert_eq!(drive.dump().len(), 2, "{:?}", drive.dump());
     mount.unmount();
 }
 

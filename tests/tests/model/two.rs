@@ -83,6 +83,8 @@ struct Removal {
     held: Option<(OwnedFd, Option<String>)>,
     /// Where there was none.
     created: Option<PathBuf>,
+    /// The tag of what has taken its place: a save builds on what it took the place of.
+    base: Option<String>,
 }
 
 impl Removal {
@@ -97,11 +99,12 @@ impl Removal {
         if let Some(opened) = opened {
             self.tags[2] = tag_of(opened);
         } else if let Some((held, tag)) = held {
+            self.base = at.and_then(tag_here);
             let links = rustix::fs::fstat(&held).map(|stat| stat.st_nlink);
             self.tags[2] = match links {
                 Ok(0) => tag_of(&held).or(tag),
-                // Another one had the name by then: a save builds on what it took the place of.
-                Ok(_) => at.and_then(tag_here).or_else(|| self.tags[0].clone()),
+                // Another one had the name by then.
+                Ok(_) => self.tags[0].clone(),
                 Err(_) => None,
             };
         } else if let Some(created) = created {
@@ -120,7 +123,7 @@ impl Removal {
             let known = tag.as_deref().and_then(version);
             known.is_some_and(|(of, known)| of == id && known >= number)
         };
-        knew(&self.tags[2]) && !knew(&self.tags[1])
+        (knew(&self.tags[2]) || knew(&self.base)) && !knew(&self.tags[1])
     }
 
     /// Tells whether what was looked at has no name any more.
@@ -424,6 +427,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             there,
             tags: [tag, before, None],
             created: held.is_none().then_some(at),
+            base: None,
             held: held.map(|held| {
                 let tag = tag_of(&held);
                 (held, tag)
