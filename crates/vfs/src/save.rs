@@ -50,8 +50,15 @@ impl Vfs {
             return Ok(Outcome::Now(()));
         }
         let file = &handle.file;
-        self.save(&mut file.state.lock(), file)?;
-        if !self.engine.config.upload_on_close_wait {
+        let saved = {
+            let mut state = file.state.lock();
+            let saved = state.dirty;
+            self.save(&mut state, file)?;
+            saved
+        };
+        // A shell closes the first descriptor of a file that it made for a program, long before
+        // the program writes to it: nothing is sent by then.
+        if !saved || !self.engine.config.upload_on_close_wait {
             return Ok(Outcome::Now(()));
         }
         let vfs = Arc::clone(self);

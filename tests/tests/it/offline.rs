@@ -1,10 +1,12 @@
 //! Without a network the mount is a disk that has what was used before.
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use onedrivefs_sim::{FileBody, Reach};
+use onedrivefs_sim::{FaultAction, FaultRule, FileBody, Reach};
 use onedrivefs_tests::{Home, Mount, Need, Service, needs, tree, wait};
+use rustix::process::Signal;
 
 /// Time in which everything has to arrive by itself once the service is back.
 const RETURN_LIMIT: Duration = wait::secs(90);
@@ -143,4 +145,90 @@ fn a_service_that_swallows_everything_hangs_nobody() {
     let start = Instant::now();
     mount.unmount();
     assert!(start.elapsed() < wait::secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn whoever_waits_is_told_at_once_when_the_network_goes_and_when_the_mount_ends() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    for number in 0..2 {
+        let body = FileBody::Generated {
+            seed: number,
+            size: 900_000,
+        };
+        drive.put(&format!("/{number}"), body).expect("file");
+    }
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount_args(&["--poll", "1", "--option", "read_timeout=120"]);
+    mount.sync();
+    let stall = FaultRule::on("download", FaultAction::Stall);
+    let rule = service.faults().add(stall);
+    // Waits for bytes that nobody sends, and tells how that ended.
+    let reader = |mount: &Mount<'_>, name: &str| {
+        let before = service.faults().hits(rule);
+        let path = mount.at(name);
+        let reader = thread::spawn(move || fs::read(path).expect_err("no bytes").raw_os_error());
+        wait::until("somebody waits", wait::secs(20), || {
+            service.faults().hits(rule) > before
+        });
+        reader
+    };
+    let waiting = reader(&mount, "0");
+    let start = Instant::now();
+    service.set_reach(Reach::Offline);
+    let told = waiting.join().expect("reader");
+    let down = rustix::io::Errno::NETDOWN.raw_os_error();
+    assert_eq!(told, Some(down));
+    assert!(start.elapsed() < wait::secs(10), "{:?}", start.elapsed());
+    service.set_reach(Reach::Online);
+    wait_for_state(&mount, "online");
+
+    let waiting = reader(&mount, "1");
+    let start = Instant::now();
+    assert!(mount.signal(Signal::TERM).success());
+    waiting.join().expect("reader");
+    assert!(start.elapsed() < wait::secs(15), "{:?}", start.elapsed());
+}
+
+#[test]
+fn closing_waits_for_the_service_where_that_is_asked_for() {
+    if !needs::met(&[Need::Fuse, Need::Program("python3")]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    home.configure("upload = \"on-close\"\n");
+    let mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    // The shell closes a descriptor of it before anything is written, and `touch` writes nothing.
+    let start = Instant::now();
+    home.sh(r#"echo sent > "$M/file"; touch "$M/empty""#);
+    assert!(start.elapsed() < wait::secs(30), "{:?}", start.elapsed());
+    assert_eq!(drive.read("/file").as_deref(), Some(&b"sent\n"[..]));
+    let close = r#"cd "$M"; python3 -c '
+import os
+file = os.open("file", os.O_WRONLY | os.O_APPEND)
+os.write(file, b"more")
+try:
+    os.close(file)
+    print("sent")
+except OSError as error:
+    print(error.errno)'"#;
+    assert_eq!(home.sh(close), "sent\n");
+    service.set_reach(Reach::Offline);
+    let start = Instant::now();
+    let down = rustix::io::Errno::NETDOWN.raw_os_error();
+    assert_eq!(home.sh(close), format!("{down}\n"));
+    assert!(start.elapsed() < wait::secs(30), "{:?}", start.elapsed());
+    // It was kept all the same.
+    assert_eq!(home.sh(r#"cat "$M/file""#), "sent\nmoremore");
+    service.set_reach(Reach::Online);
+    mount.sync();
+    let there = drive.read("/file");
+    assert_eq!(there.as_deref(), Some(&b"sent\nmoremore"[..]));
+    mount.unmount();
 }
