@@ -129,7 +129,7 @@ fn encode_char(c: char, first: bool, last: bool, out: &mut String) {
         '\u{7F}' => out.push(SYMBOL_DEL),
         SYMBOL_DEL => out.extend([QUOTE, c]),
         '\0'..='\u{1F}' => out.extend(char::from_u32(SYMBOLS + u32::from(c))),
-        '\u{2400}'..='\u{241F}' => out.extend([QUOTE, c]),
+        '\u{2401}'..='\u{241F}' => out.extend([QUOTE, c]),
         '\u{80}'..='\u{9F}' => encode_c1(c, out),
         '/' => out.extend(full_width(c)),
         _ if FORBIDDEN.contains(&c) => out.extend(full_width(c)),
@@ -159,9 +159,10 @@ fn half_width(c: char) -> Option<char> {
         .filter(char::is_ascii)
 }
 
-/// Tells whether the character is the full-width twin of a forbidden one.
+/// Tells whether the character is the full-width twin of a forbidden one. A slash is in no name, nor
+/// is a NUL, so that their twins mean themselves.
 fn is_full_width_twin(c: char) -> bool {
-    half_width(c).is_some_and(|ascii| ascii == '/' || FORBIDDEN.contains(&ascii))
+    half_width(c).is_some_and(|ascii| FORBIDDEN.contains(&ascii))
 }
 
 /// Puts a lone quote into names that the service reserves, so that they are ordinary ones.
@@ -246,7 +247,7 @@ fn decode_char(c: char, first: bool, last: bool) -> char {
         FULL_TILDE if first => '~',
         FULL_STOP if last => '.',
         SYMBOL_DEL => '\u{7F}',
-        '\u{2400}'..='\u{241F}' => char::from_u32(u32::from(c) - SYMBOLS).unwrap_or(c),
+        '\u{2401}'..='\u{241F}' => char::from_u32(u32::from(c) - SYMBOLS).unwrap_or(c),
         _ if is_full_width_twin(c) => half_width(c).unwrap_or(c),
         _ => c,
     }
@@ -270,7 +271,7 @@ fn decode_quoted(rest: &[char]) -> (Option<char>, usize) {
                     c,
                     SYMBOL_SPACE | FULL_TILDE | FULL_STOP | SYMBOL_DEL | '\u{3000}'
                 )
-                || ('\u{2400}'..='\u{241F}').contains(&c)
+                || ('\u{2401}'..='\u{241F}').contains(&c)
                 || is_full_width_twin(c) =>
         {
             (Some(c), 1)
