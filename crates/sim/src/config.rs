@@ -276,6 +276,8 @@ pub struct Knobs {
     pub wrong_size: i64,
     /// Hashes are left out.
     pub hash_missing: bool,
+    /// The quota of drives is left out.
+    pub quota_missing: bool,
     /// Business and libraries change Office-like files after an upload.
     pub office_rewrite: bool,
     /// The first fragment of each session answers 404 once.
@@ -355,6 +357,7 @@ impl Default for Knobs {
             ignore_range: false,
             wrong_size: 0,
             hash_missing: false,
+            quota_missing: false,
             office_rewrite: false,
             session_404_once: false,
             session_status_strict: false,

@@ -372,5 +372,10 @@ pub(crate) fn drive_json(world: &World, drive: &Drive) -> Value {
     if tree.is_business() {
         out["quota"]["fileCount"] = json!(tree.live);
     }
+    if world.knobs.read().quota_missing
+        && let Some(fields) = out.as_object_mut()
+    {
+        fields.remove("quota");
+    }
     out
 }

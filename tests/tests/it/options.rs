@@ -4,8 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 
-use onedrivefs_sim::{DriveKind, SimConfig};
-use onedrivefs_tests::{Home, Need, Service, needs};
+use onedrivefs_sim::{DriveKind, Reach, SimConfig};
+use onedrivefs_tests::{Home, Need, Service, needs, wait};
 
 /// `ENAMETOOLONG`, for which the standard library has no name of its own.
 fn is_too_long<T>(result: std::io::Result<T>) -> bool {
@@ -288,8 +288,22 @@ fn spellings_of_one_name_in_unicode_are_one_file() {
     mount.unmount();
 }
 
+/// What `df` and file managers ask for: size of a block, and blocks in all, free and available; and
+/// the longest name.
+fn space(home: &Home<'_>) -> (u64, u64, u64, u64, u64) {
+    let told = home.sh(r#"stat -f -c '%S %b %f %a %l' "$M""#);
+    let figures: Vec<u64> = told
+        .split_whitespace()
+        .map(|figure| figure.parse().expect("number"))
+        .collect();
+    let [block, total, free, available, name_max] = figures[..] else {
+        panic!("{told}");
+    };
+    (block, total, free, available, name_max)
+}
+
 #[test]
-fn figures_of_space_are_right_with_and_without_a_quota() {
+fn figures_of_space_are_those_of_the_quota() {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
@@ -300,16 +314,41 @@ fn figures_of_space_are_right_with_and_without_a_quota() {
     let home = Home::signed_in(&service);
     let mount = home.mount();
     mount.sync();
-    let figures = home.sh(r#"stat -f -c '%S %b %f %a %l' "$M""#);
-    let figures: Vec<u64> = figures
-        .split_whitespace()
-        .map(|f| f.parse().expect("number"))
-        .collect();
-    let [block, total, free, available, name_max] = figures[..] else {
-        panic!("{figures:?}");
-    };
+    let (block, total, free, available, name_max) = space(&home);
     assert_eq!((block * total, free, name_max), (10 << 30, available, 255));
     assert_eq!(block * (total - free), 1 << 20);
     home.sh(r#"df --output=size,used,avail "$M" > /dev/null; test "$(df --output=itotal "$M" | tail -1)" != 0"#);
+    // What waits to be sent is taken off.
+    service.set_reach(Reach::Offline);
+    home.sh(r#"head -c 4194304 /dev/zero > "$M/waiting""#);
+    wait::until("less room", wait::secs(10), || {
+        block * (free - space(&home).2) == 4 << 20
+    });
+    service.set_reach(Reach::Online);
+    mount.sync();
+    mount.unmount();
+}
+
+#[test]
+fn a_drive_whose_quota_is_not_told_has_room_for_what_programs_write() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::with(|config| config.knobs.quota_missing = true);
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let (block, total, free, available, _) = space(&home);
+    assert_eq!(
+        (free, available),
+        (total, total),
+        "a terabyte, all of it free"
+    );
+    assert_eq!(block * total, 1 << 40);
+    // `cp` and the like do not ask, some others do.
+    home.sh(r#"cd "$M"; fallocate -l 50000000 large; head -c 1000000 /dev/zero > small; df "$M" > /dev/null"#);
+    mount.sync();
+    let there = service.default_drive().entry("/large").expect("sent");
+    assert_eq!(there.size, 50_000_000);
     mount.unmount();
 }
