@@ -277,12 +277,16 @@ impl Reader<'_> {
     /// SQLite's errors.
     pub fn longest_path_below(&self, ino: Ino) -> Result<usize, StoreError> {
         let mut statement = self.conn.prepare_cached(
-            "WITH RECURSIVE below (ino, len) AS (
-               SELECT ino, 1 + length(name) FROM items WHERE parent = ?1 AND local_only = 0
+            // Only directories are gone through one by one: whatever else is in each of them counts
+            // by the longest name alone, which takes a quarter of the time.
+            "WITH RECURSIVE folders (ino, len) AS (
+               SELECT ?1, 0
                UNION ALL
-               SELECT items.ino, len + 1 + length(name) FROM below
-                 JOIN items ON items.parent = below.ino WHERE local_only = 0 AND len < 100000
-             ) SELECT max(len) FROM below",
+               SELECT items.ino, len + 1 + length(name) FROM folders
+                 JOIN items ON items.parent = folders.ino
+                 WHERE kind = 0 AND local_only = 0 AND len < 100000
+             ) SELECT max(len + coalesce((SELECT max(1 + length(name)) FROM items
+                 WHERE parent = folders.ino AND local_only = 0), 0)) FROM folders",
         )?;
         let longest: Option<i64> = statement.query_row((ino.0,), |row| row.get(0))?;
         Ok(longest.map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX)))

@@ -17,10 +17,12 @@ const SEEDS: u64 = 4;
 /// Most operations a second on a slow machine, for the limits on time.
 const SLOWEST_PER_S: u64 = 100;
 
-/// Everything fsx can do, as often as programs do it, roughly.
+/// Everything fsx can do, as often as programs do it, roughly. Never with no bytes at all: it takes
+/// the kernel's answer to that for a file system that does not support the call.
 const CONFIGURATION: &str = "
 flen = 262144
 [opsize]
+min = 1
 max = 65536
 [weights]
 close_open = 2
