@@ -1,6 +1,6 @@
 //! Programs that a test runs to their end, with a limit on their time.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,12 +61,24 @@ impl Ran {
 /// When it cannot be started or does not end within `limit`.
 pub fn run(mut command: Command, limit: Duration) -> Ran {
     let line = format!("{command:?}");
-    let mut child = command
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{line}: {error}"));
+        .stderr(Stdio::piped());
+    let start = Instant::now();
+    let mut child = loop {
+        match command.spawn() {
+            Ok(child) => break child,
+            // A program that was just copied is open for writing in what another thread forked, until
+            // that becomes the program it starts.
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy && start.elapsed() < limit =>
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => panic!("{line}: {error}"),
+        }
+    };
     let out = collect(child.stdout.take());
     let err = collect(child.stderr.take());
     let status = wait(&mut child, limit);
