@@ -43,6 +43,19 @@ fn write(mount: &Mount<'_>, below: &str, text: &str) {
     file.write_all(text.as_bytes()).expect("write");
 }
 
+/// Has the file "name" change here, and go on the service while it is being sent, so that it cannot go
+/// here. Returns the rule that holds its upload.
+fn delete_while_it_is_sent(home: &Home<'_>, mount: &Mount<'_>) -> u64 {
+    let uploads = FaultRule::on("create_session", FaultAction::Hold).times(1);
+    let uploads = home.service.faults().add(uploads);
+    write(mount, "name", "new");
+    wait_for_hit(home.service, uploads);
+    let drive = home.service.default_drive();
+    drive.delete("/name").expect("deletion");
+    look_for_news(home);
+    uploads
+}
+
 /// The file that is reported to be gone has the identity of another one meanwhile.
 #[test]
 fn what_is_reported_gone_is_what_was_asked_for() {
@@ -212,13 +225,7 @@ fn assert_name_is_given_back(leaves: impl FnOnce(&Mount<'_>)) {
     assert_eq!(fs::read(mount.at("name")).expect("file"), b"old");
     mount.sync();
 
-    let uploads = FaultRule::on("create_session", FaultAction::Hold).times(1);
-    let uploads = service.faults().add(uploads);
-    write(&mount, "name", "new");
-    wait_for_hit(&service, uploads);
-    // While the file is being sent, it cannot go.
-    drive.delete("/name").expect("deletion");
-    look_for_news(&home);
+    let uploads = delete_while_it_is_sent(&home, &mount);
     drive.mkdir("/name").expect("folder");
     look_for_news(&home);
     assert!(mount.at("name (2)").is_dir());
@@ -291,13 +298,7 @@ fn a_save_to_a_name_for_the_moment_does_not_give_it() {
     assert_eq!(fs::read(mount.at("name")).expect("file"), b"old");
     mount.sync();
 
-    let uploads = FaultRule::on("create_session", FaultAction::Hold).times(1);
-    let uploads = service.faults().add(uploads);
-    write(&mount, "name", "new");
-    wait_for_hit(&service, uploads);
-    // While the file is being sent, it cannot go.
-    drive.delete("/name").expect("deletion");
-    look_for_news(&home);
+    let uploads = delete_while_it_is_sent(&home, &mount);
     drive.put("/name", "theirs").expect("file");
     let id = drive.entry("/name").expect("entry").id;
     look_for_news(&home);
@@ -331,13 +332,7 @@ fn a_name_for_the_moment_does_not_reach_the_service() {
     assert_eq!(fs::read(mount.at("name")).expect("file"), b"old");
     mount.sync();
 
-    let uploads = FaultRule::on("create_session", FaultAction::Hold).times(1);
-    let uploads = service.faults().add(uploads);
-    write(&mount, "name", "new");
-    wait_for_hit(&service, uploads);
-    // While the file is being sent, it cannot go.
-    drive.delete("/name").expect("deletion");
-    look_for_news(&home);
+    let uploads = delete_while_it_is_sent(&home, &mount);
     drive.mkdir("/name").expect("folder");
     look_for_news(&home);
     let folders = service
