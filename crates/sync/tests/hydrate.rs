@@ -560,6 +560,25 @@ async fn going_offline_answers_at_once() {
         .expect("online again");
 }
 
+/// On one thread, so that nothing runs between what is started and its being stopped.
+#[tokio::test]
+async fn a_transfer_that_is_stopped_before_it_runs_lets_go_of_its_body() {
+    let fixture = Fixture::new().await;
+    let (body, source) = fixture.file(generated(16 * MIB)).await;
+    for block in 0..4 {
+        let read = block * MIB..(block + 1) * MIB;
+        fixture.hydrator.note_read(&body, &source, 7, read);
+    }
+    assert!(Arc::strong_count(&body) > 1, "read-ahead was started");
+    fixture.hydrator.cancel(7);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Arc::strong_count(&body) > 1 {
+        assert!(Instant::now() < deadline, "{}", Arc::strong_count(&body));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(fixture.downloads(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_service_is_offline() {
     let fixture = Fixture::new().await;

@@ -44,18 +44,32 @@ impl Drop for Finish {
 }
 
 /// Fetches a segment to its end.
-pub(super) async fn run(
+pub(super) fn run(
     inner: Arc<Inner>,
     flight: Arc<Flight>,
     source: Arc<Source>,
     id: u64,
     demand: Demand,
-) {
-    let _finish = Finish {
+) -> impl Future<Output = ()> + Send {
+    // Made here: a task may be aborted before it takes its first step.
+    let finish = Finish {
         flight: Arc::clone(&flight),
         id,
     };
-    let _reading = demand.is_reading().then(|| Reading::begin(&inner));
+    async move {
+        let _finish = finish;
+        run_to_its_end(&inner, &flight, &source, id, demand).await;
+    }
+}
+
+async fn run_to_its_end(
+    inner: &Arc<Inner>,
+    flight: &Arc<Flight>,
+    source: &Arc<Source>,
+    id: u64,
+    demand: Demand,
+) {
+    let _reading = demand.is_reading().then(|| Reading::begin(inner));
     let permits = match demand {
         Demand::Foreground => &inner.foreground,
         Demand::ReadAhead | Demand::Upload => &inner.background,
@@ -68,15 +82,15 @@ pub(super) async fn run(
         inner.rest_while_read().await;
     }
     flight.set_started(id);
-    inner.make_room(&flight, id).await;
-    if let Err(error) = fetch_all(&inner, &flight, &source, id).await {
+    inner.make_room(flight, id).await;
+    if let Err(error) = fetch_all(inner, flight, source, id).await {
         tracing::debug!(body = %flight.body().id(), %error, "A transfer failed.");
         if matches!(error, HydrateError::NoSpace) {
             inner.note_full();
         }
         flight.fail_segment(id, error);
     } else if source.hash.is_some() {
-        inner.hash_ahead(&flight);
+        inner.hash_ahead(flight);
     }
 }
 
