@@ -50,6 +50,11 @@ impl OwnMount {
         }
     }
 
+    /// Number of the connection.
+    pub(crate) const fn number(&self) -> u32 {
+        self.device.connection()
+    }
+
     /// One more descriptor of our end of the connection.
     pub(crate) fn connection(&self) -> Result<OwnedFd, MountError> {
         self.connection

@@ -23,5 +23,5 @@ mod session;
 
 pub use detach::unmount_path;
 pub use error::MountError;
-pub use mounts::{abort, is_stale};
+pub use mounts::{abort, abort_connection, is_stale};
 pub use session::{MountOptions, Mounted, SessionEnd, Teardown, mount};

@@ -52,6 +52,13 @@ pub(crate) struct MountEntry {
     pub(crate) source: String,
 }
 
+impl Device {
+    /// The number of its connection.
+    pub(crate) const fn connection(self) -> u32 {
+        self.1
+    }
+}
+
 impl MountEntry {
     /// Tells whether a program of ours made this mount.
     pub(crate) fn is_onedrivefs(&self) -> bool {
@@ -82,8 +89,7 @@ impl MountEntry {
     /// Ends the connection between the kernel and the server of this mount: all who wait for an
     /// answer get an error.
     pub(crate) fn abort(&self) -> io::Result<()> {
-        let minor = self.device.1;
-        fs::write(format!("{CONNECTIONS}/{minor}/abort"), "1").or_else(|error| {
+        abort_number(self.device.connection()).or_else(|error| {
             // Where that directory is not mounted, root has another way to the same end; the
             // mount stays, since it is in use.
             match rustix::mount::unmount(&self.path, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW) {
@@ -92,6 +98,23 @@ impl MountEntry {
             }
         })
     }
+}
+
+/// Ends the connection of this number, which must be that of a living mount of ours: numbers are
+/// used again.
+///
+/// # Errors
+/// What the system says when there is none, or this user may not.
+pub fn abort_connection(number: u32) -> io::Result<()> {
+    let entry = read()?
+        .into_iter()
+        .find(|entry| entry.is_onedrivefs() && entry.device.connection() == number);
+    // One that is in use after it was taken out of the tree is in no table.
+    entry.map_or_else(|| abort_number(number), |entry| entry.abort())
+}
+
+fn abort_number(number: u32) -> io::Result<()> {
+    fs::write(format!("{CONNECTIONS}/{number}/abort"), "1")
 }
 
 /// Reads the mount table.

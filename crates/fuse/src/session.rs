@@ -254,6 +254,12 @@ impl Mounted {
         &self.served.path
     }
 
+    /// Number of the connection with the kernel, by which [`crate::abort_connection`] ends it.
+    #[must_use]
+    pub fn connection(&self) -> u32 {
+        self.served.own.number()
+    }
+
     /// Waits until the session has ended, for whatever reason.
     pub async fn wait_unmounted(&self) -> SessionEnd {
         self.served.wait_ended().await

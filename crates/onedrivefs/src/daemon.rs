@@ -26,6 +26,7 @@ use crate::control::registry::{self, Record, Running};
 use crate::control::server::Listener;
 use crate::desktop;
 use crate::failure::{Explain, Failure, Outcome};
+use crate::guard::Guard;
 use crate::handler::Control;
 use crate::output;
 use crate::paths::{AccountName, Dirs, create_private_dir, unwritable};
@@ -85,6 +86,7 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
             return Err(failure);
         }
     };
+    let guard = post_guard(&mounted);
     let desktop = plan
         .config
         .notifications
@@ -118,6 +120,7 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
     // It removes its socket when it has ended.
     drop(control.server.await);
     drop(control.record);
+    drop(guard);
     outcome?;
     match end {
         End::Damaged => Err(Failure::new(
@@ -233,6 +236,14 @@ fn mount(plan: &Plan, engine: &Arc<Engine>) -> Outcome<Mounted> {
     };
     onedrivefs_fuse::mount(vfs, Handle::current(), &options)
         .map_err(|error| explain_mount("mount", error))
+}
+
+/// Has somebody end the connection should this process be killed and be unable to leave. Without
+/// that, the next mount in the same place does it.
+fn post_guard(mounted: &Mounted) -> Option<Guard> {
+    Guard::post(mounted.connection())
+        .inspect_err(|error| tracing::warn!(%error, "The mount has no guard"))
+        .ok()
 }
 
 /// The control socket and the record that leads to it.

@@ -13,6 +13,7 @@ mod daemon;
 mod desktop;
 mod doctor;
 mod failure;
+mod guard;
 mod handler;
 #[cfg(debug_assertions)]
 mod kill;

@@ -263,7 +263,7 @@ impl Engine {
         if row.ops.has(Ops::CONTENT) {
             return self.send_content(item, row, token).await;
         }
-        self.send_times(item).await
+        self.send_times(item, row).await
     }
 }
 

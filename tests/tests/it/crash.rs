@@ -232,6 +232,29 @@ fn answers_that_get_lost_do_not_duplicate_anything() {
 }
 
 #[test]
+fn a_time_whose_answer_was_lost_is_not_set_again() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/old.txt", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let before = drive.entry("/old.txt").expect("entry").versions;
+    let lost = FaultRule::on("patch", FaultAction::DropAfter).times(1);
+    service.faults().add(lost);
+    home.sh(r#"touch -d "2001-02-03 04:05:06 UTC" "$M/old.txt""#);
+    mount.sync();
+    assert_eq!(service.requests().count("patch"), 1);
+    // Every change makes a version on this kind of drive.
+    assert_eq!(drive.entry("/old.txt").expect("entry").versions, before + 1);
+    tree::assert_in_step(mount.path(), &drive);
+    mount.unmount();
+}
+
+#[test]
 fn an_empty_file_or_link_whose_answer_was_lost_is_recognised_and_not_sent_again() {
     if !needs::met(&[Need::Fuse]) {
         return;

@@ -10,6 +10,7 @@ mod economy;
 mod ending;
 mod files;
 mod genuine;
+mod guard;
 mod late;
 mod mistakes;
 mod notify;

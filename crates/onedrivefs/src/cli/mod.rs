@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failure::{Explain, Outcome};
+use crate::guard;
 use crate::logging::{self, Verbosity};
 use crate::paths::AccountName;
 use crate::size::ByteSize;
@@ -93,6 +94,10 @@ enum Command {
     /// Write the manual pages
     #[command(hide = true)]
     Man(ManArgs),
+    /// Watch over the process that started this one, and end its mount's connection if it is
+    /// killed and cannot leave
+    #[command(hide = true)]
+    Guard(GuardArgs),
 }
 
 #[derive(Debug, Args)]
@@ -322,6 +327,13 @@ pub(crate) struct ManArgs {
     dir: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct GuardArgs {
+    /// Number of the connection
+    #[arg(value_name = "N")]
+    connection: u32,
+}
+
 /// Runs the command that was given.
 pub(crate) fn run(cli: Cli) -> Outcome {
     logging::start(match cli.command {
@@ -333,6 +345,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Service(args) => service::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
+        Command::Guard(args) => guard::run(args.connection),
         Command::Login(args) => block_on(login::run(args)),
         Command::Logout(args) => block_on(logout::run(&args)),
         Command::Drives(args) => block_on(drives::run(&args)),
@@ -405,6 +418,7 @@ mod tests {
             "onedrivefs doctor --json",
             "onedrivefs completions bash",
             "onedrivefs man out",
+            "onedrivefs guard 40",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

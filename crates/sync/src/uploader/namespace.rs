@@ -242,13 +242,33 @@ impl Engine {
     }
 
     /// Sends the times of an item.
-    pub(super) async fn send_times(&self, item: &Item) -> Result<Step, EngineError> {
+    pub(super) async fn send_times(
+        &self,
+        item: &Item,
+        row: &JournalRow,
+    ) -> Result<Step, EngineError> {
         let Some(remote) = &item.remote else {
             return Ok(Step::Blocked);
         };
         if remote.mtime.same_second(item.mtime) {
             self.forget_ops(item.ino, Ops::TIMES)?;
             return Ok(Step::Progress);
+        }
+        let drive = &self.config.drive.id;
+        if row.attempts > 0 {
+            // The answer may have been lost, and some drives keep a version for every change.
+            let there = match self.graph.item(drive, &remote.id).await {
+                Ok(there) => there,
+                Err(error) if error.is_not_found() => return self.item_gone(item, error).await,
+                Err(error) => return Err(error.into()),
+            };
+            if there
+                .modified
+                .is_some_and(|time| time.same_second(item.mtime))
+            {
+                self.adopt_times(item, &there)?;
+                return Ok(Step::Progress);
+            }
         }
         let patch = ItemPatch {
             modified: Some(item.mtime),
@@ -258,7 +278,7 @@ impl Engine {
         kill_point("before-times");
         match self
             .graph
-            .update_item(&self.config.drive.id, &remote.id, &patch, None)
+            .update_item(drive, &remote.id, &patch, None)
             .await
         {
             Ok(there) => {
