@@ -507,3 +507,38 @@ fn what_an_answer_saw_before_an_upload_that_a_save_took_over_is_no_conflict() {
     assert_eq!(drive.read("/file").as_deref(), Some(&b"saved"[..]));
     mount.unmount();
 }
+
+/// Theirs was renamed to a name that was given up there, which is not known here yet: it is shown
+/// beside it for a while. A save to it gives nobody that name.
+#[test]
+fn what_is_shown_beside_a_name_for_a_while_is_saved_under_its_own() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.put("/left", "theirs").expect("file");
+    drive.put("/moves", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+
+    let deaf = FaultRule::on("delta", FaultAction::Hold);
+    let deaf = service.faults().add(deaf);
+    drive.delete("/left").expect("delete");
+    drive.rename("/moves", "/left").expect("rename");
+    write(&mount, "moves", "mine");
+    // The upload learns of the new name, but not that it is free.
+    let beside = mount.at("left (2)");
+    wait::until("shown", wait::secs(30), || beside.exists());
+    write(&mount, "left (2)", "mine too");
+    let sent = || drive.read("/left").as_deref() == Some(b"mine too");
+    wait::until("sent", wait::secs(30), sent);
+    service.faults().remove(deaf);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(service.requests().count("patch"), 0, "nobody renamed it");
+    assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
+    mount.unmount();
+}

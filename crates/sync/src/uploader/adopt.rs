@@ -547,8 +547,11 @@ fn settle(tx: &Tx<'_>, item: &Item, done: Ops) -> Result<(), StoreError> {
         left
     } else if placed {
         left.without(Ops::MOVE)
-    } else {
+    } else if row.ops.has(Ops::CREATE) || done.has(Ops::MOVE) {
         left.with(Ops::MOVE)
+    } else {
+        // It may be shown under another name only because its own is taken here.
+        left
     };
     if left.has(Ops::DELETE) {
         left = Ops::DELETE;
