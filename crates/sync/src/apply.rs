@@ -328,6 +328,23 @@ pub fn reclaim(tx: &Tx<'_>, parent: Ino, name: &str) -> Result<Vec<KernelChange>
     Ok(Vec::new())
 }
 
+/// An item that was unlinked here is gone from the service as well: the names it had become free.
+///
+/// # Errors
+/// The store's errors.
+pub(crate) fn reclaim_places(tx: &Tx<'_>, item: &Item) -> Result<Vec<KernelChange>, StoreError> {
+    let Some(base) = &item.remote else {
+        return Ok(Vec::new());
+    };
+    let Some(parent) = base.parent else {
+        return Ok(Vec::new());
+    };
+    let mut changes = reclaim(tx, parent, shown_name(&base.name, item.kind))?;
+    // It may have been unlinked under another one.
+    changes.extend(reclaim(tx, parent, &item.name)?);
+    Ok(changes)
+}
+
 /// The base that an item of the service makes, with what it leaves out taken from the last one.
 pub(crate) fn remote_of(
     there: &RemoteItem,

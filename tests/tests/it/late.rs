@@ -542,3 +542,41 @@ fn what_is_shown_beside_a_name_for_a_while_is_saved_under_its_own() {
     assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
     mount.unmount();
 }
+
+/// The same, when what holds the name is deleted here as well, and its deletion there becomes known
+/// before the one here is sent.
+#[test]
+fn what_is_shown_beside_a_name_has_it_when_it_is_deleted_on_both_sides() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.put("/left", "theirs").expect("file");
+    drive.put("/moves", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let left = drive.entry("/left").expect("file").id;
+
+    let deaf = FaultRule::on("delta", FaultAction::Hold);
+    let deaf = service.faults().add(deaf);
+    drive.delete("/left").expect("delete");
+    drive.rename("/moves", "/left").expect("rename");
+    write(&mount, "moves", "mine");
+    let beside = mount.at("left (2)");
+    wait::until("shown", wait::secs(30), || beside.exists());
+    let asked = FaultRule::on("item", FaultAction::status(503)).at(&left);
+    let asked = service.faults().add(asked);
+    fs::remove_file(mount.at("left")).expect("unlink");
+    service.faults().remove(deaf);
+    look_for_news(&home);
+    let shown = || fs::read(mount.at("left")).is_ok_and(|content| content == b"mine");
+    wait::until("its own name", wait::secs(30), shown);
+    service.faults().remove(asked);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
+    mount.unmount();
+}

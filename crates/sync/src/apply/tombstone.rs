@@ -3,7 +3,7 @@
 use onedrivefs_core::Ino;
 use onedrivefs_store::{Item, Kind, Ops, StoreError};
 
-use super::{Applier, aside, reclaim, shown_name};
+use super::{Applier, aside, reclaim, reclaim_places, shown_name};
 use crate::change::KernelChange;
 use crate::journal;
 
@@ -199,6 +199,7 @@ impl Applier<'_> {
         self.drop_body(&mut item)?;
         self.tx.delete_item(item.ino)?;
         let Some(parent) = item.parent else {
+            self.changes.extend(reclaim_places(self.tx, &item)?);
             return Ok(());
         };
         self.changes.push(KernelChange::Deleted {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use onedrivefs_core::{Ino, QuickXorHash, RemoteItem, Timestamp, name};
 use onedrivefs_store::{Item, Ops, Place, Remote, StoreError, Tx};
 
-use crate::apply::{Applier, rebase_body, reclaim, remote_of, shown_name};
+use crate::apply::{Applier, rebase_body, reclaim, reclaim_places, remote_of};
 use crate::change::KernelChange;
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -260,9 +260,12 @@ impl Engine {
             }
             if self.writers.lock().contains_key(&ino) {
                 // Somebody still writes to it; what it is stays until the last handle is closed.
-                let mut item = item;
-                item.remote = None;
-                tx.update_item(&item)?;
+                let nameless = Item {
+                    remote: None,
+                    ..item.clone()
+                };
+                tx.update_item(&nameless)?;
+                changes = reclaim_places(tx, &item)?;
                 return Ok(None);
             }
             let body = item.body.map(|id| tx.body(id)).transpose()?.flatten();
@@ -270,11 +273,7 @@ impl Engine {
                 tx.delete_body(row.id)?;
             }
             tx.delete_item(ino)?;
-            if let Some((parent, name)) = item.remote.and_then(|r| Some((r.parent?, r.name))) {
-                changes = reclaim(tx, parent, shown_name(&name, item.kind))?;
-                // It may have been unlinked under another one.
-                changes.extend(reclaim(tx, parent, &item.name)?);
-            }
+            changes = reclaim_places(tx, &item)?;
             for sent in sent {
                 changes.extend(reclaim(tx, sent.parent, &sent.name)?);
             }
