@@ -180,15 +180,14 @@ fn serves_what_cannot_leave() {
     config.mount_options = vec![MountOption::FSName("stuck".to_owned())];
     let session = fuser::spawn_mount(server, &place, &config).expect("mount");
     assert!(notifier.set(session.notifier()).is_ok());
-    let _guard = Command::new(built_binary("onedrivefs"))
+    let mut guard = Command::new(built_binary("onedrivefs"))
         .args(["guard", &connection_at(&place).to_string()])
         .env_clear()
         .stdin(Stdio::piped())
         .spawn()
         .expect("guard");
-    loop {
-        thread::park();
-    }
+    let _alive = guard.stdin.take();
+    drop(guard.wait());
 }
 
 /// A folder in which renames never end.
