@@ -82,6 +82,8 @@ impl Body {
             pristine: place == Place::Cache,
             forgotten: 0,
             snapshot: None,
+            handed_out: false,
+            lent: 0,
             uncopied: None,
         };
         Self {
@@ -368,11 +370,12 @@ impl Body {
         }
     }
 
-    /// Takes an immutable view of the body as it is now; `None` while another one is alive.
+    /// Takes an immutable view of the body as it is now; `None` while another one is alive, and
+    /// while others may change the body at any time.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
         let mut state = self.shared.state.write();
-        if state.snapshot.is_some() {
+        if state.snapshot.is_some() || state.lent > 0 {
             return None;
         }
         state.snapshot = Some(Preserved::new(state.size));

@@ -13,6 +13,8 @@ mod body;
 mod error;
 mod fileops;
 mod layout;
+mod lease;
+mod outside;
 mod presence;
 mod ranges;
 mod relocate;

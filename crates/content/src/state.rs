@@ -35,6 +35,10 @@ pub(crate) struct State {
     /// How often bytes were forgotten that could be read before.
     pub(crate) forgotten: u64,
     pub(crate) snapshot: Option<Preserved>,
+    /// The kernel reads the file without asking: the body must not go on with another one.
+    pub(crate) handed_out: bool,
+    /// How many programs may change the file without asking.
+    pub(crate) lent: u32,
     /// While the body is copied elsewhere: what changed since the copier last looked.
     pub(crate) uncopied: Option<RangeSet<u64>>,
 }
@@ -154,7 +158,7 @@ impl State {
     /// Leaves the file to the snapshot and goes on with a copy of its first `len` bytes, when that
     /// is cheaper than copying the rest. Tells whether it did.
     pub(crate) fn detach(&mut self, layout: &Layout, id: BodyId, len: u64) -> io::Result<bool> {
-        let Some(snapshot) = &mut self.snapshot else {
+        let Some(snapshot) = self.snapshot.as_mut().filter(|_| !self.handed_out) else {
             return Ok(false);
         };
         let cut = ranges::overlap(&(len..self.size), &(0..snapshot.size));

@@ -303,6 +303,12 @@ impl Content {
         Ok(())
     }
 
+    /// Tells whether bodies keep their file when they move between the folders.
+    #[must_use]
+    pub fn moves_by_renaming(&self) -> bool {
+        self.moves == Moves::Rename
+    }
+
     /// Tells whether a body has a file in any of the folders.
     #[must_use]
     pub fn has_file(&self, id: BodyId) -> bool {

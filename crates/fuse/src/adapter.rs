@@ -28,7 +28,7 @@ use crate::call::{
     Call, MODE_MASK, check_attribute, expected_edition, file_flags, ino, is_other_spelling,
     is_user_attribute, rename_mode,
 };
-use crate::init;
+use crate::init::{self, Passthrough};
 use crate::notify::NotifyQueue;
 use crate::open_files::OpenFiles;
 use crate::reply::{self, Access, Refuse};
@@ -42,6 +42,7 @@ pub(crate) struct Adapter {
     files: Arc<OpenFiles>,
     notify: NotifyQueue,
     kernel: init::Kernel,
+    passthrough: Passthrough,
 }
 
 impl Adapter {
@@ -52,6 +53,7 @@ impl Adapter {
         shutdown: CancellationToken,
         files: Arc<OpenFiles>,
         notify: NotifyQueue,
+        passthrough: Passthrough,
     ) -> Self {
         Self {
             vfs,
@@ -60,6 +62,7 @@ impl Adapter {
             files,
             notify,
             kernel: init::Kernel::default(),
+            passthrough,
         }
     }
 
@@ -160,6 +163,9 @@ fn names_known_in<T>(
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         self.kernel = init::configure(config);
+        if self.passthrough == Passthrough::Auto && init::ask_for_passthrough(config) {
+            self.vfs.allow_passthrough();
+        }
         Ok(())
     }
 
@@ -366,12 +372,12 @@ impl Filesystem for Adapter {
             }
             vfs.open(ino(node), expected_edition(node), flags)
         };
-        let files = Arc::clone(&self.files);
+        let (files, vfs) = (Arc::clone(&self.files), Arc::clone(&self.vfs));
         self.soon(call, reply, work, move |reply, mut opened| {
             files.opened(ino(node));
             // Its pages are kept under the spelling that the file has.
             opened.direct_io |= is_other_spelling(node);
-            reply::opened(reply, &opened, access);
+            reply::opened(&vfs, reply, &opened, access);
         });
     }
 
@@ -392,9 +398,9 @@ impl Filesystem for Adapter {
             let created = vfs.create(ino(parent), name, mode & MODE_MASK, flags);
             names_known_in(vfs, &[parent], created)
         };
-        self.now(&call, reply, work, |reply, (attr, opened)| {
-            self.files.opened(attr.ino);
-            reply::created(reply, parent, &attr, &opened, access);
+        self.now(&call, reply, work, |reply, made| {
+            self.files.opened(made.0.ino);
+            reply::created(&self.vfs, reply, parent, &made, access);
         });
         self.changed_below(parent, name);
     }

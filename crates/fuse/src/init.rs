@@ -5,6 +5,23 @@
 
 use fuser::{InitFlags, KernelConfig};
 
+/// The bit of `CAP_SYS_ADMIN` in a set of capabilities.
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// File systems that may lie between the mount and the disk on which the bodies are: one that stacks
+/// nothing.
+const STACK_DEPTH: u32 = 1;
+
+/// Whether the kernel reads files by itself, without asking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Passthrough {
+    /// Where the kernel can do it and permits it.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
 /// Requests without a waiting program, read-ahead above all, that the kernel may have in flight.
 /// fuser's default of 16 is too few to keep several connections busy with sequential reads.
 const MAX_BACKGROUND: u16 = 64;
@@ -69,5 +86,39 @@ pub(crate) fn configure(config: &mut KernelConfig) -> Kernel {
     let told = config.capabilities();
     Kernel {
         drops_pages_at_direct_writes: told.contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP),
+    }
+}
+
+/// Asks for the kernel to read files by itself, which needs a privilege that ordinary users do not
+/// have; their mounts are made as if this did not exist. Tells whether it may work.
+pub(crate) fn ask_for_passthrough(config: &mut KernelConfig) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if !is_administrator(&status) || config.set_max_stack_depth(STACK_DEPTH).is_err() {
+        return false;
+    }
+    config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+}
+
+/// Tells from `/proc/self/status` whether a process may administer the system.
+fn is_administrator(status: &str) -> bool {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_privilege_is_one_bit() {
+        let status = |set: &str| format!("Name:\tx\nCapPrm:\tffffffffff\nCapEff:\t{set}\n");
+        assert!(is_administrator(&status("000001ffffffffff")));
+        assert!(is_administrator(&status("0000000000200000")));
+        assert!(!is_administrator(&status("0000000000000000")));
+        assert!(!is_administrator(&status("000001ffffdfffff")));
+        assert!(!is_administrator("Name:\tx\n"));
     }
 }

@@ -23,5 +23,6 @@ mod session;
 
 pub use detach::unmount_path;
 pub use error::MountError;
+pub use init::Passthrough;
 pub use mounts::{abort, abort_connection, is_stale};
 pub use session::{MountOptions, Mounted, SessionEnd, Teardown, mount};

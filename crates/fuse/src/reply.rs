@@ -1,16 +1,19 @@
 //! Turns results of the vfs into replies, and knows for how long the kernel may cache them.
 
+use std::io;
 use std::ops::Deref;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::call::{edition_node, is_other_spelling, other_spelling};
 use fuser::{
-    FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow,
+    BackingId, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow,
 };
 use onedrivefs_core::Timestamp;
-use onedrivefs_vfs::{Attr, Entry, FileKind, Opened, SetTime, StatFs};
+use onedrivefs_vfs::{Attr, Entry, FileKind, Opened, SetTime, StatFs, Vfs};
 
 /// How long the kernel may keep names and attributes. Every change from elsewhere is announced,
 /// so this only bounds the damage of an announcement that was lost.
@@ -163,26 +166,58 @@ pub(crate) enum Access {
 }
 
 /// Answers with a file handle.
-pub(crate) fn opened(reply: ReplyOpen, file: &Opened, access: Access) {
-    reply.opened(FileHandle(file.fh), open_flags(file, access));
+pub(crate) fn opened(vfs: &Vfs, reply: ReplyOpen, file: &Opened, access: Access) {
+    let handle = FileHandle(file.fh);
+    match backing_id(vfs, file, |backing| reply.open_backing(backing)) {
+        Some(id) => reply.opened_passthrough(handle, passthrough_flags(access), &id),
+        None => reply.opened(handle, open_flags(file, access)),
+    }
 }
 
 /// Answers with a new file and its handle.
 pub(crate) fn created(
+    vfs: &Vfs,
     reply: ReplyCreate,
     parent: INodeNo,
-    attr: &Attr,
-    file: &Opened,
+    made: &(Attr, Opened),
     access: Access,
 ) {
+    let (attr, file) = made;
     let known = known_as(parent, attr, false);
-    reply.created(
-        &known.entry_ttl,
-        &known.attr,
-        GENERATION,
-        FileHandle(file.fh),
-        open_flags(file, access),
-    );
+    let (ttl, attr, handle) = (&known.entry_ttl, &known.attr, FileHandle(file.fh));
+    match backing_id(vfs, file, |backing| reply.open_backing(backing)) {
+        Some(id) => {
+            let flags = passthrough_flags(access);
+            reply.created_passthrough(ttl, attr, GENERATION, handle, flags, &id);
+        }
+        None => reply.created(ttl, attr, GENERATION, handle, open_flags(file, access)),
+    }
+}
+
+/// What the kernel knows a file as that it is to read by itself. It may refuse that, which is noted
+/// and nothing else: everything works without.
+fn backing_id(
+    vfs: &Vfs,
+    file: &Opened,
+    register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
+) -> Option<Arc<BackingId>> {
+    match file.backing.as_ref()?.registered(register) {
+        Ok(id) => id,
+        Err(error) => {
+            tracing::debug!(%error, "the kernel was not allowed to read files by itself");
+            vfs.forbid_passthrough();
+            None
+        }
+    }
+}
+
+/// What the kernel may do with a handle on a file that it reads by itself. What is written comes to
+/// us all the same.
+fn passthrough_flags(access: Access) -> FopenFlags {
+    match access {
+        Access::Read => FopenFlags::FOPEN_NOFLUSH,
+        Access::Write | Access::WriteOnly => FopenFlags::FOPEN_DIRECT_IO,
+    }
 }
 
 /// What the kernel may do with a handle.
@@ -190,7 +225,7 @@ fn open_flags(file: &Opened, access: Access) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     flags.set(
         FopenFlags::FOPEN_DIRECT_IO,
-        file.direct_io || access == Access::WriteOnly,
+        (file.direct_io && file.backing.is_none()) || access == Access::WriteOnly,
     );
     flags.set(
         FopenFlags::FOPEN_KEEP_CACHE,
@@ -353,6 +388,7 @@ mod tests {
             fh: 1,
             keep_cache,
             direct_io,
+            backing: None,
         };
         let flags = open_flags(&file(true, false), Access::Write);
         assert_eq!(flags, FopenFlags::FOPEN_KEEP_CACHE);

@@ -26,6 +26,7 @@ use crate::device::{self, MountRequest};
 use crate::epoch::KernelNames;
 use crate::errno::chain;
 use crate::error::MountError;
+use crate::init::Passthrough;
 use crate::mountpoint;
 use crate::notify::{self, Connected, NotifyQueue};
 use crate::open_files::OpenFiles;
@@ -53,6 +54,8 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Whether users other than the mounting one are admitted, as far as the mode bits go.
     pub allow_other: bool,
+    /// Whether the kernel reads files by itself.
+    pub passthrough: Passthrough,
     /// Threads that serve requests; by default one per CPU and at least two.
     pub threads: Option<NonZeroUsize>,
 }
@@ -142,6 +145,7 @@ pub fn mount(
         shutdown.waiting.clone(),
         files,
         queue.clone(),
+        options.passthrough,
     );
     // Listening begins before the kernel can cache anything. Should the mount fail, the queue has
     // no reader and swallows what it is sent.

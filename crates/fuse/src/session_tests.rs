@@ -124,6 +124,7 @@ fn options(path: &Path) -> MountOptions {
         fs_name: "onedrivefs:test".to_owned(),
         read_only: false,
         allow_other: false,
+        passthrough: Passthrough::Auto,
         threads: None,
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Layer {
     pub(crate) metadata_timeout: Option<u64>,
     /// Longest time a read waits for its first byte, in seconds.
     pub(crate) read_timeout: Option<u64>,
+    /// Whether the kernel reads files by itself where it is permitted to.
+    pub(crate) passthrough: Option<PassthroughMode>,
     /// More deletions than this within a minute are held back; zero sets no limit.
     pub(crate) hold_deletions: Option<u64>,
     /// The same for this share of the drive, in percent.
@@ -195,6 +197,16 @@ pub(crate) enum SymlinkMode {
 /// The keys that hold permission bits, which `--option` takes without quotes.
 const MODE_KEYS: &[&str] = &["umask", "file_mode", "dir_mode"];
 
+/// Whether the kernel reads files by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PassthroughMode {
+    /// Where it can and may.
+    Auto,
+    /// Never.
+    Off,
+}
+
 /// The keys of the top level, for finding the one that was meant.
 const TOP_KEYS: &[&str] = &[
     "account",
@@ -216,6 +228,7 @@ const TOP_KEYS: &[&str] = &[
     "dir_mode",
     "metadata_timeout",
     "read_timeout",
+    "passthrough",
     "hold_deletions",
     "hold_share",
     "notifications",
@@ -326,6 +339,7 @@ impl Layer {
             dir_mode: self.dir_mode.or(below.dir_mode),
             metadata_timeout: self.metadata_timeout.or(below.metadata_timeout),
             read_timeout: self.read_timeout.or(below.read_timeout),
+            passthrough: self.passthrough.or(below.passthrough),
             hold_deletions: self.hold_deletions.or(below.hold_deletions),
             hold_share: self.hold_share.or(below.hold_share),
             notifications: self.notifications.or(below.notifications),
@@ -465,6 +479,7 @@ mod tests {
         dir_mode = "0o750"
         metadata_timeout = 2
         read_timeout = 15
+        passthrough = "off"
         hold_deletions = 1000
         hold_share = 33
         notifications = true

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onedrivefs_core::local_only::LocalOnly;
-use onedrivefs_fuse::{MountError, MountOptions, Mounted, SessionEnd, Teardown};
+use onedrivefs_fuse::{MountError, MountOptions, Mounted, Passthrough, SessionEnd, Teardown};
 use onedrivefs_graph::GraphClient;
 use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Rescue};
 use onedrivefs_vfs::{Vfs, VfsOptions};
@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::account::DriveRecord;
-use crate::config::{Layer, ModeBits, NameMode, SymlinkMode, UploadMode};
+use crate::config::{Layer, ModeBits, NameMode, PassthroughMode, SymlinkMode, UploadMode};
 use crate::control::registry::{self, Record, Running};
 use crate::control::server::Listener;
 use crate::desktop;
@@ -232,6 +232,10 @@ fn mount(plan: &Plan, engine: &Arc<Engine>) -> Outcome<Mounted> {
         fs_name: format!("{}:{}", plan.account, plan.drive.name),
         read_only: plan.access.read_only,
         allow_other: plan.access.allow_other,
+        passthrough: match plan.config.passthrough {
+            Some(PassthroughMode::Off) => Passthrough::Off,
+            Some(PassthroughMode::Auto) | None => Passthrough::Auto,
+        },
         threads: None,
     };
     onedrivefs_fuse::mount(vfs, Handle::current(), &options)
@@ -360,6 +364,9 @@ struct Signals {
 impl Signals {
     fn install() -> Outcome<Self> {
         let one = |kind| signal(kind).explain(|| "preparing for signals".to_owned());
+        // The kernel asks for leases back with it, which are held for a moment only; whoever does
+        // not expect it is ended. It stays caught when nobody listens.
+        drop(one(SignalKind::io())?);
         Ok(Self {
             interrupt: one(SignalKind::interrupt())?,
             terminate: one(SignalKind::terminate())?,

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// Bodies of which more than this is here, in bytes, are changed in place where the file system
 /// cannot share blocks: copying them would keep a program waiting for longer than a millisecond.
-const DUPLICATE_MAX_BYTES: u64 = 1 << 20;
+pub const DUPLICATE_MAX_BYTES: u64 = 1 << 20;
 
 /// An error of a body or of its row.
 #[derive(Debug, Error)]

@@ -9,6 +9,7 @@ use onedrivefs_store::Item;
 use onedrivefs_sync::hydrate::Source;
 use parking_lot::Mutex;
 
+use crate::passthrough::{Lent, Way};
 use crate::readahead::ReadAhead;
 use crate::types::OpenFlags;
 
@@ -43,6 +44,12 @@ pub(crate) struct FileState {
     pub stale: bool,
     /// Size up to which the drive has room.
     pub room_until: u64,
+    /// In what way the kernel has the file open under its own name.
+    pub way: Way,
+    /// Handles that write to a file which the kernel reads by itself, and that it has not closed.
+    pub kernel_writers: u32,
+    /// The body, while programs may change it by a mapping.
+    pub lent: Option<Lent>,
     /// The row as last seen, for calls on a file that has no name any more.
     pub item: Item,
 }
@@ -62,6 +69,9 @@ impl OpenFile {
                 mtime: None,
                 stale: false,
                 room_until: 0,
+                way: Way::default(),
+                kernel_writers: 0,
+                lent: None,
                 item,
             }),
         }
@@ -105,6 +115,10 @@ pub(crate) struct Handle {
     pub has_read: AtomicBool,
     /// How often the body had forgotten bytes when the first ones were handed out.
     pub forgotten: AtomicU64,
+    /// Whether it counts among [`FileState::kernel_writers`].
+    pub counted: AtomicBool,
+    /// Whether the body is lent through it: the kernel lets it map a file that it reads by itself.
+    pub lent: AtomicBool,
     /// What the disk was asked for ahead of its reader.
     pub ahead: ReadAhead,
 }

@@ -17,6 +17,7 @@ mod error;
 mod handle;
 mod limits;
 mod namespace;
+mod passthrough;
 mod read;
 mod readahead;
 mod rename;
@@ -32,6 +33,7 @@ pub use buffer::Buffer;
 pub use edition::{EDITION_MAX, Edition};
 pub use error::VfsError;
 pub use onedrivefs_sync::{Announcement, KernelChange};
+pub use passthrough::Backing;
 pub use types::{
     Attr, DirEntry, Entry, FileKind, OpenFlags, Opened, Outcome, Pending, RenameMode, SetAttr,
     SetTime, StatFs,

@@ -14,6 +14,7 @@ use onedrivefs_sync::journal;
 
 use crate::error::VfsError;
 use crate::handle::OpenFile;
+use crate::passthrough::Way;
 use crate::types::{Attr, OpenFlags, Opened};
 use crate::vfs::Vfs;
 
@@ -67,13 +68,15 @@ impl Vfs {
         };
         let file = opened.unwrap_or_else(|| self.acquire(&item));
         file.used.store(true, Ordering::Relaxed);
-        let fh = self.add_handle(file, flags);
+        file.state.lock().way = Way::Asks;
+        let (fh, _handle) = self.add_handle(file, flags);
         Ok((
             self.attr_of(&item),
             Opened {
                 fh,
                 keep_cache: true,
                 direct_io: false,
+                backing: None,
             },
         ))
     }

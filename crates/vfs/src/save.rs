@@ -15,7 +15,7 @@ use onedrivefs_sync::fold::Change;
 use onedrivefs_sync::{Net, journal};
 
 use crate::error::VfsError;
-use crate::handle::{FileState, OpenFile};
+use crate::handle::{FileState, Handle, OpenFile};
 use crate::types::Outcome;
 use crate::vfs::Vfs;
 
@@ -112,6 +112,9 @@ impl Vfs {
         let Some(body) = state.body.as_ref().filter(|_| state.dirty) else {
             return Ok(None);
         };
+        if state.is_untouched() {
+            return Ok(None);
+        }
         // Asked inside the transaction, which whoever begins to send the file waits for.
         let in_flight = self.engine.is_in_flight(file.ino);
         let Some(mut row) = tx.body(body.id().0)? else {
@@ -191,16 +194,32 @@ impl Vfs {
         Ok(self.store().sync()?)
     }
 
-    /// Ends a handle.
+    /// Ends a handle, once nothing is mapped any more through which its file can be changed without
+    /// us.
     pub fn release(self: &Arc<Self>, ino: Ino, fh: u64) {
         let Some(handle) = self.handles.write().remove(&fh) else {
             return;
         };
-        let file = &handle.file;
         self.engine.hydrator.cancel(fh);
+        if self.may_be_mapped(&handle) {
+            self.end_unmapped(ino, handle);
+        } else {
+            self.end_handle(ino, &handle);
+        }
+    }
+
+    /// Ends a handle that the kernel has closed.
+    pub(crate) fn end_handle(self: &Arc<Self>, ino: Ino, handle: &Handle) {
+        let file = &handle.file;
         if handle.flags.write {
             // A shared mapping may have written after the last close.
-            if let Err(error) = self.save(&mut file.state.lock(), file) {
+            let saved = {
+                let mut state = file.state.lock();
+                let taken_back = self.take_back(&mut state, handle);
+                let saved = self.save(&mut state, file);
+                taken_back.and(saved)
+            };
+            if let Err(error) = saved {
                 let path = self.engine.path_of(ino).unwrap_or_default();
                 tracing::error!(path, %error, "What was written could not be recorded yet.");
                 self.save_later(ino);

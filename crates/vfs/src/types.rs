@@ -1,11 +1,13 @@
 //! The values that calls take and return.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use onedrivefs_core::{Ino, Timestamp};
 
 use crate::VfsError;
 use crate::edition::Edition;
+use crate::passthrough::Backing;
 
 /// A result that needs the network. It has a deadline of its own.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, VfsError>> + Send + 'static>>;
@@ -86,7 +88,7 @@ pub struct DirEntry {
 }
 
 /// An open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Opened {
     /// The handle.
     pub fh: u64,
@@ -94,6 +96,17 @@ pub struct Opened {
     pub keep_cache: bool,
     /// Whether the kernel must not cache the content.
     pub direct_io: bool,
+    /// The file that the kernel is to read by itself, unless it refuses.
+    pub backing: Option<Arc<Backing>>,
+}
+
+/// Under what name a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Under {
+    /// The one it has.
+    OwnName,
+    /// Another spelling of it, which the kernel takes for another file.
+    OtherSpelling,
 }
 
 /// A time to set.

@@ -20,10 +20,13 @@ use crate::error::VfsError;
 use crate::handle::{Handle, OpenFile};
 use crate::readahead::ReadAhead;
 use crate::spelling::AbsentNames;
-use crate::types::{OpenFlags, Opened, Outcome, StatFs};
+use crate::types::{OpenFlags, Opened, Outcome, StatFs, Under};
 
 /// Files whose content version is remembered for the kernel's page cache.
 const VERSIONS: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
+
+/// Files of which is remembered that programs may have mapped them to write to.
+const MAPPED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Unit of space figures, in bytes.
 const BLOCK: u32 = 4096;
@@ -83,6 +86,10 @@ pub struct Vfs {
     next_fh: AtomicU64,
     /// Content versions that the kernel may have pages of.
     versions: Mutex<LruCache<Ino, String>>,
+    /// Whether the kernel can read files by itself.
+    pub(crate) passthrough: AtomicBool,
+    /// Files that were opened for reading and writing at once.
+    pub(crate) mapped: Mutex<LruCache<Ino, ()>>,
     /// Names that the kernel may remember as absent.
     pub(crate) absent: AbsentNames,
     forget_names: OnceLock<NamesForgetter>,
@@ -102,6 +109,8 @@ impl Vfs {
             dirs: RwLock::default(),
             next_fh: AtomicU64::new(1),
             versions: Mutex::new(LruCache::new(VERSIONS)),
+            passthrough: AtomicBool::new(false),
+            mapped: Mutex::new(LruCache::new(MAPPED)),
             absent: AbsentNames::new(),
             forget_names: OnceLock::new(),
             editions: Editions::default(),
@@ -329,20 +338,22 @@ impl Vfs {
     }
 
     /// Registers a handle on a file that was acquired for it.
-    pub(crate) fn add_handle(&self, file: Arc<OpenFile>, flags: OpenFlags) -> u64 {
+    pub(crate) fn add_handle(&self, file: Arc<OpenFile>, flags: OpenFlags) -> (u64, Arc<Handle>) {
         let fh = self.next_fh();
         if flags.write {
             self.engine.writer_opened(file.ino);
         }
-        let handle = Handle {
+        let handle = Arc::new(Handle {
             file,
             flags,
             has_read: AtomicBool::new(false),
             forgotten: AtomicU64::new(0),
+            counted: AtomicBool::new(false),
+            lent: AtomicBool::new(false),
             ahead: ReadAhead::default(),
-        };
-        self.handles.write().insert(fh, Arc::new(handle));
-        fh
+        });
+        self.handles.write().insert(fh, Arc::clone(&handle));
+        (fh, handle)
     }
 
     /// Opens a file. Never downloads, also not to throw the content away. Waits only while the
@@ -378,13 +389,17 @@ impl Vfs {
         edition: Option<Edition>,
         flags: OpenFlags,
     ) -> Result<Option<Opened>, VfsError> {
+        let under = match edition {
+            Some(_) => Under::OwnName,
+            None => Under::OtherSpelling,
+        };
         let file = self.acquire(&*self.openable(ino, flags)?);
         let pinned = self.pin(&file);
         if let Err(other) = self.check_edition(ino, edition) {
             self.give_back(&file);
             let past = edition.filter(|_| !flags.write);
             return match past.and_then(|edition| self.acquire_past(ino, edition)) {
-                Some(past) => self.open_acquired(past, flags, true).map(Some),
+                Some(past) => self.open_acquired(past, flags, under, true).map(Some),
                 None => Err(other),
             };
         }
@@ -392,7 +407,7 @@ impl Vfs {
             self.give_back(&file);
             return Ok(None);
         };
-        self.open_acquired(file, flags, keep_cache).map(Some)
+        self.open_acquired(file, flags, under, keep_cache).map(Some)
     }
 
     /// Opens a file whose size goes to the kernel with the answer.
@@ -404,7 +419,7 @@ impl Vfs {
         loop {
             let file = self.acquire(&*self.openable(ino, flags)?);
             let keep_cache = self.pin(&file).unwrap_or(false);
-            match self.open_acquired(file, flags, keep_cache) {
+            match self.open_acquired(file, flags, Under::OwnName, keep_cache) {
                 // Replaced at this very moment: the next edition is there to be opened.
                 Err(VfsError::Stale) => {}
                 opened => return opened,
@@ -466,22 +481,41 @@ impl Vfs {
         self: &Arc<Self>,
         file: Arc<OpenFile>,
         flags: OpenFlags,
+        under: Under,
         keep_cache: bool,
     ) -> Result<Opened, VfsError> {
         let ino = file.ino;
-        let fh = self.add_handle(Arc::clone(&file), flags);
-        if flags.truncate && flags.write {
-            let truncated = self.truncate(&mut file.state.lock(), &file, 0);
-            if let Err(error) = truncated {
+        let (fh, handle) = self.add_handle(Arc::clone(&file), flags);
+        let ready = {
+            let mut state = file.state.lock();
+            let backing = match under {
+                Under::OwnName => self.choose_way(&mut state, &handle),
+                Under::OtherSpelling => Ok(None),
+            };
+            backing.and_then(|backing| {
+                if flags.truncate && flags.write {
+                    self.truncate(&mut state, &file, 0)?;
+                }
+                Ok(backing)
+            })
+        };
+        match ready {
+            Ok(backing) => Ok(Opened {
+                fh,
+                keep_cache: keep_cache && backing.is_none(),
+                direct_io: backing.is_some() && flags.write,
+                backing,
+            }),
+            Err(error) => {
                 self.release(ino, fh);
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(Opened {
-            fh,
-            keep_cache,
-            direct_io: false,
-        })
+    }
+
+    /// Notes that the kernel's pages of a file are of no known version.
+    pub(crate) fn forget_version(&self, ino: Ino) {
+        self.versions.lock().pop(&ino);
     }
 
     /// Tells whether the kernel's pages of a file are of its present version.

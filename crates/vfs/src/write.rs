@@ -92,6 +92,7 @@ impl Vfs {
             };
             if !row.dirty
                 && body.has_any(0..body.size())
+                && state.backing().is_none()
                 && let Some((copy, made)) = bodies.duplicate(tx, &row, &body)?
             {
                 item.body = Some(copy.id);
@@ -201,7 +202,7 @@ impl Vfs {
         if state.stale {
             return Err(VfsError::Stale);
         }
-        if size == 0 {
+        if size == 0 && state.backing().is_none() {
             return self.start_over(state, file);
         }
         let body = self.begin_write(state, file)?;

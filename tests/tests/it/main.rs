@@ -18,6 +18,7 @@ mod odd;
 mod offline;
 mod options;
 mod parked;
+mod passthrough;
 mod pin;
 mod push;
 mod rclone;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 
 use onedrivefs_content::{Body, BodyId, Content, Place, Presence, is_missing};
 use tempfile::TempDir;
@@ -268,4 +268,51 @@ fn a_large_cut_under_a_snapshot_gives_it_the_old_file() {
     drop(snapshot);
     let file = dir.path().join("spool/0e/000000000000000e");
     assert_eq!(fs::read(file).expect("file"), expected);
+}
+
+#[test]
+fn a_lent_body_tells_whether_it_was_changed_and_whether_it_can_be_still() {
+    let dir = TempDir::new().expect("tempdir");
+    let content = open(&dir);
+    let body = content.create_sparse(BodyId(1), 100).expect("create");
+    body.fill(0, &[7; 100]).expect("fill");
+    let handed_out = body.hand_out().expect("handed out");
+    assert!(body.has_file(&handed_out).expect("files"));
+    // What is lent is not frozen, and keeps its file when it moves.
+    body.lend().expect("lent");
+    assert!(body.snapshot().is_none());
+    content.promote(&body).expect("moved");
+    assert!(body.has_file(&handed_out).expect("files"));
+    assert!(!body.is_touched().expect("time"));
+    assert!(!body.is_held().expect("answer"));
+    let path = dir.path().join("spool/01/0000000000000001");
+    let outside = fs::File::options().write(true).open(path);
+    let outside = outside.expect("opened");
+    assert!(body.is_held().expect("answer"));
+    assert!(!body.is_touched().expect("time"));
+    outside.write_all_at(b"new", 0).expect("written");
+    assert!(body.is_touched().expect("time"));
+    drop(outside);
+    assert!(!body.is_held().expect("answer"));
+    body.take_back();
+    assert!(body.snapshot().is_some());
+    // The body goes on as it was.
+    body.write_at(3, b"er").expect("written");
+    assert_eq!(read_all(&body)[..6], *b"newer\x07");
+}
+
+#[test]
+fn a_snapshot_keeps_what_is_changed_by_others() {
+    let dir = TempDir::new().expect("tempdir");
+    let content = open(&dir);
+    let body = content.create(Place::Spool, BodyId(1)).expect("create");
+    body.write_at(0, b"as it was").expect("written");
+    let snapshot = body.snapshot().expect("frozen");
+    body.lend().expect("lent");
+    let path = dir.path().join("spool/01/0000000000000001");
+    fs::write(path, "as it is!").expect("written");
+    let mut buf = [0; 9];
+    assert_eq!(snapshot.read_at(0, &mut buf).expect("read"), 9);
+    assert_eq!(&buf, b"as it was");
+    assert_eq!(read_all(&body), b"as it is!");
 }

@@ -1,0 +1,115 @@
+//! A body's file in the hands of the kernel, which reads it without asking, and lets programs map it.
+//!
+//! What is read that way comes from one file. So a body whose file was handed out keeps it, and is
+//! changed in place. A file that programs may change by a mapping is *lent*: nobody is told when
+//! they do, so it is not frozen meanwhile, and whoever lends it asks afterwards whether it was
+//! changed, and before that whether it is mapped still.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+
+use rustix::fs::{Timespec, Timestamps};
+
+use crate::{Body, lease};
+
+/// The time of change that a file has while it is lent and nobody has changed it, in seconds. It is
+/// long ago: a clock need not tell two moments apart for a change to show.
+const UNTOUCHED_AT: i64 = 1;
+
+impl Body {
+    /// The file, for the kernel to read. It stays the body's while somebody holds the body.
+    ///
+    /// # Errors
+    /// What the system says; also where it would not tell whether a file is mapped.
+    pub fn hand_out(&self) -> io::Result<File> {
+        let mut state = self.shared.state.write();
+        let file = reopened(&state.file, OpenOptions::new().read(true))?;
+        lease::is_open_for_writing(&file)?;
+        state.handed_out = true;
+        Ok(file)
+    }
+
+    /// Tells whether a file that was handed out is the body's now.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn has_file(&self, file: &File) -> io::Result<bool> {
+        let (own, other) = (self.shared.state.read().file.metadata()?, file.metadata()?);
+        Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
+    }
+
+    /// Lets others change bytes of a complete body at any time. A snapshot that is alive gets a copy
+    /// of all of them first.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn lend(&self) -> io::Result<()> {
+        let mut state = self.shared.state.write();
+        if state.lent == 0 {
+            let all = 0..state.size;
+            state.preserve(&self.shared.layout, &all)?;
+            state.note_local_change(all);
+            let time = Timespec {
+                tv_sec: UNTOUCHED_AT,
+                tv_nsec: 0,
+            };
+            let times = Timestamps {
+                last_access: time,
+                last_modification: time,
+            };
+            rustix::fs::futimens(&state.file, &times)?;
+        }
+        state.lent += 1;
+        Ok(())
+    }
+
+    /// Tells whether the body was changed since it was lent, in whatever way.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_touched(&self) -> io::Result<bool> {
+        let metadata = self.shared.state.read().file.metadata()?;
+        Ok((metadata.mtime(), metadata.mtime_nsec()) != (UNTOUCHED_AT, 0))
+    }
+
+    /// Tells whether others can change the body's file still. Those who have it open for writing can,
+    /// and those who have it mapped, which goes on after they have closed it.
+    ///
+    /// # Errors
+    /// What the system says. The body cannot be written to then until this was asked again.
+    pub fn is_held(&self) -> io::Result<bool> {
+        let mut state = self.shared.state.write();
+        let reader = reopened(&state.file, OpenOptions::new().read(true))?;
+        let stand_in = Arc::new(reader.try_clone()?);
+        // The body's own descriptor is one for writing, and must not count.
+        let own = std::mem::replace(&mut state.file, stand_in);
+        let held = match Arc::try_unwrap(own) {
+            Err(in_use) => {
+                // By somebody who puts it on stable storage, most likely.
+                state.file = in_use;
+                return Ok(true);
+            }
+            Ok(own) => {
+                drop(own);
+                lease::is_open_for_writing(&reader)
+            }
+        };
+        let own = reopened(&reader, OpenOptions::new().read(true).write(true))?;
+        state.file = Arc::new(own);
+        held
+    }
+
+    /// Ends what [`Body::lend`] began.
+    pub fn take_back(&self) {
+        let mut state = self.shared.state.write();
+        state.lent = state.lent.saturating_sub(1);
+    }
+}
+
+/// Opens an open file anew, in another way, wherever it lies by now.
+fn reopened(file: &File, options: &OpenOptions) -> io::Result<File> {
+    options.open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
