@@ -94,6 +94,26 @@ pub fn median(runs: usize, mut before: impl FnMut(), mut work: impl FnMut()) -> 
     took[took.len() / 2]
 }
 
+/// The median times of two things that are measured in turns, so that both meet the same machine.
+pub fn medians(
+    runs: usize,
+    mut before: impl FnMut(),
+    mut ours: impl FnMut(),
+    mut theirs: impl FnMut(),
+) -> [Duration; 2] {
+    let mut took: [Vec<Duration>; 2] = Default::default();
+    for _ in 0..runs.max(1) {
+        before();
+        took[0].push(once(&mut ours));
+        before();
+        took[1].push(once(&mut theirs));
+    }
+    took.map(|mut took| {
+        took.sort_unstable();
+        took[took.len() / 2]
+    })
+}
+
 /// The time of one run.
 pub fn once(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
