@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
+use onedrivefs_core::Timestamp;
 use rustix::fs::{Timespec, Timestamps};
 
 use crate::{Body, lease};
@@ -19,14 +20,23 @@ use crate::{Body, lease};
 /// long ago: a clock need not tell two moments apart for a change to show.
 const UNTOUCHED_AT: i64 = 1;
 
+/// File systems that note the time of a change that is made by a mapping, by the numbers that
+/// `statfs(2)` gives: ext4, XFS, Btrfs, F2FS and bcachefs. That of files in memory does not.
+const NOTES_MAPPED_CHANGES: [u64; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0xCA45_1A4E];
+
 impl Body {
     /// The file, for the kernel to read. It stays the body's while somebody holds the body.
     ///
     /// # Errors
-    /// What the system says; also where it would not tell whether a file is mapped.
+    /// What the system says; also where it would not tell whether a file is mapped, or was changed
+    /// by a mapping.
     pub fn hand_out(&self) -> io::Result<File> {
         let mut state = self.shared.state.write();
         let file = reopened(&state.file, OpenOptions::new().read(true))?;
+        let kind = rustix::fs::fstatfs(&file)?.f_type;
+        if !u64::try_from(kind).is_ok_and(|kind| NOTES_MAPPED_CHANGES.contains(&kind)) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         lease::is_open_for_writing(&file)?;
         state.handed_out = true;
         Ok(file)
@@ -66,13 +76,14 @@ impl Body {
         Ok(())
     }
 
-    /// Tells whether the body was changed since it was lent, in whatever way.
+    /// When the body was changed last since it was lent, in whatever way; `None` if it was not.
     ///
     /// # Errors
     /// What the system says.
-    pub fn is_touched(&self) -> io::Result<bool> {
+    pub fn touched_at(&self) -> io::Result<Option<Timestamp>> {
         let metadata = self.shared.state.read().file.metadata()?;
-        Ok((metadata.mtime(), metadata.mtime_nsec()) != (UNTOUCHED_AT, 0))
+        let touched = (metadata.mtime(), metadata.mtime_nsec()) != (UNTOUCHED_AT, 0);
+        Ok(touched.then_some(Timestamp::from(metadata.modified()?)))
     }
 
     /// Tells whether others can change the body's file still. Those who have it open for writing can,

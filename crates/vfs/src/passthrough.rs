@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use onedrivefs_content::{Body, Place};
-use onedrivefs_core::Ino;
+use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{BodyRow, Ops};
 use onedrivefs_sync::bodies::DUPLICATE_MAX_BYTES;
 use parking_lot::Mutex;
@@ -115,6 +115,9 @@ pub(crate) struct Lent {
     handles: u32,
     /// Its row before, if that said that it was saved.
     before: Option<BodyRow>,
+    /// Until when the file has the time that it should have: what was changed before was written
+    /// through the daemon, or has the time that a program set.
+    timed_until: Option<Timestamp>,
 }
 
 impl FileState {
@@ -130,8 +133,15 @@ impl FileState {
     pub(crate) fn is_untouched(&self) -> bool {
         self.mtime.is_none()
             && self.lent.as_ref().is_some_and(|lent| {
-                lent.before.is_some() && !lent.body.is_touched().unwrap_or(true)
+                lent.before.is_some() && matches!(lent.body.touched_at(), Ok(None))
             })
+    }
+
+    /// Notes that the file has the time now that it should have.
+    pub(crate) fn note_timed(&mut self, now: Timestamp) {
+        if let Some(lent) = &mut self.lent {
+            lent.timed_until = lent.timed_until.max(Some(now));
+        }
     }
 }
 
@@ -242,6 +252,7 @@ impl Vfs {
             body,
             handles: 0,
             before,
+            timed_until: None,
         });
         lent.handles += 1;
         handle.lent.store(true, Ordering::Relaxed);
@@ -281,6 +292,10 @@ impl Vfs {
     /// Ends the use of a body through a handle that may have been mapped. What was changed that way
     /// is to be saved; a body that was not changed is as it was before.
     pub(crate) fn take_back(&self, state: &mut FileState, handle: &Handle) -> Result<(), VfsError> {
+        if matches!(state.way, Way::Reads(_)) {
+            // Opened under another spelling meanwhile, it was noted that the kernel has pages of it.
+            self.forget_version(handle.file.ino);
+        }
         if !handle.lent.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
@@ -290,10 +305,14 @@ impl Vfs {
         };
         lent.handles -= 1;
         let body = Arc::clone(&lent.body);
+        let timed_until = lent.timed_until;
         let ended = state.lent.take_if(|lent| lent.handles == 0);
-        let noted = if body.is_touched().unwrap_or(true) {
+        let touched_at = body.touched_at().unwrap_or_else(|_error| Some(Self::now()));
+        let noted = if touched_at.is_some() {
             self.begin_write(state, &handle.file).map(|_body| {
-                state.mtime.get_or_insert_with(Self::now);
+                if touched_at > timed_until {
+                    state.mtime = state.mtime.max(touched_at);
+                }
             })
         } else if untouched && let Some(before) = ended.and_then(|lent| lent.before) {
             let undone = self.undo_begin_write(state, &body, &before);

@@ -148,7 +148,9 @@ impl Vfs {
         self.engine.bodies.remove_files(&saved.needless);
         self.engine.bodies.note_saved();
         state.dirty = false;
-        state.mtime = None;
+        if let Some(time) = state.mtime.take() {
+            state.note_timed(time);
+        }
         if let Some(item) = saved.item {
             state.item = item;
         }

@@ -116,6 +116,7 @@ impl Vfs {
         {
             // A time that a program sets stays, also when earlier writes are saved later.
             state.mtime = None;
+            state.note_timed(now);
         }
         drop(state);
         if set.mtime.is_some() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use onedrivefs_sim::DriveHandle;
 use onedrivefs_tests::home::Who;
@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Longest time for a read that needs nobody. One that needs the daemon never ends while that stands
 /// still.
 const ALONE: Duration = Duration::from_secs(2);
+
+/// What the memory of a machine is a file system of.
+const TMPFS: u64 = 0x0102_1994;
 
 fn content(seed: u8) -> Vec<u8> {
     (0..SIZE)
@@ -42,6 +45,11 @@ fn can_pass() -> bool {
         .map_while(|part| part.parse::<u32>().ok());
     if (numbers.next(), numbers.next()) < (Some(6), Some(9)) {
         needs::cannot("the kernel cannot read files by itself");
+        return false;
+    }
+    let kind = rustix::fs::statfs(std::env::temp_dir()).expect("file system");
+    if u64::try_from(kind.f_type).is_ok_and(|kind| kind == TMPFS) {
+        needs::cannot("files in memory are not left to the kernel");
         return false;
     }
     true
@@ -438,6 +446,49 @@ fn nothing_is_sent_of_a_file_that_was_opened_for_writing_and_not_written() {
     mount.sync();
     assert!(drive.read("/file").expect("content") == expected);
     assert!(read_all(&reader) == expected);
+    drop(reader);
+    mount.unmount();
+}
+
+#[test]
+fn a_file_has_the_time_of_its_last_change_or_the_one_that_a_program_set() {
+    if !can_pass() || !needs::met(&[Need::Program("python3")]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    let modified = || fs::metadata(&path).expect("metadata").modified();
+    let reader = File::open(&path).expect("opened");
+    assert!(is_passed(&mount, &reader));
+    let both = || {
+        let both = File::options().read(true).write(true).open(&path);
+        both.expect("opened")
+    };
+    // What is written through the daemon has a time at once, and no other one later.
+    let writing = both();
+    writing.write_all_at(b"written", 70).expect("written");
+    let written = modified().expect("time");
+    drop(writing);
+    mount.sync();
+    assert_eq!(modified().expect("time"), written);
+    // A time that was set stays.
+    let set = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let timing = both();
+    timing.write_all_at(b"again", 90).expect("written");
+    timing.set_modified(set).expect("set");
+    drop(timing);
+    mount.sync();
+    assert_eq!(modified().expect("time"), set);
+    let there = drive.entry("/file").expect("entry").mtime;
+    assert!(there.starts_with("2001-09-09T01:46:40"), "{there}");
+    // What is written to a mapping is as good as any other change.
+    let before = SystemTime::now() - Duration::from_millis(20);
+    Mapper::start(&path).go_on();
+    mount.sync();
+    assert!(modified().expect("time") > before);
     drop(reader);
     mount.unmount();
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 
 use onedrivefs_content::{Body, BodyId, Content, Place, Presence, is_missing};
+use onedrivefs_core::Timestamp;
 use tempfile::TempDir;
 
 fn open(dir: &TempDir) -> Content {
@@ -272,7 +273,8 @@ fn a_large_cut_under_a_snapshot_gives_it_the_old_file() {
 
 #[test]
 fn a_lent_body_tells_whether_it_was_changed_and_whether_it_can_be_still() {
-    let dir = TempDir::new().expect("tempdir");
+    // On a disk, whatever the directory for temporary files is on.
+    let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("tempdir");
     let content = open(&dir);
     let body = content.create_sparse(BodyId(1), 100).expect("create");
     body.fill(0, &[7; 100]).expect("fill");
@@ -283,15 +285,22 @@ fn a_lent_body_tells_whether_it_was_changed_and_whether_it_can_be_still() {
     assert!(body.snapshot().is_none());
     content.promote(&body).expect("moved");
     assert!(body.has_file(&handed_out).expect("files"));
-    assert!(!body.is_touched().expect("time"));
+    assert_eq!(body.touched_at().expect("time"), None);
     assert!(!body.is_held().expect("answer"));
     let path = dir.path().join("spool/01/0000000000000001");
     let outside = fs::File::options().write(true).open(path);
     let outside = outside.expect("opened");
     assert!(body.is_held().expect("answer"));
-    assert!(!body.is_touched().expect("time"));
+    assert_eq!(body.touched_at().expect("time"), None);
+    let before = Timestamp::from(
+        handed_out
+            .metadata()
+            .expect("metadata")
+            .modified()
+            .expect("time"),
+    );
     outside.write_all_at(b"new", 0).expect("written");
-    assert!(body.is_touched().expect("time"));
+    assert!(body.touched_at().expect("time") > Some(before));
     drop(outside);
     assert!(!body.is_held().expect("answer"));
     body.take_back();
@@ -315,4 +324,16 @@ fn a_snapshot_keeps_what_is_changed_by_others() {
     assert_eq!(snapshot.read_at(0, &mut buf).expect("read"), 9);
     assert_eq!(&buf, b"as it was");
     assert_eq!(read_all(&body), b"as it is!");
+}
+
+#[test]
+fn what_is_in_memory_is_not_handed_out_since_a_mapping_changes_it_unnoticed() {
+    let Ok(dir) = TempDir::new_in("/dev/shm") else {
+        return;
+    };
+    let content = open(&dir);
+    let body = content.create_sparse(BodyId(1), 100).expect("create");
+    body.fill(0, &[7; 100]).expect("fill");
+    let error = body.hand_out().expect_err("kept");
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
 }

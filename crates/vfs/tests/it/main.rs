@@ -6,5 +6,6 @@
 mod chaos;
 mod fixture;
 mod heirs;
+mod passthrough;
 mod races;
 mod saves;
