@@ -13,6 +13,18 @@ pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     value(what, limit, || holds().then_some(()));
 }
 
+/// Tells whether the condition holds before `limit` is over.
+pub fn holds(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() >= limit {
+            return false;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    true
+}
+
 /// Waits until there is a value.
 ///
 /// # Panics

@@ -32,6 +32,7 @@ use crate::init::{self, Passthrough};
 use crate::notify::NotifyQueue;
 use crate::open_files::OpenFiles;
 use crate::reply::{self, Access, Refuse};
+use crate::watchers::{self, Deed, Watchers};
 
 /// Serves the requests of one mount.
 pub(crate) struct Adapter {
@@ -43,6 +44,7 @@ pub(crate) struct Adapter {
     notify: NotifyQueue,
     kernel: init::Kernel,
     passthrough: Passthrough,
+    watchers: Arc<Watchers>,
 }
 
 impl Adapter {
@@ -54,6 +56,7 @@ impl Adapter {
         files: Arc<OpenFiles>,
         notify: NotifyQueue,
         passthrough: Passthrough,
+        watchers: Arc<Watchers>,
     ) -> Self {
         Self {
             vfs,
@@ -63,6 +66,7 @@ impl Adapter {
             notify,
             kernel: init::Kernel::default(),
             passthrough,
+            watchers,
         }
     }
 
@@ -122,6 +126,39 @@ impl Adapter {
         drop(self.runtime.spawn_blocking(move || notify.send(changes)));
     }
 
+    /// Whether a request is made for those who watch.
+    fn judge(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        deed: Deed,
+    ) -> watchers::Request {
+        (self.watchers).judge(request, parent, name, |one| one == deed)
+    }
+
+    /// Lets the kernel believe that what is there was made just now.
+    fn show(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let call = Call::new("show", request, parent);
+        let work = |vfs: &Arc<Vfs>| vfs.lookup(ino(parent), name);
+        self.soon(call, reply, work, move |reply, found| match found {
+            Some(found) => reply::entry_or_absent(reply, parent, Some(found)),
+            None => reply.error(Errno::ENOENT),
+        });
+    }
+
+    /// Lets the kernel believe that what is gone was removed just now.
+    fn confirm_gone(&self, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let is_there = name
+            .to_str()
+            .and_then(|name| self.vfs.kind_at(ino(parent), name));
+        match is_there {
+            // It was made again.
+            Some(_) => reply.error(Errno::EBUSY),
+            None => reply.ok(),
+        }
+    }
+
     /// Answers a request at once or, when it has to wait, from a task.
     fn soon<T: Send + 'static, R: Refuse>(
         &self,
@@ -170,6 +207,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let to_be_made = self.watchers.judge(request, parent, name, Deed::makes);
+        if to_be_made == watchers::Request::Errand {
+            return reply.error(Errno::ENOENT);
+        }
         let call = Call::new("lookup", request, parent);
         let work = |vfs: &Arc<Vfs>| vfs.lookup(ino(parent), name);
         self.soon(call, reply, work, move |reply, found| {
@@ -214,6 +255,11 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        match self.watchers.judge_touch(request, node) {
+            watchers::Request::Real => {}
+            watchers::Request::Errand => return self.getattr(request, node, handle, reply),
+            watchers::Request::Late => return reply.error(Errno::EBUSY),
+        }
         let call = Call::new("setattr", request, node);
         let wanted = SetAttr {
             mode: mode.map(|mode| mode & MODE_MASK),
@@ -250,6 +296,11 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
+        match self.judge(request, parent, name, Deed::MakeFile) {
+            watchers::Request::Real => {}
+            watchers::Request::Errand => return self.show(request, parent, name, reply),
+            watchers::Request::Late => return reply.error(Errno::EBUSY),
+        }
         let call = Call::new("mknod", request, parent);
         let work = |vfs: &Arc<Vfs>| {
             if FileType::from_raw_mode(mode) != FileType::RegularFile {
@@ -275,6 +326,11 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        match self.judge(request, parent, name, Deed::MakeDirectory) {
+            watchers::Request::Real => {}
+            watchers::Request::Errand => return self.show(request, parent, name, reply),
+            watchers::Request::Late => return reply.error(Errno::EBUSY),
+        }
         let call = Call::new("mkdir", request, parent);
         let work = |vfs: &Arc<Vfs>| {
             names_known_in(
@@ -290,6 +346,11 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        match self.judge(request, parent, name, Deed::Remove) {
+            watchers::Request::Real => {}
+            watchers::Request::Errand => return self.confirm_gone(parent, name, reply),
+            watchers::Request::Late => return reply.error(Errno::EBUSY),
+        }
         let call = Call::new("unlink", request, parent);
         self.now(
             &call,
@@ -301,6 +362,11 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        match self.judge(request, parent, name, Deed::Remove) {
+            watchers::Request::Real => {}
+            watchers::Request::Errand => return self.confirm_gone(parent, name, reply),
+            watchers::Request::Late => return reply.error(Errno::EBUSY),
+        }
         let call = Call::new("rmdir", request, parent);
         self.now(
             &call,
@@ -319,6 +385,11 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        match self.judge(request, parent, name, Deed::MakeLink) {
+            watchers::Request::Real => {}
+            watchers::Request::Errand => return self.show(request, parent, name, reply),
+            watchers::Request::Late => return reply.error(Errno::EBUSY),
+        }
         let call = Call::new("symlink", request, parent);
         let work =
             |vfs: &Arc<Vfs>| names_known_in(vfs, &[parent], vfs.symlink(ino(parent), name, target));

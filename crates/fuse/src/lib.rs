@@ -20,9 +20,11 @@ mod notify;
 mod open_files;
 mod reply;
 mod session;
+mod watchers;
 
 pub use detach::unmount_path;
 pub use error::MountError;
 pub use init::Passthrough;
 pub use mounts::{abort, abort_connection, is_stale};
 pub use session::{MountOptions, Mounted, SessionEnd, Teardown, mount};
+pub use watchers::{Deed, Errand, Herald};

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 
 use crate::call::edition_node;
 use crate::open_files::OpenFiles;
+use crate::watchers::Watchers;
 
 /// Batches that may wait. A batch is what one committed change set brought; when so many wait,
 /// the source of further changes is held up rather than a notification lost.
@@ -133,6 +134,7 @@ pub(crate) struct NotifyWork {
     stopping: Arc<AtomicBool>,
     kernel: SharedKernel,
     files: Arc<OpenFiles>,
+    watchers: Option<Arc<Watchers>>,
 }
 
 /// Makes a queue for a mount whose open files are `files`.
@@ -150,6 +152,7 @@ pub(crate) fn queue(files: Arc<OpenFiles>) -> (NotifyQueue, NotifyWork) {
         stopping,
         kernel,
         files,
+        watchers: None,
     };
     (queue, work)
 }
@@ -206,6 +209,12 @@ impl NotifyQueue {
 }
 
 impl NotifyWork {
+    /// Those who watch are told as well.
+    pub(crate) fn with(mut self, watchers: Arc<Watchers>) -> Self {
+        self.watchers = Some(watchers);
+        self
+    }
+
     /// Starts the thread.
     pub(crate) fn start(self, kernel: impl Kernel) -> io::Result<()> {
         let kernel: Arc<dyn Kernel> = Arc::new(kernel);
@@ -223,7 +232,9 @@ impl NotifyWork {
             match message {
                 Message::Changes(announcement, told) => {
                     for change in &announcement.changes {
+                        self.tell_watchers(change, Watchers::before);
                         self.tell(&mut sent, || self.announce(kernel, change, &told));
+                        self.tell_watchers(change, Watchers::after);
                     }
                 }
                 Message::Closed => {}
@@ -235,6 +246,14 @@ impl NotifyWork {
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
+        }
+    }
+
+    fn tell_watchers(&self, change: &KernelChange, tell: impl Fn(&Watchers, &KernelChange)) {
+        if let Some(watchers) = &self.watchers
+            && !self.stopping.load(Ordering::Acquire)
+        {
+            tell(watchers, change);
         }
     }
 

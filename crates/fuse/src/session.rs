@@ -30,6 +30,7 @@ use crate::init::Passthrough;
 use crate::mountpoint;
 use crate::notify::{self, Connected, NotifyQueue};
 use crate::open_files::OpenFiles;
+use crate::watchers::{Herald, Watchers};
 
 /// Fewest threads that serve requests: with one, a request that is slow for whatever reason
 /// holds up every other.
@@ -88,6 +89,7 @@ pub enum Teardown {
 #[derive(Debug)]
 pub struct Mounted {
     served: Served,
+    watchers: Option<Arc<Watchers>>,
 }
 
 /// The parts of a running session that do not depend on what is served.
@@ -139,6 +141,7 @@ pub fn mount(
         waiting: CancellationToken::new(),
         notify: queue.clone(),
     };
+    let watchers = Arc::new(Watchers::new(Arc::clone(&vfs)));
     let adapter = Adapter::new(
         Arc::clone(&vfs),
         runtime.clone(),
@@ -146,6 +149,7 @@ pub fn mount(
         files,
         queue.clone(),
         options.passthrough,
+        Arc::clone(&watchers),
     );
     // Listening begins before the kernel can cache anything. Should the mount fail, the queue has
     // no reader and swallows what it is sent.
@@ -157,9 +161,13 @@ pub fn mount(
     });
     let (served, notifier) = serve(adapter, runtime, shutdown, options)?;
     names.connect(served.own.connection()?);
-    work.start(Connected::new(notifier, move |ino| vfs.edition(ino)))
+    work.with(Arc::clone(&watchers))
+        .start(Connected::new(notifier, move |ino| vfs.edition(ino)))
         .map_err(|source| MountError::Session { source })?;
-    Ok(Mounted { served })
+    Ok(Mounted {
+        served,
+        watchers: Some(watchers),
+    })
 }
 
 /// Mounts any filesystem and starts its threads.
@@ -256,6 +264,14 @@ impl Mounted {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.served.path
+    }
+
+    /// Lets programs that watch directories learn of what others changed, with the help of a process
+    /// that runs errands in the mount.
+    pub fn set_herald(&self, herald: Box<dyn Herald>) {
+        if let Some(watchers) = &self.watchers {
+            watchers.set_herald(self.connection(), herald);
+        }
     }
 
     /// Number of the connection with the kernel, by which [`crate::abort_connection`] ends it.

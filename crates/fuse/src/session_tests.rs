@@ -142,7 +142,8 @@ fn serve_this(fs: OneFile, options: &MountOptions) -> Result<(Mounted, Notifier)
         notify: queue,
     };
     let (served, notifier) = serve(fs, Handle::current(), shutdown, options)?;
-    Ok((Mounted { served }, notifier))
+    let watchers = None;
+    Ok((Mounted { served, watchers }, notifier))
 }
 
 fn mounted_at(path: &Path) -> Option<String> {

@@ -242,12 +242,20 @@ fn mount(plan: &Plan, engine: &Arc<Engine>) -> Outcome<Mounted> {
         .map_err(|error| explain_mount("mount", error))
 }
 
-/// Has somebody end the connection should this process be killed and be unable to leave. Without
-/// that, the next mount in the same place does it.
+/// Has somebody end the connection should this process be killed and be unable to leave, and tell
+/// programs that watch directories what others changed. Without that, the next mount in the same
+/// place does the one, and nobody the other.
 fn post_guard(mounted: &Mounted) -> Option<Guard> {
-    Guard::post(mounted.connection())
-        .inspect_err(|error| tracing::warn!(%error, "The mount has no guard"))
-        .ok()
+    match Guard::post(mounted.connection(), mounted.path()) {
+        Ok((guard, herald)) => {
+            mounted.set_herald(herald);
+            Some(guard)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "The mount has no guard");
+            None
+        }
+    }
 }
 
 /// The control socket and the record that leads to it.

@@ -1,29 +1,40 @@
-//! Ends the connection of a killed daemon that the kernel cannot let go of.
+//! The process beside the daemon. It does two things that the daemon cannot do itself.
 //!
-//! Telling the kernel of a change in a folder waits until no program works in that folder. If such
-//! a program waits for the daemon in turn and the daemon is killed in that moment, neither goes
-//! before the other: the thread that tells keeps the device open, an open device promises an
-//! answer, and the program waits for it for ever; no signal ends either of them. Only an end of the
-//! connection does, and only another process can bring that about. So every mount has a guard: the
-//! same program once more, asleep until the daemon dies.
+//! **It ends the connection of a killed daemon that the kernel cannot let go of.** Telling the kernel
+//! of a change in a folder waits until no program works in that folder. If such a program waits for
+//! the daemon in turn and the daemon is killed in that moment, neither goes before the other: the
+//! thread that tells keeps the device open, an open device promises an answer, and the program waits
+//! for it for ever; no signal ends either of them. Only an end of the connection does, and only
+//! another process can bring that about.
 //!
-//! It knows two things of the daemon. Its standard input is a pipe whose other end is open as long
-//! as anything of the daemon holds files, the device among them. And the kernel signals it when the
-//! thread that started it ends. A daemon that ends in any ordinary way, killed or not, closes the
+//! The guard knows two things of the daemon. Its standard input is a pipe whose other end is open as
+//! long as anything of the daemon holds files, the device among them. And the kernel signals it when
+//! the thread that started it ends. A daemon that ends in any ordinary way, killed or not, closes the
 //! pipe in the same moment.
+//!
+//! **It runs errands in the mount**, for programs that watch directories: see [`Herald`]. Orders come
+//! over the same pipe, one a line, and their results go back over standard output.
+
+mod errand;
+mod herald;
 
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{ChildStdin, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use onedrivefs_fuse::Herald;
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::errand::Errands;
+use self::herald::{Orders, Remote};
 use crate::failure::{Explain, Outcome};
 
 /// The command that is the guard; not shown in the help.
@@ -36,23 +47,24 @@ const DYING_TIME: Duration = Duration::from_secs(1);
 /// A guard at its post; dropping it relieves it.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    _alive: ChildStdin,
+    orders: Arc<Orders>,
 }
 
 impl Guard {
-    /// Posts a guard for a connection of this process.
+    /// Posts a guard for a connection of this process, whose mount is at `mountpoint`.
     ///
     /// # Errors
     /// What the system says when no process can be started.
-    pub(crate) fn post(connection: u32) -> io::Result<Self> {
+    pub(crate) fn post(connection: u32, mountpoint: &Path) -> io::Result<(Self, Box<dyn Herald>)> {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("onedrivefs")
             .args([COMMAND, &connection.to_string()])
+            .arg(mountpoint)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let (started, start) = mpsc::channel();
         // The kernel takes the end of the starting thread for the end of the daemon, so that thread
@@ -64,12 +76,20 @@ impl Guard {
                     Ok(guard) => guard,
                     Err(error) => return drop(started.send(Err(error))),
                 };
-                let alive = guard.stdin.take().ok_or(io::ErrorKind::BrokenPipe.into());
-                drop(started.send(alive));
+                let pipes = guard.stdin.take().zip(guard.stdout.take());
+                drop(started.send(pipes.ok_or(io::ErrorKind::BrokenPipe.into())));
                 drop(guard.wait());
             })?;
-        let alive = start.recv().map_err(io::Error::other)??;
-        Ok(Self { _alive: alive })
+        let (orders, answers) = start.recv().map_err(io::Error::other)??;
+        let orders = Arc::new(Orders::new(orders));
+        let herald = Remote::listen(Arc::clone(&orders), answers)?;
+        Ok((Self { orders }, Box::new(herald)))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.orders.close();
     }
 }
 
@@ -77,17 +97,17 @@ impl Guard {
 ///
 /// # Errors
 /// What the system says when the guard cannot be set up.
-pub(crate) fn run(connection: u32) -> Outcome {
+pub(crate) fn run(connection: u32, mountpoint: &Path) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .explain(|| "starting the guard".to_owned())?;
     runtime
-        .block_on(guard(connection))
+        .block_on(guard(connection, mountpoint))
         .explain(|| "guarding the mount".to_owned())
 }
 
-async fn guard(connection: u32) -> io::Result<()> {
+async fn guard(connection: u32, mountpoint: &Path) -> io::Result<()> {
     // What ends all processes of a terminal or a service ends the daemon first.
     let _own_session = setsid();
     let _ignored = [
@@ -98,10 +118,9 @@ async fn guard(connection: u32) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::USR1))?;
     let pipe = io::stdin().as_fd().try_clone_to_owned()?;
     let pipe = Receiver::from_owned_fd(pipe)?;
-    let gone = async {
-        // Nothing is ever written to it: it is ready to be read when it has ended.
-        let _end = pipe.readable().await;
-    };
+    // On a thread of its own: an errand may have to wait for what the daemon waits for.
+    let errands = Errands::start(connection, mountpoint)?;
+    let gone = errands.take_orders(pipe);
     tokio::pin!(gone);
     tokio::select! {
         () = &mut gone => return Ok(()),

@@ -18,6 +18,7 @@ mod handle;
 mod limits;
 mod namespace;
 mod passthrough;
+mod place;
 mod read;
 mod readahead;
 mod rename;

@@ -182,8 +182,10 @@ fn serves_what_cannot_leave() {
     assert!(notifier.set(session.notifier()).is_ok());
     let mut guard = Command::new(built_binary("onedrivefs"))
         .args(["guard", &connection_at(&place).to_string()])
+        .arg(&place)
         .env_clear()
         .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .spawn()
         .expect("guard");
     let _alive = guard.stdin.take();

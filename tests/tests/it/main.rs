@@ -32,3 +32,4 @@ mod table;
 mod together;
 mod torn;
 mod trees;
+mod watching;

@@ -94,8 +94,7 @@ enum Command {
     /// Write the manual pages
     #[command(hide = true)]
     Man(ManArgs),
-    /// Watch over the process that started this one, and end its mount's connection if it is
-    /// killed and cannot leave
+    /// Watch over the process that started this one
     #[command(hide = true)]
     Guard(GuardArgs),
 }
@@ -332,6 +331,9 @@ pub(crate) struct GuardArgs {
     /// Number of the connection
     #[arg(value_name = "N")]
     connection: u32,
+    /// Where it is mounted
+    #[arg(value_name = "MOUNTPOINT")]
+    mountpoint: PathBuf,
 }
 
 /// Runs the command that was given.
@@ -345,7 +347,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Service(args) => service::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
-        Command::Guard(args) => guard::run(args.connection),
+        Command::Guard(args) => guard::run(args.connection, &args.mountpoint),
         Command::Login(args) => block_on(login::run(args)),
         Command::Logout(args) => block_on(logout::run(&args)),
         Command::Drives(args) => block_on(drives::run(&args)),
@@ -418,7 +420,7 @@ mod tests {
             "onedrivefs doctor --json",
             "onedrivefs completions bash",
             "onedrivefs man out",
-            "onedrivefs guard 40",
+            "onedrivefs guard 40 /m",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
