@@ -62,6 +62,9 @@ pub struct BodyRow {
     pub previous: Option<u64>,
     /// The last save that is on stable storage, of a body in the spool.
     pub durable: Option<Durable>,
+    /// The save, by its generation, at which the body is what its base is: a copy of another item
+    /// that nobody changed.
+    pub copied: Option<u64>,
 }
 
 impl BodyRow {
@@ -72,6 +75,15 @@ impl BodyRow {
         self.base_ctag.clone_from(&remote.ctag);
         self.base_hash = remote.hash;
         self.base_size = remote.size;
+    }
+
+    /// The item that the body is an unchanged copy of.
+    #[must_use]
+    pub fn copy_of(&self) -> Option<&ItemId> {
+        let copied = !self.dirty && self.copied == Some(self.generation);
+        self.base_item
+            .as_ref()
+            .filter(|_| copied && self.base_size == self.size && self.base_hash.is_some())
     }
 
     /// Tells whether a power cut leaves all that was saved. What is in the content cache was put on
@@ -85,7 +97,7 @@ impl BodyRow {
 
 const COLUMNS: &str = "id, ino, place, size, complete, ranges, base_item, base_etag, base_ctag, \
      base_hash, base_size, dirty, generation, hash, used_at, previous, \
-     synced, synced_size, synced_ranges";
+     synced, synced_size, synced_ranges, copied";
 
 /// Packs ranges as pairs of little-endian offsets.
 #[must_use]
@@ -143,6 +155,7 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<BodyRow> {
         used_at: Timestamp::from_nanos(row.get(14)?),
         previous: row.get(15)?,
         durable,
+        copied: row.get(19)?,
     })
 }
 
@@ -257,6 +270,32 @@ impl Reader<'_> {
         )
     }
 
+    /// Bodies in the spool that need what the service has of an item: they lack bytes of it, or are
+    /// a copy of it that could be taken from there again.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn unsent_based_on(&self, item: &ItemId) -> Result<Vec<BodyRow>, StoreError> {
+        self.bodies(
+            "base_item = ?1 AND place = 1 AND (complete = 0 OR copied IS NOT NULL)",
+            (item.as_str(),),
+        )
+    }
+
+    /// Tells whether a file that the service does not have lacks bytes of the one that it is an
+    /// unchanged copy of.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn is_unmade_copy(&self, ino: Ino) -> Result<bool, StoreError> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM items JOIN bodies ON bodies.id = items.body
+               WHERE items.ino = ?1 AND item_id IS NULL AND place = 1 AND complete = 0
+                 AND dirty = 0 AND copied = generation)",
+        )?;
+        Ok(statement.query_row((ino.0,), |row| row.get(0))?)
+    }
+
     /// Bodies that no item refers to.
     ///
     /// # Errors
@@ -296,6 +335,17 @@ impl Tx<'_> {
         self.conn
             .prepare_cached("UPDATE bodies SET complete = ?2, ranges = ?3 WHERE id = ?1")?
             .execute((id, ranges.is_none(), ranges.map(encode_ranges)))?;
+        Ok(())
+    }
+
+    /// Notes that a body is not to be taken for a copy of another item any more.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn forget_copied(&self, id: u64) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached("UPDATE bodies SET copied = NULL WHERE id = ?1")?
+            .execute((id,))?;
         Ok(())
     }
 
@@ -415,18 +465,20 @@ impl Tx<'_> {
             &durable
                 .and_then(|durable| durable.ranges.as_ref())
                 .map(encode_ranges),
+            &body.copied,
         ];
         let sql = match existing {
             Some(_) => {
                 "UPDATE bodies SET ino = ?2, size = ?4, complete = ?5, ranges = ?6, base_item = ?7,
                    base_etag = ?8, base_ctag = ?9, base_hash = ?10, base_size = ?11, hash = ?14,
-                   synced_size = ?18, synced_ranges = ?19
+                   synced_size = ?18, synced_ranges = ?19,
+                   copied = ?20
                  WHERE id = ?1"
             }
             None => {
                 "INSERT INTO bodies VALUES
                    (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
-                    ?17, ?18, ?19)"
+                    ?17, ?18, ?19, ?20)"
             }
         };
         self.conn.prepare_cached(sql)?.execute(params)?;

@@ -84,6 +84,19 @@ pub struct Session {
     pub size: u64,
 }
 
+/// A copy that the service was asked to make.
+#[derive(Clone, Debug)]
+pub struct RemoteCopy {
+    /// Where to ask how it goes: pre-authenticated.
+    pub url: SecretString,
+    /// The body that it is a copy of, too.
+    pub body: u64,
+    /// The generation of that body.
+    pub generation: u64,
+    /// How often was asked.
+    pub polls: u32,
+}
+
 /// What waits to be sent for one inode.
 #[derive(Clone, Debug)]
 pub struct JournalRow {
@@ -112,10 +125,13 @@ pub struct JournalRow {
     pub error: Option<String>,
     /// The upload session, if one was begun.
     pub session: Option<Session>,
+    /// The copy, if the service makes one.
+    pub copy: Option<RemoteCopy>,
 }
 
 const COLUMNS: &str = "ino, seq, ops, change, since, touched, not_before, attempts, parked, error, \
-     session_url, session_offset, session_body, session_generation, session_size, held";
+     session_url, session_offset, session_body, session_generation, session_size, held, \
+     copy_url, copy_body, copy_generation, copy_polls";
 
 fn decode(row: &Row<'_>) -> rusqlite::Result<JournalRow> {
     let url: Option<String> = row.get(10)?;
@@ -127,6 +143,15 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<JournalRow> {
             body: row.get::<_, Option<u64>>(12)?.unwrap_or(0),
             generation: row.get::<_, Option<u64>>(13)?.unwrap_or(0),
             size: row.get::<_, Option<u64>>(14)?.unwrap_or(0),
+        }),
+    };
+    let copy = match row.get::<_, Option<String>>(16)? {
+        None => None,
+        Some(url) => Some(RemoteCopy {
+            url: SecretString::from(url),
+            body: row.get::<_, Option<u64>>(17)?.unwrap_or(0),
+            generation: row.get::<_, Option<u64>>(18)?.unwrap_or(0),
+            polls: row.get::<_, Option<u32>>(19)?.unwrap_or(0),
         }),
     };
     Ok(JournalRow {
@@ -142,6 +167,7 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<JournalRow> {
         held: row.get(15)?,
         error: row.get(9)?,
         session,
+        copy,
     })
 }
 
@@ -280,6 +306,7 @@ impl Tx<'_> {
             return self.delete_journal(row.ino);
         }
         let session = row.session.as_ref();
+        let copy = row.copy.as_ref();
         let params: &[&dyn ToSql] = &[
             &row.ino.0,
             &row.seq,
@@ -297,18 +324,24 @@ impl Tx<'_> {
             &session.map(|s| s.generation),
             &session.map(|s| s.size),
             &row.held,
+            &copy.map(|c| c.url.expose_secret().to_owned()),
+            &copy.map(|c| c.body),
+            &copy.map(|c| c.generation),
+            &copy.map(|c| c.polls),
         ];
         // A row that keeps its place in the indexes leaves their pages alone.
         let kept = "UPDATE journal SET ops = ?3, change = ?4, since = ?5, touched = ?6,
                not_before = ?7, attempts = ?8, error = ?10, session_url = ?11, session_offset = ?12,
-               session_body = ?13, session_generation = ?14, session_size = ?15
+               session_body = ?13, session_generation = ?14, session_size = ?15,
+               copy_url = ?17, copy_body = ?18, copy_generation = ?19, copy_polls = ?20
              WHERE ino = ?1 AND seq = ?2 AND parked = ?9 AND held = ?16";
         if self.conn.prepare_cached(kept)?.execute(params)? > 0 {
             return Ok(());
         }
         let sql = format!(
             "INSERT OR REPLACE INTO journal ({COLUMNS}) VALUES
-               (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+               (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+                ?17, ?18, ?19, ?20)"
         );
         self.conn.prepare_cached(&sql)?.execute(params)?;
         Ok(())
@@ -353,6 +386,7 @@ impl Tx<'_> {
             held: false,
             error: None,
             session: None,
+            copy: None,
         })
     }
 

@@ -25,7 +25,7 @@ pub use db::{Reader, Store, Tx};
 pub use error::StoreError;
 pub use files::{DAMAGE_MARK, FILES as DATABASE_FILES};
 pub use item::{Item, Kind, Remote, Role};
-pub use journal::{JournalRow, Ops, Session};
+pub use journal::{JournalRow, Ops, RemoteCopy, Session};
 pub use pin::{KeptBody, KeptItem};
 pub use salvage::{Salvaged, SalvagedBody, SalvagedItem};
 pub use stage::ConflictRow;

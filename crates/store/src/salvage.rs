@@ -449,6 +449,7 @@ mod tests {
                         used_at: now,
                         previous: None,
                         durable: None,
+                        copied: None,
                     };
                     tx.insert_body(&row)?;
                 }

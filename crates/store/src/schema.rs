@@ -9,7 +9,19 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7];
+
+/// Files that are copies of what the service has, which save of a body is one, and how the copy
+/// goes that was asked for.
+const V7: &str = "
+ALTER TABLE bodies ADD COLUMN copied INTEGER;
+CREATE INDEX bodies_unsent_by_base ON bodies (base_item)
+  WHERE place = 1 AND (complete = 0 OR copied IS NOT NULL);
+ALTER TABLE journal ADD COLUMN copy_url TEXT;
+ALTER TABLE journal ADD COLUMN copy_body INTEGER;
+ALTER TABLE journal ADD COLUMN copy_generation INTEGER;
+ALTER TABLE journal ADD COLUMN copy_polls INTEGER;
+";
 
 /// What is kept whole on this machine, and since when.
 const V6: &str = "

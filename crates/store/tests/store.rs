@@ -246,6 +246,7 @@ fn bodies_of_a_killed_daemon_are_found() {
         used_at: Timestamp::from_nanos(1),
         previous: None,
         durable: None,
+        copied: None,
     };
     let id = store.write(|tx| tx.insert_body(&row)).unwrap();
     drop(store);
@@ -319,6 +320,11 @@ fn check_upgraded(r: &Reader<'_>, version: u32) -> Result<(), StoreError> {
     let body = r.body(4)?.unwrap();
     assert_eq!((body.place, body.generation), (Place::Spool, 3));
     assert_eq!(body.ranges.unwrap().iter().collect::<Vec<_>>(), [&(0..4)]);
+    assert_eq!(body.copied, (version >= 7).then_some(3));
+    let copy = r.journal(Ino(4))?.unwrap().copy;
+    let copy = copy.map(|copy| (copy.url.expose_secret().to_owned(), copy.body, copy.polls));
+    let expected = ("https://monitor.example/4".to_owned(), 5, 2);
+    assert_eq!(copy, (version >= 7).then_some(expected));
     assert_eq!(r.dirty_bodies()?.len(), 1);
     let link = r.item(Ino(5))?.unwrap();
     assert_eq!(
@@ -363,6 +369,8 @@ fn hot_queries_use_an_index() {
         "SELECT * FROM journal WHERE seq > 5 AND parked = 0 ORDER BY seq LIMIT 10",
         "SELECT * FROM bodies WHERE dirty = 1",
         "SELECT * FROM bodies WHERE place = 0 ORDER BY used_at",
+        "SELECT * FROM bodies WHERE base_item = 'x' AND place = 1
+           AND (complete = 0 OR copied IS NOT NULL)",
         "WITH RECURSIVE tree (ino) AS (SELECT 1 UNION SELECT items.ino FROM tree JOIN items
            ON items.parent = tree.ino) SELECT * FROM tree",
     ] {

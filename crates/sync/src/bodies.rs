@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use crate::hydrate::Source;
+
 /// Bodies of which more than this is here, in bytes, are changed in place where the file system
 /// cannot share blocks: copying them would keep a program waiting for longer than a millisecond.
 pub const DUPLICATE_MAX_BYTES: u64 = 1 << 20;
@@ -253,6 +255,7 @@ impl Bodies {
         row.dirty = true;
         row.hash = None;
         row.durable = None;
+        row.copied = None;
         row.previous = Some(saved.id);
         row.ranges = body.presence().into_ranges();
         row.id = tx.insert_body(&row)?;
@@ -317,6 +320,15 @@ impl Bodies {
     }
 }
 
+/// Has a body build on a version of an item.
+pub fn base_on(row: &mut BodyRow, source: &Source) {
+    row.base_item = Some(source.item.clone());
+    row.base_etag.clone_from(&source.etag);
+    row.base_ctag.clone_from(&source.ctag);
+    row.base_hash = source.hash;
+    row.base_size = source.size;
+}
+
 /// A row of an empty, complete and clean body.
 fn new_row(ino: Ino, now: Timestamp) -> BodyRow {
     BodyRow {
@@ -336,5 +348,6 @@ fn new_row(ino: Ino, now: Timestamp) -> BodyRow {
         used_at: now,
         previous: None,
         durable: None,
+        copied: None,
     }
 }

@@ -239,6 +239,7 @@ impl<'a> Adoption<'a> {
             used_at: self.now,
             previous: None,
             durable: None,
+            copied: None,
         };
         let id = self.tx.insert_body(&row)?;
         item.body = Some(id);
