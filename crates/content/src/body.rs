@@ -281,6 +281,23 @@ impl Body {
         Ok(())
     }
 
+    /// Grows by bytes that are not present, because they can be had elsewhere.
+    ///
+    /// # Errors
+    /// What the system says; the size is unchanged.
+    pub fn extend_missing(&self, len: u64) -> io::Result<()> {
+        checked_end(len, 0)?;
+        let mut state = self.shared.state.write();
+        let added = state.size..len;
+        if !added.is_empty() {
+            state.file.set_len(len)?;
+            kill_point("body-extended-unfilled");
+            state.size = len;
+            state.note_local_change(added);
+        }
+        Ok(())
+    }
+
     /// Reserves space. Without `keep_size` the body grows to hold the range.
     ///
     /// # Errors

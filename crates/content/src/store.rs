@@ -1,6 +1,6 @@
 //! The content cache and the spool as a whole.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -163,6 +163,25 @@ impl Content {
             }
         }
         Ok(false)
+    }
+
+    /// Makes a body in the spool of which nothing is present, in place of whatever has its name.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn create_unfilled(&self, id: BodyId, size: u64) -> Result<Arc<Body>, ContentError> {
+        self.create_sized(Place::Spool, id, size)
+    }
+
+    /// A file without a name, for bytes of which nobody knows yet whether they are the right ones.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn nameless_file(&self) -> Result<File, ContentError> {
+        let dir = self.layout.dir(Place::Spool);
+        self.layout
+            .nameless_file()
+            .map_err(|error| ContentError::new("creating a file in", dir, error))
     }
 
     fn create_sized(&self, place: Place, id: BodyId, size: u64) -> Result<Arc<Body>, ContentError> {

@@ -114,7 +114,8 @@ impl GraphClient {
         }
     }
 
-    /// Starts a copy at the service, possibly into another drive.
+    /// Starts a copy at the service, possibly into another drive. Personal drives do not take a
+    /// wish for what happens when the name is taken; look at the name of what was made.
     ///
     /// # Errors
     /// As every change.
@@ -124,8 +125,13 @@ impl GraphClient {
         item: &ItemId,
         to: &(DriveId, ItemId),
         name: &str,
+        on_conflict: Option<OnConflict>,
     ) -> Result<CopyMonitor, GraphError> {
-        let path = format!("{}/copy", Endpoints::item_path(drive, item)?);
+        let mut path = format!("{}/copy", Endpoints::item_path(drive, item)?);
+        if let Some(behaviour) = on_conflict {
+            path.push_str("?@microsoft.graph.conflictBehavior=");
+            path.push_str(behaviour.as_str());
+        }
         let url = self.endpoints.graph_url(&path)?;
         let body = json!({
             "name": name,

@@ -14,8 +14,8 @@ use onedrivefs_graph::GraphClient;
 use onedrivefs_store::{BodyRow, ConflictRow, Item, Reader, Store, StoreError};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,12 +30,14 @@ use crate::event::{Event, EventListener};
 use crate::evict::Evictor;
 use crate::hydrate::{HydrateConfig, Hydrator};
 use crate::net_state::{Net, NetState};
+use crate::past::Past;
 use crate::pins::Pins;
 use crate::presence::PresenceToStore;
 use crate::push::Push;
 use crate::recent::Recent;
 use crate::rescue::Rescue;
 use crate::reserve::Reserve;
+use crate::uploader::COPIES_WAITING_MAX;
 use crate::{durable, power, recover, rescue, transfers::Transfers};
 
 /// How long tasks get to end by themselves when the engine stops.
@@ -95,6 +97,10 @@ pub struct Engine {
     pub(crate) pending_bytes: Mutex<Option<(Instant, u64)>>,
     /// Held while items that were set aside are looked at again.
     pub(crate) deferred_turn: tokio::sync::Mutex<()>,
+    /// Bodies whose bytes are being looked for among older versions.
+    pub(crate) past: Past,
+    /// Copies that the service is making and that hold up nothing else.
+    pub(crate) copies: Arc<Semaphore>,
     /// Open write handles, by inode.
     pub(crate) writers: Mutex<HashMap<Ino, u32>>,
     /// Unlinked inodes that are still being read and are not wholly here.
@@ -195,6 +201,8 @@ impl Engine {
             handle,
             in_flight: Mutex::default(),
             creating: Mutex::default(),
+            past: Past::default(),
+            copies: Arc::new(Semaphore::new(COPIES_WAITING_MAX)),
             delete_tags_refused: AtomicBool::new(false),
             recent: Recent::default(),
             round_began: Mutex::new(Instant::now()),

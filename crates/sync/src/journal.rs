@@ -147,13 +147,19 @@ pub fn record(
     Ok(ops)
 }
 
-/// Forgets what waits for an inode. An upload session that was begun for it is ended.
+/// Forgets what waits for an inode. An upload session that was begun for it is ended, and what the
+/// service is making for it is deleted.
 ///
 /// # Errors
 /// The store's errors.
 pub fn forget(tx: &Tx<'_>, ino: Ino, now: Timestamp) -> Result<(), StoreError> {
-    if let Some(session) = tx.journal(ino)?.and_then(|row| row.session) {
-        abandon(tx, session, now)?;
+    if let Some(row) = tx.journal(ino)? {
+        if row.copy.is_some() {
+            abandon_unanswered(tx, ino, now)?;
+        }
+        if let Some(session) = row.session {
+            abandon(tx, session, now)?;
+        }
     }
     tx.delete_journal(ino)
 }
@@ -176,7 +182,17 @@ pub fn abandon_unanswered(tx: &Tx<'_>, ino: Ino, now: Timestamp) -> Result<(), S
     stray.parent = None;
     let stray = tx.insert_item(&stray)?;
     tx.move_unanswered(ino, stray)?;
-    set_ops(tx, stray, Ops::DELETE, now)
+    set_ops(tx, stray, Ops::DELETE, now)?;
+    // A copy that the service is still making has to be followed to its end first.
+    if let Some(mut row) = tx.journal(ino)?
+        && let Some(copy) = row.copy.take()
+        && let Some(mut stray) = tx.journal(stray)?
+    {
+        tx.put_journal(&row)?;
+        stray.copy = Some(copy);
+        tx.put_journal(&stray)?;
+    }
+    Ok(())
 }
 
 /// Has an upload session ended that nothing goes on with. Until it is ended the service may hold

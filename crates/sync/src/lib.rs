@@ -28,6 +28,7 @@ pub mod journal;
 pub mod merge;
 mod net_state;
 mod parked;
+mod past;
 mod pins;
 mod power;
 mod presence;

@@ -10,9 +10,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onedrivefs_content::{Body, BodyId, Place as Folder};
+use onedrivefs_content::{Body, BodyId, Place as Folder, RangeSet};
 use onedrivefs_core::Timestamp;
-use onedrivefs_store::{BodyRow, ConflictRow, Item, Ops, Place, Store, StoreError, Tx};
+use onedrivefs_store::{BodyRow, ConflictRow, Durable, Item, Ops, Place, Store, StoreError, Tx};
 
 use crate::bodies::Bodies;
 use crate::error::EngineError;
@@ -78,6 +78,10 @@ pub(crate) fn undo_uncertain(
         let Some(owner) = owner.filter(|item| item.body == Some(row.id)) else {
             continue;
         };
+        if row.copy_of().is_some() && !row.is_durable() {
+            renew_copy(store, bodies, row)?;
+            continue;
+        }
         let body = bodies.open(&row).unwrap_or_else(|error| {
             tracing::error!(path = owner.name, %error, "A body could not be opened.");
             None
@@ -94,6 +98,23 @@ pub(crate) fn undo_uncertain(
         bodies.content().sync_dir(place)?;
     }
     Ok(())
+}
+
+/// An unchanged copy of a version that the service has: whatever of it was here is in doubt, and all
+/// of it can be had there.
+fn renew_copy(store: &Store, bodies: &Bodies, mut row: BodyRow) -> Result<(), EngineError> {
+    let content = bodies.content();
+    let body = content.create_unfilled(BodyId(row.id), row.size)?;
+    content.make_durable(&body)?;
+    row.place = Place::Spool;
+    row.ranges = Some(RangeSet::new());
+    row.hash = row.base_hash;
+    row.durable = Some(Durable {
+        generation: row.generation,
+        size: row.size,
+        ranges: row.ranges.clone(),
+    });
+    Ok(store.write(|tx| tx.update_body(&row))?)
 }
 
 /// A body with a save on stable storage: it is what it was at that save. What was written later in

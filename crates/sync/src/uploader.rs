@@ -6,11 +6,14 @@
 
 mod adopt;
 mod content;
+mod copied;
+mod copy;
 mod fragment;
 mod frozen;
 mod heir;
 mod held;
 mod namespace;
+mod originals;
 mod ready;
 mod session;
 mod settle;
@@ -62,6 +65,10 @@ const PACE: Duration = Duration::from_millis(50);
 /// Pause between two looks whether the database can be written.
 const UNWRITABLE_PAUSE: Duration = Duration::from_secs(5);
 
+/// Copies that the service works on without holding up other changes. Each costs a request now and
+/// then, so that more than these take the place of uploads.
+pub(crate) const COPIES_WAITING_MAX: usize = 32;
+
 /// How one piece of work on a row ended.
 pub(crate) enum Step {
     /// Something was sent; look whether more waits.
@@ -70,6 +77,8 @@ pub(crate) enum Step {
     Blocked,
     /// The work was given up because its result is not wanted any more.
     Cancelled,
+    /// The service works on it: to be looked at again after this time.
+    Wait(Duration),
 }
 
 impl Engine {
@@ -162,7 +171,13 @@ impl Engine {
                 engine: &engine,
                 ino,
             };
-            engine.work(ino, &token).await;
+            let mut slot = Some(slot);
+            while let Some(pause) = engine.work(ino, &token).await {
+                slot = engine.wait_for_service(slot, pause).await;
+                if slot.is_none() {
+                    break;
+                }
+            }
             drop(guard);
             drop(slot);
             if let Err(error) = engine.apply_deferred().await {
@@ -173,8 +188,23 @@ impl Engine {
         });
     }
 
-    /// Works on one inode until nothing waits for it or something stands in the way.
-    async fn work(&self, ino: Ino, token: &CancellationToken) {
+    /// Waits while the service works on something. Others get the slot meanwhile, unless many wait
+    /// like this; the inode stays in flight, so that nobody takes what the service makes for
+    /// somebody else's. `None` when the engine ends.
+    async fn wait_for_service(&self, slot: Option<Slot>, pause: Duration) -> Option<Slot> {
+        let Ok(_waiting) = self.copies.try_acquire() else {
+            tokio::time::sleep(pause).await;
+            return slot;
+        };
+        let lent = slot?.give_back();
+        self.wake_uploader();
+        tokio::time::sleep(pause).await;
+        lent.take().await
+    }
+
+    /// Works on one inode until nothing waits for it or something stands in the way. Returns how
+    /// long to wait when the service works on it.
+    async fn work(&self, ino: Ino, token: &CancellationToken) -> Option<Duration> {
         // What looked a moment ago whether it is in flight must be known before it is read.
         self.store.wait_for_writer();
         loop {
@@ -189,7 +219,7 @@ impl Engine {
                     .write(|tx| tx.delete_journal(ino))
                     .map_err(Into::into)
                     .map(|()| Step::Cancelled),
-                Ok(_) => return,
+                Ok(_) => return None,
                 Err(error) => {
                     let error: EngineError = error;
                     Err(error)
@@ -197,11 +227,15 @@ impl Engine {
             };
             match outcome {
                 Ok(Step::Progress) => {}
-                Ok(Step::Blocked) => return self.rest(ino),
-                Ok(Step::Cancelled) => return,
+                Ok(Step::Blocked) => {
+                    self.rest(ino);
+                    return None;
+                }
+                Ok(Step::Cancelled) => return None,
+                Ok(Step::Wait(pause)) => return Some(pause),
                 Err(error) => {
                     self.settle_failure(ino, change, error).await;
-                    return;
+                    return None;
                 }
             }
         }
@@ -239,6 +273,15 @@ impl Engine {
         // What is sent must be known here even after a power cut: a deletion whose unlink were
         // undone would look like one of somebody else's.
         self.barrier().await?;
+        if let Some(copy) = &row.copy {
+            return self.follow_copy(item, copy).await;
+        }
+        if row.ops.has(Ops::DELETE) || row.ops.has(Ops::CONTENT) {
+            // What copies lack that were not made yet is about to be gone.
+            if let Some(step) = self.see_to_copies(item).await? {
+                return Ok(step);
+            }
+        }
         if let Some(step) = self.pass_identity_on(item, row).await? {
             return Ok(step);
         }
@@ -275,8 +318,36 @@ struct Slots {
 
 /// The right to send one thing, until it is dropped.
 struct Slot {
-    _all: OwnedSemaphorePermit,
-    _large: Option<OwnedSemaphorePermit>,
+    all: OwnedSemaphorePermit,
+    large: Option<OwnedSemaphorePermit>,
+}
+
+/// A slot that others have for a while.
+struct Lent {
+    all: Arc<Semaphore>,
+    large: Option<Arc<Semaphore>>,
+}
+
+impl Slot {
+    /// Lets others have it.
+    fn give_back(self) -> Lent {
+        Lent {
+            all: Arc::clone(self.all.semaphore()),
+            large: self.large.map(|large| Arc::clone(large.semaphore())),
+        }
+    }
+}
+
+impl Lent {
+    /// Waits until it is free again; `None` when the engine ends.
+    async fn take(self) -> Option<Slot> {
+        let large = match self.large {
+            Some(large) => Some(large.acquire_owned().await.ok()?),
+            None => None,
+        };
+        let all = self.all.acquire_owned().await.ok()?;
+        Some(Slot { all, large })
+    }
 }
 
 impl Slots {
@@ -294,10 +365,7 @@ impl Slots {
             false => None,
         };
         let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
-        Some(Slot {
-            _all: all,
-            _large: large,
-        })
+        Some(Slot { all, large })
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct FileState {
     /// Whether the service has other content by now: what is here of the old content can be read,
     /// nothing is fetched or written any more.
     pub stale: bool,
+    /// What it is a copy of so far, if nothing else was written to it.
+    pub copying: Option<Copying>,
     /// Size up to which the drive has room.
     pub room_until: u64,
     /// In what way the kernel has the file open under its own name.
@@ -52,6 +54,15 @@ pub(crate) struct FileState {
     pub lent: Option<Lent>,
     /// The row as last seen, for calls on a file that has no name any more.
     pub item: Item,
+}
+
+/// A copy that is being made.
+#[derive(Clone)]
+pub(crate) struct Copying {
+    /// The version that it is a copy of.
+    pub source: Source,
+    /// Up to where.
+    pub reached: u64,
 }
 
 impl OpenFile {
@@ -68,6 +79,7 @@ impl OpenFile {
                 unmarked: false,
                 mtime: None,
                 stale: false,
+                copying: None,
                 room_until: 0,
                 way: Way::default(),
                 kernel_writers: 0,

@@ -11,6 +11,7 @@
 
 mod attr;
 mod buffer;
+mod copy;
 mod dir;
 mod edition;
 mod error;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use onedrivefs_content::Body;
-use onedrivefs_core::Ino;
+use onedrivefs_core::{ByteRange, Ino};
 use onedrivefs_store::Kind;
 use onedrivefs_sync::hydrate::{Demand, HydrateError, Source};
 use onedrivefs_sync::source_of;
@@ -17,6 +18,9 @@ use crate::vfs::Vfs;
 
 /// How often one read begins again because the file turned out to be another one.
 const RESTARTS_MAX: u32 = 3;
+
+/// How often whoever waits for bytes of an older version looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A body and where its missing bytes come from.
 struct Readable {
@@ -141,6 +145,9 @@ impl Vfs {
                     self.learn_size(file, true_size)?;
                     size_known = 0;
                 }
+                Err(HydrateError::Changed) if self.is_copy_of_past(file, &readable)? => {
+                    self.wait_for_past(&readable, offset..end).await?;
+                }
                 Err(HydrateError::Changed | HydrateError::Gone) => {
                     self.engine.refresh_item(file.ino).await?;
                     self.engine.announced(file.ino).await;
@@ -155,6 +162,37 @@ impl Vfs {
             }
         }
         Err(VfsError::Stale)
+    }
+
+    /// Tells whether what a body lacks is of another item than the file is: of the one that it was
+    /// copied from.
+    fn is_copy_of_past(&self, file: &OpenFile, readable: &Readable) -> Result<bool, VfsError> {
+        let (row, item) = self
+            .store()
+            .read(|r| Ok::<_, VfsError>((r.body(readable.body.id().0)?, r.item(file.ino)?)))?;
+        let base = row.and_then(|row| row.base_item);
+        let (Some(base), Some(source)) = (base, &readable.source) else {
+            return Ok(false);
+        };
+        let own = item.as_ref().and_then(|item| item.item_id());
+        Ok(base == source.item && own != Some(&base))
+    }
+
+    /// Waits until a range is here of an original that was replaced before the copy was made on the
+    /// service.
+    async fn wait_for_past(&self, readable: &Readable, range: ByteRange) -> Result<(), VfsError> {
+        if let Some(source) = &readable.source {
+            self.engine.begin_past(&readable.body, source);
+        }
+        let here = async {
+            while !readable.body.missing(range.clone()).is_empty() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let limit = self.engine.config.first_byte_deadline;
+        tokio::time::timeout(limit, here)
+            .await
+            .map_err(|_elapsed| VfsError::TimedOut)
     }
 
     /// Makes a range present. Where there is no room for that, returns its bytes instead.

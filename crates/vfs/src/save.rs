@@ -121,6 +121,9 @@ impl Vfs {
             return Err(VfsError::Stale);
         };
         let needless = Bodies::record_save(tx, &mut row, body)?;
+        if let Some(copying) = &state.copying {
+            copying.record(tx, &mut row)?;
+        }
         let Some(mut item) = tx.item(file.ino)? else {
             return Ok(Some(Saved {
                 item: None,
@@ -148,6 +151,7 @@ impl Vfs {
         self.engine.bodies.remove_files(&saved.needless);
         self.engine.bodies.note_saved();
         state.dirty = false;
+        state.copying = None;
         if let Some(time) = state.mtime.take() {
             state.note_timed(time);
         }

@@ -21,7 +21,7 @@ use crate::vfs::Vfs;
 const DISK_RESERVE: u64 = 16 << 20;
 
 /// Largest file the service takes, in bytes (250 GiB).
-const FILE_MAX: u64 = 250 << 30;
+pub(crate) const FILE_MAX: u64 = 250 << 30;
 
 impl Vfs {
     /// Writes into a file.
@@ -53,6 +53,7 @@ impl Vfs {
             self.note_presence(&body)?;
         }
         state.mtime = Some(Self::now());
+        state.copying = None;
         u32::try_from(data.len()).map_err(VfsError::io)
     }
 
@@ -211,6 +212,7 @@ impl Vfs {
         body.set_len(size)?;
         self.note_presence(&body)?;
         state.mtime = Some(Self::now());
+        state.copying = None;
         Ok(())
     }
 
@@ -245,6 +247,7 @@ impl Vfs {
         state.source = None;
         state.dirty = true;
         state.unmarked = false;
+        state.copying = None;
         state.room_until = 0;
         state.mtime = Some(Self::now());
         Ok(())
@@ -289,6 +292,7 @@ impl Vfs {
         }
         self.note_presence(&body)?;
         state.mtime = Some(Self::now());
+        state.copying = None;
         Ok(())
     }
 }

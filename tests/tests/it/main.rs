@@ -3,6 +3,7 @@
 
 mod basics;
 mod brake;
+mod copies;
 mod crash;
 mod damaged;
 mod disk;

@@ -241,7 +241,7 @@ async fn copies_are_followed_to_their_end() {
         let to = (bench.drive.clone(), bench.root.clone());
         let monitor = bench
             .graph
-            .copy_item(&bench.drive, &item.id, &to, "b")
+            .copy_item(&bench.drive, &item.id, &to, "b", Some(OnConflict::Fail))
             .await
             .unwrap();
         let mut polls = 0;

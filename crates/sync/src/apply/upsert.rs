@@ -1,7 +1,7 @@
 //! An item that exists on the service: new, moved, changed, or all of it.
 
 use onedrivefs_core::{Ino, RemoteItem};
-use onedrivefs_store::{Item, Kind, Ops, Remote, Role, StoreError};
+use onedrivefs_store::{Item, JournalRow, Kind, Ops, Remote, Role, StoreError};
 
 use super::{
     Applied, Applier, aside, decoded_name, is_aside, kind_of, rebase_body, reclaim, remote_of,
@@ -224,6 +224,7 @@ impl Applier<'_> {
         }
         // Bytes that are still missing come from the version with the new tag as well.
         if let Some(mut row) = item.body.map(|id| self.tx.body(id)).transpose()?.flatten()
+            && row.base_item.as_ref() == Some(&base.id)
             && row.base_etag == base.etag
             && (row.base_etag != remote.etag || row.base_ctag != remote.ctag)
         {
@@ -470,7 +471,11 @@ impl Applier<'_> {
                 .insert(kind, role, &place, there)
                 .map(|()| Applied::Done);
         };
-        if occupant.remote.is_none() && (self.facts.in_flight)(occupant.ino) {
+        let is_copied = |row: JournalRow| row.copy.is_some();
+        if occupant.remote.is_none()
+            && ((self.facts.in_flight)(occupant.ino)
+                || self.tx.journal(occupant.ino)?.is_some_and(is_copied))
+        {
             // Most likely the request that is on its way made this very item.
             self.tx.defer(there)?;
             return Ok(Applied::Deferred);

@@ -294,6 +294,17 @@ impl Engine {
         there: &RemoteItem,
     ) -> Result<Verdict, EngineError> {
         let verdict = self.compare(sent, there);
+        self.adopt_content(sent, there, verdict)?;
+        Ok(verdict)
+    }
+
+    /// Content arrived that compares in this way with what was sent.
+    pub(super) fn adopt_content(
+        &self,
+        sent: &Uploaded,
+        there: &RemoteItem,
+        verdict: Verdict,
+    ) -> Result<(), EngineError> {
         let epoch = self.answer_epoch()?;
         let asked = Instant::now();
         let mut elsewhere = false;
@@ -363,8 +374,7 @@ impl Engine {
         })?;
         self.bodies.remove_files(&dropped);
         self.announce(changes, announcing);
-        self.look_at_news(sent.ino, Some(there).filter(|_| elsewhere), asked)?;
-        Ok(verdict)
+        self.look_at_news(sent.ino, Some(there).filter(|_| elsewhere), asked)
     }
 
     /// Updates the body of an item that arrived; returns what does not wait any more.
@@ -424,6 +434,7 @@ impl Engine {
             row.set_base(remote);
         }
         row.hash = sent.hash;
+        row.copied = None;
         row.used_at = Timestamp::now();
         tx.update_body(&row)?;
         Ok(settled)
@@ -431,7 +442,7 @@ impl Engine {
 
     /// The service made an item that nothing here stands for any more: it is deleted again, since
     /// it was an unfinished step of this machine that nobody asked to keep.
-    fn adopt_stray(&self, tx: &Tx<'_>, there: &RemoteItem) -> Result<(), EngineError> {
+    pub(super) fn adopt_stray(&self, tx: &Tx<'_>, there: &RemoteItem) -> Result<(), EngineError> {
         if tx.item_by_id(&there.id)?.is_some() {
             return Ok(());
         }
@@ -527,7 +538,7 @@ const REWRITTEN: &[&str] = &[
 ];
 
 /// Tells whether document libraries are known to change files of this kind.
-fn is_rewritten_kind(name: &str) -> bool {
+pub(super) fn is_rewritten_kind(name: &str) -> bool {
     name.rsplit_once('.')
         .is_some_and(|(_, extension)| REWRITTEN.iter().any(|e| e.eq_ignore_ascii_case(extension)))
 }
@@ -540,6 +551,7 @@ fn settle(tx: &Tx<'_>, item: &Item, done: Ops) -> Result<(), StoreError> {
     let mut left = row.ops.without(done);
     if done.has(Ops::CONTENT) || done.has(Ops::CREATE) {
         row.session = None;
+        row.copy = None;
     }
     let placed = journal::is_home(item) || item.parent.is_none();
     left = if placed && journal::is_perhaps_moved(tx, item)? {

@@ -88,10 +88,16 @@ impl Engine {
         // What the service has is what is here, also after a power cut. It has nothing of a body
         // that is sent in fragments before the last one.
         let mut barrier = Some(self.barrier_for(&body_row));
-        if body_row.size <= fragment::FIRST
+        let copied = parent.is_some() && body_row.copy_of().is_some();
+        if (copied || body_row.size <= fragment::FIRST)
             && let Some(barrier) = barrier.take()
         {
             barrier.passed().await?;
+        }
+        if let Some(parent) = &parent
+            && let Some(step) = self.send_copy(item, row, &body_row, parent).await?
+        {
+            return Ok(step);
         }
         let Some((body, snapshot)) = self.freeze(&body_row)? else {
             return Ok(Step::Blocked);
@@ -310,7 +316,7 @@ impl Engine {
     ///
     /// A name that nobody has and that is refused all the same, and a refused name of the very file
     /// that is replaced, are held by an upload session whose address was lost.
-    async fn refused(
+    pub(super) async fn refused(
         &self,
         item: &Item,
         parent: Option<&ItemId>,

@@ -77,12 +77,24 @@ impl Engine {
         parent: &ItemId,
         error: GraphError,
     ) -> Result<Step, EngineError> {
+        // When nobody has it any more, or nobody we can see, another try will show.
+        self.look_at_taken_name(item, parent)
+            .await?
+            .ok_or_else(|| error.into())
+    }
+
+    /// Looks at who has the name of an item on the service, and lets the merge decide. `None` when
+    /// nobody has.
+    pub(super) async fn look_at_taken_name(
+        &self,
+        item: &Item,
+        parent: &ItemId,
+    ) -> Result<Option<Step>, EngineError> {
         let name = name::encode(&stored_name(item));
         let drive = &self.config.drive.id;
         let asked = Instant::now();
         let Some(mut there) = self.graph.child_by_name(drive, parent, &name).await? else {
-            // Nobody has it any more, or nobody we can see: another try will show.
-            return Err(error.into());
+            return Ok(None);
         };
         there.parent = Some(parent.clone());
         self.hash_for_decisions(Some(&there)).await?;
@@ -90,7 +102,7 @@ impl Engine {
         self.apply_now(&[there.clone()], Some(item.ino), asked)?;
         if self.is_leaving(&there.id, item.ino)? {
             // It is one of ours that goes elsewhere, as will be known when its request ends.
-            return Ok(Step::Blocked);
+            return Ok(Some(Step::Blocked));
         }
         let wants = |now: &Item| now.parent == item.parent && now.name == item.name;
         // It may have another name by now, which the next request asks for.
@@ -98,7 +110,7 @@ impl Engine {
             // Applying it changed nothing here: it is an item that holds the name for good.
             self.yield_name(item)?;
         }
-        Ok(Step::Progress)
+        Ok(Some(Step::Progress))
     }
 
     /// Tells whether the item that holds a name on the service is about to leave it, or may turn out

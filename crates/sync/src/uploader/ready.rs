@@ -46,8 +46,15 @@ impl Engine {
             later(row.since, SETTLE_MAX.max(self.config.settle)),
         );
         let at = settled.max(row.not_before);
-        if at > now {
+        // A copy does not rest whose bytes are nowhere but in the version that it was made from:
+        // somebody may take the original away.
+        let unmade = |r: &Reader<'_>| r.is_unmade_copy(row.ino);
+        if at > now && (row.not_before > now || !self.store.read(unmade)?) {
             return Ok(Readiness::In(until(at, now)));
+        }
+        if row.copy.is_some() {
+            // To be asked after, whatever became of the file.
+            return Ok(Readiness::Now);
         }
         let writing = self.writers.lock().contains_key(&row.ino);
         if writing && !row.ops.has(Ops::DELETE) {

@@ -303,7 +303,14 @@ impl Engine {
         let fetched =
             self.hydrator
                 .ensure_snapshot(job.body, &job.snapshot, &source, range, Demand::Upload);
-        Ok(fetched.await?)
+        match fetched.await {
+            // A copy whose original was replaced has a right to what it was made from.
+            Err(error @ HydrateError::Changed) if job.item.item_id() != Some(&source.item) => {
+                self.fetch_past(job.body, &source, error).await?;
+                Ok(())
+            }
+            fetched => Ok(fetched?),
+        }
     }
 }
 
