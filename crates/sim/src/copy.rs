@@ -18,6 +18,7 @@ use crate::world::World;
 pub(crate) struct Monitor {
     polls_left: u32,
     polls: u32,
+    name: String,
     outcome: Outcome,
     /// The drive and id of the result.
     result: Option<(String, String)>,
@@ -86,6 +87,7 @@ pub(crate) async fn start(
     let monitor = Monitor {
         polls_left: polls,
         polls,
+        name: plan.name.clone(),
         outcome: Outcome::Pending(Box::new(plan)),
         result: None,
     };
@@ -256,5 +258,10 @@ fn build(tree: &mut Tree, parent: Idx, name: &str, shape: Shape, now: i64) -> Ap
 
 /// Monitors as the control interface shows them.
 pub(crate) fn list(world: &World) -> Value {
-    json!(world.monitors.lock().keys().collect::<Vec<_>>())
+    let monitors = world.monitors.lock();
+    let rows = monitors.iter().map(|(id, monitor)| {
+        let done = !matches!(monitor.outcome, Outcome::Pending(_));
+        json!({"id": id, "name": monitor.name, "done": done})
+    });
+    rows.collect()
 }

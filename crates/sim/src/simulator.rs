@@ -246,6 +246,11 @@ impl Simulator {
     pub fn sessions(&self) -> Value {
         sessions(&self.world)
     }
+
+    /// The monitors of copies, with the names that are made and whether they are.
+    pub fn monitors(&self) -> Value {
+        crate::copy::list(&self.world)
+    }
 }
 
 impl Drop for Simulator {

@@ -56,6 +56,7 @@ impl Model {
                 self.change(*slot, |bytes| write(bytes, *at, &body.make()));
             }
             Act::Append(slot, body) => self.change(*slot, |bytes| bytes.extend(body.make())),
+            Act::Copy(slot, from) => self.copy(*slot, from),
             Act::SetLen(slot, len) => self.set_len(*slot, *len),
             Act::Zero(slot, at, len) | Act::Punch(slot, at, len) => {
                 self.change(*slot, |bytes| bytes[*at..*at + *len].fill(0));
@@ -83,6 +84,7 @@ impl Model {
             | Act::Slow
             | Act::Swift
             | Act::Begun(_)
+            | Act::Copying(_)
             | Act::Sent(_) => {}
         }
     }
@@ -119,6 +121,19 @@ impl Model {
         self.slots.insert(slot, Slot { path, append });
         if how == How::Truncate {
             self.set_len(slot, 0);
+        }
+    }
+
+    fn copy(&mut self, slot: u32, from: &str) {
+        let Some(Node::File(original)) = self.tree.get(from).cloned() else {
+            return;
+        };
+        self.settle(slot);
+        let path = self.path_of(slot);
+        if let Some(Node::File(file)) = path.and_then(|path| self.tree.get_mut(&path)) {
+            file.bytes = original.bytes;
+            file.time = None;
+            file.here = original.here;
         }
     }
 
@@ -261,7 +276,7 @@ fn write(bytes: &mut Vec<u8>, at: usize, new: &[u8]) {
 /// Tells whether a tree is what it would be if a long write had been cut by the crash: up to some
 /// point new, from there on old.
 pub fn is_partly_written(act: &Act, is: &Tree, without: &Model, with: &Model) -> bool {
-    let (Act::Write(slot, ..) | Act::Append(slot, _)) = act else {
+    let (Act::Write(slot, ..) | Act::Append(slot, _) | Act::Copy(slot, _)) = act else {
         return false;
     };
     let Some(path) = with.path_of(*slot) else {
@@ -272,11 +287,15 @@ pub fn is_partly_written(act: &Act, is: &Tree, without: &Model, with: &Model) ->
     else {
         return false;
     };
+    let mut others = is.clone();
+    others.insert(path, Node::File(old.clone()));
+    if matches!(act, Act::Copy(..)) && now.bytes.len() <= new.bytes.len() {
+        // Perhaps nobody can read it yet. What comes of it is compared in the end.
+        return without.wrong_with(&others).is_empty();
+    }
     if !now.here {
         return false;
     }
-    let mut others = is.clone();
-    others.insert(path, Node::File(old.clone()));
     let cut = now.bytes.iter().zip(new.bytes.iter());
     let cut = cut.take_while(|(a, b)| a == b).count();
     let rest = old.bytes.get(cut..).unwrap_or_default();

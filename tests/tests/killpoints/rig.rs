@@ -277,6 +277,11 @@ impl Rig<'_> {
                     file.write_all(&body.make())?;
                 }
             }
+            Act::Copy(slot, from) => {
+                if let Some(file) = self.file(*slot)? {
+                    sys::copy(&at(from), file)?;
+                }
+            }
             Act::SetLen(slot, len) => {
                 if let Some(file) = self.file(*slot)? {
                     file.set_len(*len as u64)?;
@@ -307,10 +312,15 @@ impl Rig<'_> {
                 let slow = FaultAction::Delay { ms: FRAGMENT_MS };
                 let rule = FaultRule::on("upload_fragment", slow);
                 self.home.service.faults().add(rule);
+                self.home.service.set_knobs(|knobs| knobs.copy_polls = 3);
             }
-            Act::Swift => self.home.service.faults().clear(),
-            Act::Begun(name) => self.wait_sent(name, false)?,
-            Act::Sent(name) => self.wait_sent(name, true)?,
+            Act::Swift => {
+                self.home.service.faults().clear();
+                self.home.service.set_knobs(|knobs| knobs.copy_polls = 1);
+            }
+            Act::Begun(name) => self.wait_on_its_way(name, |rig, name| rig.is_sent(name, false))?,
+            Act::Sent(name) => self.wait_on_its_way(name, |rig, name| rig.is_sent(name, true))?,
+            Act::Copying(name) => self.wait_on_its_way(name, Self::is_copied)?,
             Act::Sync => self.sync()?,
         }
         Ok(())
@@ -339,13 +349,29 @@ impl Rig<'_> {
         }
     }
 
-    /// Waits until a file is being sent, or was.
-    fn wait_sent(&mut self, name: &str, partly: bool) -> io::Result<()> {
+    /// Tells whether an upload session for a name has begun, and whether bytes have arrived.
+    fn is_sent(&self, name: &str, partly: bool) -> bool {
+        let sessions = self.home.service.sessions();
+        let mut rows = sessions.as_array().into_iter().flatten();
+        rows.any(|row| row["name"] == name && (row["received"] != 0) == partly)
+    }
+
+    /// Tells whether the service is making a copy of a name.
+    fn is_copied(&self, name: &str) -> bool {
+        let monitors = self.home.service.monitors();
+        let mut rows = monitors.as_array().into_iter().flatten();
+        rows.any(|row| row["name"] == name && row["done"] == false)
+    }
+
+    /// Waits until a file is on its way, or was.
+    fn wait_on_its_way(
+        &mut self,
+        name: &str,
+        is_on_its_way: fn(&Self, &str) -> bool,
+    ) -> io::Result<()> {
         let start = Instant::now();
         while start.elapsed() < SYNC_LIMIT {
-            let sessions = self.home.service.sessions();
-            let mut rows = sessions.as_array().into_iter().flatten();
-            if rows.any(|row| row["name"] == name && (row["received"] != 0) == partly) {
+            if is_on_its_way(self, name) {
                 return Ok(());
             }
             if self.has_died() {

@@ -56,6 +56,8 @@ pub enum Act {
     Open(u32, &'static str, How),
     Write(u32, usize, Body),
     Append(u32, Body),
+    /// All of the file at a path, into a file that is open and empty.
+    Copy(u32, &'static str),
     SetLen(u32, usize),
     Fsync(u32),
     Close(u32),
@@ -79,6 +81,8 @@ pub enum Act {
     Swift,
     /// Waits until an upload session for this name has begun and nothing has arrived.
     Begun(&'static str),
+    /// Waits until the service is making a copy of this name.
+    Copying(&'static str),
     /// Waits until some bytes of the file of this name are on the service, and not all.
     Sent(&'static str),
     /// Waits until both sides are in step.
@@ -96,6 +100,7 @@ impl std::fmt::Debug for Act {
             Self::Open(slot, path, how) => write!(f, "open {slot} = {path} ({how:?})"),
             Self::Write(slot, at, body) => write!(f, "write to {slot} at {at}: {body:?}"),
             Self::Append(slot, body) => write!(f, "append to {slot}: {body:?}"),
+            Self::Copy(slot, from) => write!(f, "copy {from} into {slot}"),
             Self::SetLen(slot, len) => write!(f, "ftruncate {slot} to {len}"),
             Self::Fsync(slot) => write!(f, "fsync {slot}"),
             Self::Close(slot) => write!(f, "close {slot}"),
@@ -111,6 +116,7 @@ impl std::fmt::Debug for Act {
             Self::Slow => write!(f, "fragments are slow"),
             Self::Swift => write!(f, "fragments are fast"),
             Self::Begun(name) => write!(f, "wait until {name} is about to be sent"),
+            Self::Copying(name) => write!(f, "wait until {name} is being copied"),
             Self::Sent(name) => write!(f, "wait until {name} is being sent"),
             Self::Sync => write!(f, "sync"),
         }
@@ -141,6 +147,10 @@ const SEED: &[(&str, Body)] = &[
     ("inwards", Body(20, 1_600)),
     ("draft.txt", Body(21, 200_000)),
     ("anew.txt", Body(22, 1_700)),
+    ("films/a.mkv", Body(23, 700_000)),
+    ("films/b.mkv", Body(24, 800_000)),
+    ("films/c.mkv", Body(25, 900_000)),
+    ("films/d.mkv", Body(26, 1_000_000)),
 ];
 
 /// Puts what is there at the beginning on the service.
@@ -151,7 +161,14 @@ pub fn seed(drive: &DriveHandle) -> Tree {
         tree.insert((*path).to_owned(), elsewhere(*body));
     }
     drive.mkdir("empty").expect("seeded");
-    for folder in ["empty", "old", "old/inner", "theirs", "theirs/folder"] {
+    for folder in [
+        "empty",
+        "films",
+        "old",
+        "old/inner",
+        "theirs",
+        "theirs/folder",
+    ] {
         tree.insert(folder.to_owned(), Node::Folder);
     }
     tree
@@ -177,6 +194,7 @@ pub const SAME: &[(&str, &str)] = &[
     ("new/moved-here.txt", "moved-here.txt"),
     ("inwards/inwards", "inwards"),
     ("anew.txt", "anew.txt"),
+    ("films/c.mkv", "films/c.mkv"),
 ];
 
 /// Conflicts that the scenario provokes.
@@ -199,6 +217,7 @@ pub fn acts() -> Vec<Act> {
         names(),
         vec![Act::Sync],
         during_uploads(),
+        copies(),
         changes_there(),
         conflicts(),
         vec![Act::Sync],
@@ -342,6 +361,51 @@ fn during_uploads() -> Vec<Act> {
         Act::Swift,
         Act::Sync,
     ]
+}
+
+/// `cp` of a file to a new name.
+fn cp(from: &'static str, to: &'static str) -> [Act; 3] {
+    [
+        Act::Open(1, to, How::Create),
+        Act::Copy(1, from),
+        Act::Close(1),
+    ]
+}
+
+/// Files that are copies of what the service has, most of which is not here.
+fn copies() -> Vec<Act> {
+    let mut acts = cp("films/a.mkv", "new/whole.mkv").to_vec();
+    // A part of it is here.
+    acts.push(Act::Read("films/b.mkv", 300_000, 4_096));
+    acts.extend(cp("films/b.mkv", "new/partly-here.mkv"));
+    // Changed, renamed and unlinked while the service makes them.
+    acts.push(Act::Slow);
+    acts.extend(cp("films/b.mkv", "new/changed.mkv"));
+    acts.extend(cp("films/b.mkv", "new/first.mkv"));
+    acts.extend(cp("films/b.mkv", "new/unwanted.mkv"));
+    acts.extend([
+        Act::Copying("changed.mkv"),
+        Act::Open(1, "new/changed.mkv", How::Write),
+        Act::Write(1, 1_000, Body(160, 5_000)),
+        Act::Close(1),
+        Act::Copying("first.mkv"),
+        Act::Rename("new/first.mkv", "new/last.mkv"),
+        Act::Copying("unwanted.mkv"),
+        Act::Unlink("new/unwanted.mkv"),
+        Act::Swift,
+        Act::Sync,
+    ]);
+    // The original goes, or gets another version, before the copy is there.
+    acts.extend(cp("films/d.mkv", "new/saved.mkv"));
+    acts.push(Act::Unlink("films/d.mkv"));
+    acts.extend(cp("films/c.mkv", "new/older.mkv"));
+    acts.extend([
+        Act::Open(1, "films/c.mkv", How::Truncate),
+        Act::Write(1, 0, Body(161, 5_000)),
+        Act::Close(1),
+        Act::Sync,
+    ]);
+    acts
 }
 
 /// Changes by somebody else that meet none of ours.

@@ -36,6 +36,8 @@ pub enum Step {
     Open(u32, String, How),
     /// Handle, offset (none: where the handle is), number of the body, bytes.
     Write(u32, Option<u64>, u64, usize),
+    /// Handle of an empty file, path of what is copied into it.
+    Copy(u32, String),
     SetLen(u32, u64),
     Fsync(u32),
     Close(u32),
@@ -145,6 +147,11 @@ impl Side {
         Some(self.slots.get(&slot)?.metadata().ok()?.ino())
     }
 
+    /// The length of a handle's file.
+    pub fn len_of(&self, slot: u32) -> Option<u64> {
+        Some(self.slots.get(&slot)?.metadata().ok()?.len())
+    }
+
     /// Where a path is, under the spelling that is there.
     pub fn resolve(&self, path: &str) -> PathBuf {
         let mut at = self.root.clone();
@@ -182,6 +189,15 @@ impl Side {
                 match at {
                     Some(at) => file.write_all_at(&bytes, *at)?,
                     None => file.write_all(&bytes)?,
+                }
+            }
+            Step::Copy(slot, from) => {
+                let from = self.resolve(from);
+                let to = self.slot(*slot)?;
+                if let Err(error) = sys::copy(&from, to) {
+                    // Some of it may be there.
+                    to.set_len(0)?;
+                    return Err(error);
                 }
             }
             Step::SetLen(slot, len) => self.slot(*slot)?.set_len(*len)?,

@@ -208,7 +208,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
     }
 
     fn note_between(&mut self, step: &Step) {
-        let (Step::Write(slot, ..) | Step::SetLen(slot, _)) = step else {
+        let (Step::Write(slot, ..) | Step::Copy(slot, _) | Step::SetLen(slot, _)) = step else {
             return;
         };
         let Some(inode) = self.model.inode_of(*slot).filter(|_| self.perils.kills) else {
@@ -262,7 +262,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
 
     /// Tells whether a call may have failed because its bytes are on the service only.
     fn is_out_of_reach(&self, step: &Step, here: &Result<Seen, Errno>) -> bool {
-        let reads = matches!(step, Step::Read(_) | Step::ReadRange(..));
+        let reads = matches!(step, Step::Read(_) | Step::ReadRange(..) | Step::Copy(..));
         let errno = here.as_ref().err().copied().unwrap_or(0);
         self.perils.faults
             && self.cache_wiped
@@ -301,6 +301,9 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
                 }
             }
             Step::Write(slot, _, _, len) if *len > 0 => self.forget_emptied(*slot),
+            Step::Copy(slot, _) if self.model.len_of(*slot) > Some(0) => {
+                self.forget_emptied(*slot);
+            }
             Step::SetLen(slot, _) | Step::Fsync(slot) | Step::Close(slot) => {
                 self.forget_emptied(*slot);
             }
@@ -460,7 +463,7 @@ fn settle_emptied(wanted: &Tree, is: &Tree, either: &BTreeMap<String, Vec<Vec<u8
 
 /// A long write may be cut by a kill between two requests of the kernel.
 fn is_partly_written(step: &Step, is: &Tree, without: &Tree, with: &Tree) -> bool {
-    if !matches!(step, Step::Write(..)) {
+    if !matches!(step, Step::Write(..) | Step::Copy(..)) {
         return false;
     }
     let changed = disk::differences(with, without);

@@ -58,7 +58,8 @@ impl Planner {
             52..=59 => vec![Step::Mkdir(self.new_place(tree))],
             60..=72 => self.rename(tree),
             73..=78 => vec![Step::Unlink(self.a_file(tree))],
-            79..=81 => vec![Step::Rmdir(self.a_folder(tree))],
+            79 => vec![Step::Rmdir(self.a_folder(tree))],
+            80..=81 => self.copy(tree),
             82..=84 => self.remove_tree(tree),
             85..=87 if !self.whole_only => vec![self.truncate(tree)],
             88..=90 => vec![self.times(tree)],
@@ -134,6 +135,27 @@ impl Planner {
         }
         steps.push(Step::Close(slot));
         steps
+    }
+
+    /// `cp` of a file.
+    fn copy(&mut self, tree: &Tree) -> Vec<Step> {
+        let from = self.a_file(tree);
+        let to = if self.rng.percent(30) {
+            self.a_file(tree)
+        } else {
+            self.new_place(tree)
+        };
+        let slot = self.slot();
+        let how = How {
+            create: true,
+            truncate: true,
+            ..How::default()
+        };
+        vec![
+            Step::Open(slot, to, how),
+            Step::Copy(slot, from),
+            Step::Close(slot),
+        ]
     }
 
     fn keep_open(&mut self, tree: &Tree) -> Vec<Step> {
@@ -382,6 +404,7 @@ fn with_paths(step: Step, map: impl Fn(String) -> String) -> Step {
         Step::RenameNoReplace(from, to) => Step::RenameNoReplace(map(from), map(to)),
         Step::Exchange(a, b) => Step::Exchange(map(a), map(b)),
         Step::Open(slot, path, how) => Step::Open(slot, map(path), how),
+        Step::Copy(slot, from) => Step::Copy(slot, map(from)),
         Step::Truncate(path, len) => Step::Truncate(map(path), len),
         Step::Times(path, seconds, nanos) => Step::Times(map(path), seconds, nanos),
         Step::Read(path) => Step::Read(map(path)),

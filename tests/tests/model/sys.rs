@@ -1,4 +1,5 @@
-//! Two system calls that no safe interface offers: `close` with its result, and `truncate` by path.
+//! System calls that the standard library does not offer: `close` with its result, `truncate` by path,
+//! and copying between files that are open.
 #![expect(
     unsafe_code,
     reason = "the standard library drops the result of close(2) and has no truncate(2)"
@@ -29,4 +30,12 @@ pub fn truncate(path: &Path, len: u64) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Copies all of a file into one that is open and empty, as `cp` does.
+pub fn copy(from: &Path, to: &File) -> io::Result<()> {
+    let from = File::open(from)?;
+    let (mut at, mut into) = (0, 0);
+    while rustix::fs::copy_file_range(&from, Some(&mut at), to, Some(&mut into), 1 << 30)? > 0 {}
+    Ok(())
 }

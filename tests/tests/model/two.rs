@@ -38,6 +38,8 @@ struct Body {
     len: usize,
     /// Whether whoever wrote it got to the end of it.
     whole: bool,
+    /// Whether it was copied here, which may have been interrupted as well.
+    copied: bool,
     fate: Fate,
     written: String,
     put: Option<Put>,
@@ -244,6 +246,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let body = Body {
             len,
             whole: false,
+            copied: false,
             fate: Fate::Free,
             written,
             put: None,
@@ -282,7 +285,8 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         match known {
             Some((number, body)) if disk::body(number, body.len) == bytes => Ok(Some(number)),
             Some((number, body))
-                if !body.whole && disk::body(number, body.len).starts_with(bytes) =>
+                if (!body.whole || body.copied)
+                    && disk::body(number, body.len).starts_with(bytes) =>
             {
                 Ok(Some(number))
             }
@@ -295,7 +299,8 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     fn act_here(&mut self) -> io::Result<()> {
         match self.rng.below(100) {
             0..=34 => self.write_here(),
-            35..=49 => self.save_here(),
+            35..=45 => self.save_here(),
+            46..=49 => self.copy_here(),
             50..=57 => self.mkdir_here(),
             58..=77 => self.rename_here(),
             78..=91 => self.unlink_here(),
@@ -368,6 +373,37 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             self.set(seen, Fate::Free);
         }
         outcome
+    }
+
+    /// Copies a file that was looked at over another one, or to a new name.
+    fn copy_here(&mut self) -> io::Result<()> {
+        let from = self.path_here(false);
+        let to = if self.rng.percent(30) {
+            self.target_here(false)
+        } else {
+            self.new_place_here()
+        };
+        self.trace.push(format!("here: copy {from} to {to}"));
+        if from == to {
+            return Ok(());
+        }
+        let copied = self.seen_here(&from)?;
+        if let Some(body) = copied.and_then(|number| self.bodies.get_mut(&number)) {
+            body.copied = true;
+        }
+        let seen = self.seen_last(&to)?;
+        self.set(seen, Fate::Free);
+        if let Some(removal) = self.removals.last_mut() {
+            removal.seen = None;
+        }
+        let file = File::options()
+            .write(true)
+            .truncate(true)
+            .create(true)
+            .open(self.here.join(&to))?;
+        self.note_removed(Some(&file));
+        crate::sys::copy(&self.here.join(&from), &file)?;
+        crate::sys::close(file)
     }
 
     fn mkdir_here(&mut self) -> io::Result<()> {

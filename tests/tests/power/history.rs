@@ -16,6 +16,7 @@ use crate::counts;
 use crate::disk::{Disk, Mode};
 use crate::layer::Layer;
 use crate::rng::Rng;
+use crate::sys;
 
 /// Power cuts that share a home and a service.
 pub const CUTS: u64 = 4;
@@ -228,7 +229,7 @@ impl<'s> History<'s> {
     /// One thing that a program does.
     fn step(&mut self, root: &Path) -> std::io::Result<()> {
         let existing = self.pick_file();
-        match (self.rng.below(12), existing) {
+        match (self.rng.below(14), existing) {
             (0 | 1, _) | (_, None) => self.save_new(root),
             (2, Some(name)) => self.save_over(root, &name),
             (3, Some(name)) => self.save_by_rename(root, &name),
@@ -250,6 +251,7 @@ impl<'s> History<'s> {
                 self.tell("read", &name);
                 Ok(())
             }
+            (11 | 12, Some(name)) => self.copy(root, &name),
             (_, Some(_)) if self.rng.percent(50) => {
                 File::open(root)?.sync_all()?;
                 self.book.sync_names();
@@ -312,6 +314,20 @@ impl<'s> History<'s> {
             self.book.write(name, bytes[..at].to_vec());
         }
         Ok(())
+    }
+
+    /// Copies a file to a new name, as `cp` does.
+    fn copy(&mut self, root: &Path, from: &str) -> std::io::Result<()> {
+        self.next_body += 1;
+        let name = format!("copy-{:x}", self.next_body);
+        let file = File::create_new(root.join(&name))?;
+        self.book.create(&name);
+        self.tell(&format!("copy {from} to"), &name);
+        sys::copy(&root.join(from), &file)?;
+        if let Some(bytes) = self.book.bytes(from).map(<[u8]>::to_vec) {
+            self.book.write(&name, bytes);
+        }
+        self.finish(&name, file)
     }
 
     fn save_over(&mut self, root: &Path, name: &str) -> std::io::Result<()> {

@@ -15,6 +15,9 @@ mod layer;
 mod layer_tests;
 #[path = "../model/rng.rs"]
 mod rng;
+#[path = "../model/sys.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod sys;
 
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
