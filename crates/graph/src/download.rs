@@ -80,6 +80,8 @@ pub struct RangeBody {
     expected: Option<u64>,
     got: u64,
     idle: Duration,
+    /// Its place among the requests under way.
+    pass: Option<Pass>,
 }
 
 impl RangeBody {
@@ -96,6 +98,7 @@ impl RangeBody {
             expected: Some(0),
             got: 0,
             idle: Duration::ZERO,
+            pass: None,
         }
     }
 
@@ -121,6 +124,7 @@ impl RangeBody {
             let Some(mut bytes) = self.receive().await? else {
                 let short = self.expected.filter(|&expected| self.got < expected);
                 self.left = 0;
+                self.pass = None;
                 return match short {
                     Some(expected) => Err(GraphError::Truncated {
                         expected,
@@ -142,7 +146,7 @@ impl RangeBody {
             self.got += bytes.len() as u64;
             return Ok(Some(bytes));
         }
-        self.response = None;
+        (self.response, self.pass) = (None, None);
         Ok(None)
     }
 
@@ -323,6 +327,7 @@ impl GraphClient {
             expected: None,
             got: 0,
             idle,
+            pass: None,
         };
         match status {
             StatusCode::PARTIAL_CONTENT => {
@@ -356,12 +361,13 @@ impl GraphClient {
             }
             _ => {
                 return Err(self
-                    .refused_download(response, status, &headers, pass)
+                    .refused_download(response, status, &headers, &pass)
                     .await);
             }
         }
         body.left = body.expected.unwrap_or(wanted);
         body.response = Some(response);
+        body.pass = Some(pass);
         Ok(body)
     }
 
@@ -371,7 +377,7 @@ impl GraphClient {
         response: Response,
         status: StatusCode,
         headers: &HeaderMap,
-        pass: Pass,
+        pass: &Pass,
     ) -> GraphError {
         let idle = self.http.options().idle_timeout;
         let read = read_bounded(response, ERROR_MAX_BYTES, Overflow::Cut, idle, ROUTE);

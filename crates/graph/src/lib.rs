@@ -18,6 +18,7 @@ mod error;
 mod frames;
 mod http_client;
 mod items;
+mod lanes;
 mod lenient;
 mod manage;
 mod models;
@@ -34,6 +35,7 @@ pub use client::GraphClient;
 pub use config::{AuthConfig, Cloud, Endpoints, HttpOptions, SignIn, default_scopes};
 pub use download::{DownloadSource, RangeBody};
 pub use error::{Disposition, GraphError, RequestKind, ResyncKind, ServiceError, TransportKind};
+pub use lanes::{Lane, in_lane};
 pub use models::{
     Conditions, CopyMonitor, CopyStatus, DeltaFrom, DeltaNext, DeltaPage, DriveInfo,
     FragmentOutcome, ItemPage, ItemPatch, LinkKind, LinkScope, Me, OnConflict, SharingLink,

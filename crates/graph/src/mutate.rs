@@ -158,7 +158,9 @@ impl GraphClient {
             .check_content_url(monitor.0.expose_secret())?;
         let call = Call::get(url, "copy monitor");
         let pass = self.throttle.pass().await;
-        let answer = match self.attempt_inner(&call, None, pass).await {
+        let asked = self.attempt_inner(&call, None, &pass).await;
+        drop(pass);
+        let answer = match asked {
             // A monitor of Graph itself may want to know who asks.
             Err(error) if error.status() == Some(401) && self.endpoints.is_graph(&call.url) => {
                 self.send(&call).await?

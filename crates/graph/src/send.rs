@@ -192,7 +192,8 @@ impl GraphClient {
         for attempt in 1_u32.. {
             let pass = self.throttle.pass().await;
             let token = self.tokens.access_token().await?;
-            let result = self.attempt(call, Some(&token), attempt, pass).await;
+            let result = self.attempt(call, Some(&token), attempt, &pass).await;
+            drop(pass);
             let status = result
                 .as_ref()
                 .map_or_else(GraphError::status, |_| Some(200));
@@ -236,7 +237,7 @@ impl GraphClient {
         call: &Call,
         token: Option<&SecretString>,
         attempt: u32,
-        pass: Pass,
+        pass: &Pass,
     ) -> Result<Answer, GraphError> {
         let span = tracing::debug_span!(
             "request",
@@ -254,7 +255,7 @@ impl GraphClient {
         &self,
         call: &Call,
         token: Option<&SecretString>,
-        pass: Pass,
+        pass: &Pass,
     ) -> Result<Answer, GraphError> {
         let limit = self.http.options().answer_timeout;
         let exchange = self.exchange(call, token, pass);
@@ -278,7 +279,7 @@ impl GraphClient {
         &self,
         call: &Call,
         token: Option<&SecretString>,
-        pass: Pass,
+        pass: &Pass,
     ) -> Result<Answer, GraphError> {
         let client = self.http.for_url(&call.url, Traffic::Api);
         let mut request = client
@@ -344,7 +345,7 @@ impl GraphClient {
         body: &[u8],
         kind: RequestKind,
         route: &'static str,
-        pass: Pass,
+        pass: &Pass,
     ) -> GraphError {
         let mut service = ServiceError::from_body(status.as_u16(), request_id(headers), body);
         service.retry_after = retry_after(headers, std::time::SystemTime::now());

@@ -3,8 +3,9 @@
 //! The service counts throttled requests too, and blocks clients that keep asking. So one 429 or
 //! 503 stops every request of the account until the time it named; where it names none, the pause
 //! doubles from one second to two minutes, with jitter. When the budget runs low, requests are
-//! spread over the rest of its period.
+//! spread over the rest of its period: first and furthest apart those that nobody waits for.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
@@ -12,6 +13,8 @@ use parking_lot::Mutex;
 use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::lanes::{Gate, LANES, Lane, Permit};
 
 /// First pause when the service names none.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -22,8 +25,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// Longest hold that is believed; a nonsensical figure must not stop the program for a year.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
-/// Share of the budget below which requests are spread out: one in this many.
-const LOW_BUDGET_SHARE: f64 = 10.0;
+/// Share of the budget below which requests are spread out, by lane: one in this many. The service
+/// tells what is left when it is a fifth.
+const LOW_BUDGET_SHARE: [f64; LANES] = [10.0, 8.0, 6.0, 5.0];
+
+/// How much further apart the requests of each lane are then.
+const SPREAD: [f64; LANES] = [1.0, 2.0, 3.0, 4.0];
 
 /// Longest distance between two requests while the budget is low.
 const LONGEST_SPACING: Duration = Duration::from_secs(2);
@@ -40,10 +47,10 @@ struct State {
     epoch: u64,
     /// Holds in a row without a named time and without a success between them.
     unnamed: u32,
-    /// Distance between requests, and until when to keep it.
-    spacing: Option<(Duration, Instant)>,
-    /// When the next spaced request may start.
-    slot: Option<Instant>,
+    /// Distance between requests of each lane, and until when to keep it.
+    spacing: [Option<(Duration, Instant)>; LANES],
+    /// When the next spaced request of each lane may start.
+    slot: [Option<Instant>; LANES],
 }
 
 /// The gate that every request passes.
@@ -51,12 +58,15 @@ struct State {
 pub(crate) struct Throttle {
     state: Mutex<State>,
     hold: watch::Sender<Option<std::time::Instant>>,
+    gate: Arc<Gate>,
 }
 
-/// Proof of having passed the gate.
-#[derive(Clone, Copy, Debug)]
+/// Proof of having passed the gate. Others may wait for its place: it is kept for as long as the
+/// request is under way.
+#[derive(Debug)]
 pub(crate) struct Pass {
     epoch: u64,
+    _permit: Permit,
 }
 
 impl Throttle {
@@ -65,7 +75,13 @@ impl Throttle {
         Self {
             state: Mutex::new(State::default()),
             hold: watch::Sender::new(None),
+            gate: Gate::new(),
         }
+    }
+
+    /// Where requests wait for each other.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// Until when nothing is sent.
@@ -79,26 +95,12 @@ impl Throttle {
         self.hold.subscribe()
     }
 
-    /// Waits until a request may be sent.
+    /// Waits until a request of the current lane may be sent.
     pub(crate) async fn pass(&self) -> Pass {
+        let lane = Lane::current();
         let mut held = false;
         loop {
-            let wait = {
-                let mut state = self.state.lock();
-                let now = Instant::now();
-                match state.until {
-                    Some(until) if until > now => Some(until),
-                    _ => match take_slot(&mut state, now) {
-                        Some(slot) => Some(slot),
-                        None => {
-                            let epoch = state.epoch;
-                            drop(state);
-                            return Pass { epoch };
-                        }
-                    },
-                }
-            };
-            if let Some(until) = wait {
+            while let Some(until) = self.wait_until(lane) {
                 tokio::time::sleep_until(until).await;
                 if !held {
                     held = true;
@@ -106,6 +108,25 @@ impl Throttle {
                     tokio::time::sleep(Duration::from_millis(jitter)).await;
                 }
             }
+            let permit = self.gate.enter(lane).await;
+            let state = self.state.lock();
+            // A hold may have begun while others went first.
+            if state.until.is_none_or(|until| until <= Instant::now()) {
+                return Pass {
+                    epoch: state.epoch,
+                    _permit: permit,
+                };
+            }
+        }
+    }
+
+    /// Until when a request of a lane has to wait at least; `None` when it may try to leave.
+    fn wait_until(&self, lane: Lane) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        match state.until {
+            Some(until) if until > now => Some(until),
+            _ => take_slot(&mut state, lane, now),
         }
     }
 
@@ -117,13 +138,15 @@ impl Throttle {
             state.until = None;
             self.hold.send_replace(None);
         }
-        if let Some((spacing, period)) = low_budget(headers) {
-            state.spacing = Some((spacing, Instant::now() + period));
+        for lane in Lane::ALL {
+            if let Some((spacing, period)) = low_budget(headers, lane) {
+                state.spacing[lane.index()] = Some((spacing, Instant::now() + period));
+            }
         }
     }
 
     /// Notes a refusal to serve and returns how long everything waits now.
-    pub(crate) fn refused(&self, pass: Pass, headers: &HeaderMap) -> Duration {
+    pub(crate) fn refused(&self, pass: &Pass, headers: &HeaderMap) -> Duration {
         let named = retry_after(headers, SystemTime::now());
         let mut state = self.state.lock();
         let now = Instant::now();
@@ -157,17 +180,18 @@ impl Throttle {
 }
 
 /// Reserves the next slot while requests are spread out; `None` when the request may start now.
-fn take_slot(state: &mut State, now: Instant) -> Option<Instant> {
-    let (spacing, end) = state.spacing?;
+fn take_slot(state: &mut State, lane: Lane, now: Instant) -> Option<Instant> {
+    let lane = lane.index();
+    let (spacing, end) = state.spacing[lane]?;
     if now >= end {
-        state.spacing = None;
-        state.slot = None;
+        state.spacing[lane] = None;
+        state.slot[lane] = None;
         return None;
     }
-    match state.slot {
+    match state.slot[lane] {
         Some(slot) if slot > now => Some(slot),
         _ => {
-            state.slot = Some(now + spacing);
+            state.slot[lane] = Some(now + spacing);
             None
         }
     }
@@ -194,16 +218,16 @@ fn reset_after(headers: &HeaderMap) -> Option<Duration> {
     number(headers, "ratelimit-reset").map(seconds)
 }
 
-/// The distance to keep between requests and for how long, when the budget runs low.
-fn low_budget(headers: &HeaderMap) -> Option<(Duration, Duration)> {
+/// The distance to keep between requests of a lane and for how long, when the budget runs low.
+fn low_budget(headers: &HeaderMap, lane: Lane) -> Option<(Duration, Duration)> {
     let limit = number(headers, "ratelimit-limit")?;
     let remaining = number(headers, "ratelimit-remaining")?;
     let reset = reset_after(headers)?;
-    if remaining * LOW_BUDGET_SHARE > limit {
+    if remaining * LOW_BUDGET_SHARE[lane.index()] > limit {
         return None;
     }
-    let spacing = reset.div_f64(remaining.max(0.0) + 1.0);
-    Some((spacing.min(LONGEST_SPACING), reset))
+    let spacing = reset.div_f64(remaining.max(0.0) + 1.0).min(LONGEST_SPACING);
+    Some((spacing.mul_f64(SPREAD[lane.index()]), reset))
 }
 
 /// How long the service asks to wait: seconds, with or without decimals, or a date.
@@ -229,6 +253,7 @@ fn parse_date(text: &str) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lanes::in_lane;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
@@ -270,7 +295,7 @@ mod tests {
         let pass = gate.pass().await;
         let before = Instant::now();
         assert_eq!(
-            gate.refused(pass, &headers(&[("retry-after", "5")])),
+            gate.refused(&pass, &headers(&[("retry-after", "5")])),
             Duration::from_secs(5)
         );
         assert!(gate.until().is_some());
@@ -287,9 +312,9 @@ mod tests {
         let mut last = Duration::ZERO;
         for _ in 0..10 {
             let pass = gate.pass().await;
-            let wait = gate.refused(pass, &none);
+            let wait = gate.refused(&pass, &none);
             // A second answer to a request sent before the hold changes nothing.
-            assert_eq!(gate.refused(pass, &none), wait);
+            assert_eq!(gate.refused(&pass, &none), wait);
             assert!(
                 wait > last.mul_f64(0.74) && wait <= LONGEST_PAUSE,
                 "{wait:?}"
@@ -321,6 +346,28 @@ mod tests {
             ("ratelimit-remaining", "200"),
             ("ratelimit-reset", "10"),
         ]);
-        assert!(low_budget(&plenty).is_none());
+        assert!(low_budget(&plenty, Lane::Interactive).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_low_budget_is_left_to_those_who_wait() {
+        let gate = Throttle::new();
+        let left = headers(&[
+            ("ratelimit-limit", "1250"),
+            ("ratelimit-remaining", "200"),
+            ("ratelimit-reset", "600"),
+        ]);
+        gate.served(&left);
+        let before = Instant::now();
+        for _ in 0..4 {
+            in_lane(Lane::Interactive, gate.pass()).await;
+        }
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        for _ in 0..4 {
+            in_lane(Lane::Background, gate.pass()).await;
+        }
+        assert!(before.elapsed() >= Duration::from_secs(9));
+        let distance = |lane| low_budget(&left, lane).map(|(distance, _)| distance);
+        assert!(distance(Lane::Upload) < distance(Lane::Background));
     }
 }

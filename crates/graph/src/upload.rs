@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -27,6 +27,7 @@ use crate::config::Endpoints;
 use crate::error::{GraphError, RequestKind};
 use crate::http_client::{Overflow, Traffic, host_of, read_bounded, transport_error};
 use crate::items::{item_if_told, item_of};
+use crate::lanes::Lane;
 use crate::lenient;
 use crate::models::{
     Conditions, FragmentOutcome, OnConflict, UploadProps, UploadSession, UploadStatus, UploadTarget,
@@ -184,6 +185,17 @@ impl GraphClient {
         }
         let address = self.endpoints.check_content_url(url.expose_secret())?;
         let pass = self.throttle.pass().await;
+        let gate = Arc::clone(self.throttle.gate());
+        let rests = Lane::current() >= Lane::Upload;
+        let body = body.then(move |piece| {
+            let gate = Arc::clone(&gate);
+            async move {
+                if rests {
+                    gate.rest().await;
+                }
+                piece
+            }
+        });
         let progress = Arc::new(Progress::new());
         let length = range.end - range.start;
         let body = FragmentBody {
@@ -209,7 +221,7 @@ impl GraphClient {
             }
         };
         let response = sent.map_err(|error| transport_error(error, &address, ROUTE))?;
-        let (status, body) = self.session_answer(response, pass).await?;
+        let (status, body) = self.session_answer(response, &pass).await?;
         let body = lenient::strip_bom(&body);
         if matches!(status, StatusCode::OK | StatusCode::CREATED) {
             // Some services answer 200 to every fragment; a position tells that more is wanted.
@@ -274,7 +286,7 @@ impl GraphClient {
         let exchange = async {
             let sent = request.send().await;
             let response = sent.map_err(|error| transport_error(error, &address, ROUTE))?;
-            self.session_answer(response, pass).await
+            self.session_answer(response, &pass).await
         };
         let result = tokio::time::timeout(limit, exchange).await;
         result.unwrap_or_else(|_elapsed| {
@@ -290,7 +302,7 @@ impl GraphClient {
     async fn session_answer(
         &self,
         response: Response,
-        pass: Pass,
+        pass: &Pass,
     ) -> Result<(StatusCode, Bytes), GraphError> {
         let idle = self.http.options().idle_timeout;
         let (status, headers) = (response.status(), response.headers().clone());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use onedrivefs_content::{Body, Content};
 use onedrivefs_core::{Ino, ItemId, NameKey, Quota, Timestamp, kill_point};
-use onedrivefs_graph::GraphClient;
+use onedrivefs_graph::{GraphClient, Lane, in_lane};
 use onedrivefs_store::{BodyRow, ConflictRow, Item, Reader, Store, StoreError};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -245,7 +245,9 @@ impl Engine {
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_uploader().await });
         let engine = Arc::clone(self);
-        self.spawn(async move { engine.run_freshness().await });
+        self.spawn(in_lane(Lane::Background, async move {
+            engine.run_freshness().await;
+        }));
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_push().await });
         let engine = Arc::clone(self);
@@ -253,7 +255,9 @@ impl Engine {
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_eviction().await });
         let engine = Arc::clone(self);
-        self.spawn(async move { engine.run_pins().await });
+        self.spawn(in_lane(Lane::Background, async move {
+            engine.run_pins().await;
+        }));
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_durability().await });
         let engine = Arc::clone(self);

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use onedrivefs_content::{Body, BodyId, Presence, Snapshot};
 use onedrivefs_core::{ByteRange, CTag, DriveId, ETag, ItemId, QuickXorHash};
-use onedrivefs_graph::GraphClient;
+use onedrivefs_graph::{GraphClient, Lane, in_lane};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -135,6 +135,16 @@ impl Demand {
     /// Tells whether whoever waits does not wait behind others.
     const fn is_urgent(self) -> bool {
         matches!(self, Self::Foreground | Self::Upload)
+    }
+
+    /// Whom its requests let go first.
+    const fn lane(self) -> Lane {
+        match self {
+            Self::Foreground => Lane::Interactive,
+            Self::ReadAhead => Lane::ReadAhead,
+            Self::Upload => Lane::Upload,
+            Self::Pin => Lane::Background,
+        }
     }
 
     /// Tells whether a program reads the bytes, now or in a moment.
@@ -460,6 +470,7 @@ impl Hydrator {
                 segment,
                 claim.demand,
             );
+            let task = in_lane(claim.demand.lane(), task);
             let task = self.inner.handle.spawn(task);
             flight.set_abort(segment, task.abort_handle());
         }

@@ -30,6 +30,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use onedrivefs_core::{Ino, Timestamp};
+use onedrivefs_graph::{Lane, in_lane};
 use onedrivefs_store::{Item, JournalRow, Ops, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -166,7 +167,7 @@ impl Engine {
         let token = self.cancel.child_token();
         self.in_flight.lock().insert(ino, token.clone());
         let engine = Arc::clone(self);
-        self.spawn(async move {
+        let work = async move {
             let guard = InFlight {
                 engine: &engine,
                 ino,
@@ -185,7 +186,8 @@ impl Engine {
             }
             engine.progress.notify_waiters();
             engine.wake_uploader();
-        });
+        };
+        self.spawn(in_lane(Lane::Upload, work));
     }
 
     /// Waits while the service works on something. Others get the slot meanwhile, unless many wait

@@ -1,11 +1,13 @@
 //! Downloads and uploads.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use futures_util::stream;
 use onedrivefs_core::{QuickXorHash, SecretString, Timestamp};
 use onedrivefs_graph::{
-    Conditions, Disposition, DownloadSource, FragmentOutcome, GraphError, OnConflict, UploadProps,
-    UploadSession, UploadTarget,
+    Conditions, Disposition, DownloadSource, FragmentOutcome, GraphError, Lane, OnConflict,
+    UploadProps, UploadSession, UploadTarget, in_lane,
 };
 use onedrivefs_sim::{DriveKind, FaultAction, FaultRule, FileBody};
 
@@ -204,6 +206,31 @@ async fn an_upload_arrives_whole_with_its_time() {
         assert_eq!(item.modified, Timestamp::parse("2021-02-03T04:05:06Z"));
         assert_eq!(bench.remote().read("/f.bin").unwrap(), body_of(size));
     }
+}
+
+#[tokio::test]
+async fn an_upload_rests_while_somebody_waits_for_something_else() {
+    let bench = Bench::new(DriveKind::Business).await;
+    let session = open(&bench, "f", FRAGMENT).await.unwrap();
+    let hold = bench
+        .sim
+        .faults()
+        .add(FaultRule::on("item", FaultAction::Hold));
+    let (graph, drive, root) = (bench.graph.clone(), bench.drive.clone(), bench.root.clone());
+    let read = tokio::spawn(async move { graph.item(&drive, &root).await });
+    while bench.sim.requests().count("item") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let whole = body_of(FRAGMENT);
+    let sent = bench
+        .graph
+        .upload_fragment(&session.url, 0..FRAGMENT, FRAGMENT, pieces(&whole));
+    let begun = Instant::now();
+    in_lane(Lane::Upload, sent).await.unwrap();
+    // Not for ever: the read is still waiting.
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+    bench.sim.faults().remove(hold);
+    read.await.unwrap().unwrap();
 }
 
 #[tokio::test]
