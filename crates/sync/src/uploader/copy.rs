@@ -56,8 +56,10 @@ impl Engine {
         if self.look_at_original(body, original).await? != Original::Same {
             return self.copy_is_uploaded(item, body.id, "the original was replaced");
         }
-        self.note_unanswered(item, Some(body.size), Some(hash))
-            .await?;
+        let noted = self.note_unanswered(item, Some(body.size), Some(hash));
+        if !noted.await? {
+            return Ok(Some(Step::Cancelled));
+        }
         kill_point("before-copy");
         let personal = self.config.drive.kind == DriveKind::Personal;
         let begun = self
