@@ -129,10 +129,15 @@ impl Body {
         state.has(&(0..state.size))
     }
 
-    /// Tells whether every present byte came from the service: nothing was ever changed here.
+    /// Tells whether every present byte is the service's: nothing was ever changed here.
     #[must_use]
     pub fn is_pristine(&self) -> bool {
         self.shared.state.read().pristine
+    }
+
+    /// Says that every byte, present or not, is the service's: the body is a copy.
+    pub fn note_pristine(&self) {
+        self.shared.state.write().pristine = true;
     }
 
     /// What is present, in the form that is stored.

@@ -112,6 +112,9 @@ impl Bodies {
         }
         match &found {
             Some(body) => {
+                if row.copy_of().is_some() {
+                    body.note_pristine();
+                }
                 live.insert(id, Arc::downgrade(body));
             }
             None if row.place == onedrivefs_store::Place::Spool => {

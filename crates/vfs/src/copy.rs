@@ -1,8 +1,8 @@
 //! Copying inside the mount, without moving a byte where the service can make the copy itself.
 //!
-//! The kernel passes on what programs ask with `copy_file_range`. Bytes that are here are copied
-//! here; those that are not become bytes that the copy lacks and that are to be had from the version
-//! of the original, exactly like those of a file that was changed in place. Nobody waits for them.
+//! The kernel passes on what programs ask with `copy_file_range`. A file that is here is copied here.
+//! Of any other the bytes become bytes that the copy lacks and that are to be had from the version of
+//! the original, exactly like those of a file that was changed in place. Nobody waits for them.
 //! A copy that is saved as a whole and unchanged is noted as one, so that the uploader has the
 //! service make it. Whatever does not fit is refused, and the kernel copies by reading and writing.
 
@@ -36,15 +36,14 @@ struct Original {
     row: BodyRow,
 }
 
-/// Bytes of the original that are either all here, or all missing.
-enum Run {
-    Here(ByteRange),
-    Missing(ByteRange),
-}
-
 impl Copying {
     /// Notes in the row of a body, which was just saved, that it is a copy, if it is all of one.
-    pub(crate) fn record(&self, tx: &Tx<'_>, row: &mut BodyRow) -> Result<(), StoreError> {
+    pub(crate) fn record(
+        &self,
+        tx: &Tx<'_>,
+        row: &mut BodyRow,
+        body: &Body,
+    ) -> Result<(), StoreError> {
         if self.reached != self.source.size || row.size != self.source.size {
             return Ok(());
         }
@@ -54,6 +53,7 @@ impl Copying {
             // Not to be had from bytes that are not here. Of others it is made when it is needed.
             row.hash = self.source.hash;
         }
+        body.note_pristine();
         tx.update_body(row)
     }
 }
@@ -96,9 +96,12 @@ impl Vfs {
         if !self.may_go_on(&mut state, file, &original.source, to_offset)? {
             return Err(VfsError::Unsupported);
         }
-        let copied = match next_run(&original.body, from_offset..end) {
-            Run::Here(range) => self.copy_here(&mut state, file, &original, range)?,
-            Run::Missing(range) => self.copy_missing(&mut state, file, &original, range)?,
+        let range = from_offset..end;
+        let copied = if original.body.is_complete() {
+            self.copy_here(&mut state, file, &original, range)?
+        } else {
+            // Also what is here of it: that is not compared with the hash before all of it is.
+            self.copy_missing(&mut state, file, &original, range)?
         };
         state.copying = Some(Copying {
             source: original.source,
@@ -143,6 +146,10 @@ impl Vfs {
             self.attach_body(state, file)?;
         }
         if state.body.as_ref().map_or(0, |body| body.size()) != offset {
+            return Ok(false);
+        }
+        if state.lent.is_some() {
+            // Somebody may change it by a mapping meanwhile.
             return Ok(false);
         }
         let goes_on = |copying: &Copying| copying.reached == offset && copying.source == *source;
@@ -270,13 +277,4 @@ fn is_new_there(r: &Reader<'_>, file: &OpenFile) -> Result<bool, StoreError> {
             && !item.local_only
     };
     Ok(r.item(file.ino)?.as_ref().is_some_and(is_new) && r.unanswered_of(file.ino)?.is_empty())
-}
-
-/// The longest beginning of a range that is here, or that is not.
-fn next_run(body: &Body, range: ByteRange) -> Run {
-    match body.missing(range.clone()).into_iter().next() {
-        None => Run::Here(range),
-        Some(gap) if gap.start > range.start => Run::Here(range.start..gap.start),
-        Some(gap) => Run::Missing(gap),
-    }
 }

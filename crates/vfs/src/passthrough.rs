@@ -248,6 +248,8 @@ impl Vfs {
             state.unmarked = false;
         }
         body.lend()?;
+        // What is copied into it need not stay what it was.
+        state.copying = None;
         let lent = state.lent.get_or_insert_with(|| Lent {
             body,
             handles: 0,

@@ -122,7 +122,7 @@ impl Vfs {
         };
         let needless = Bodies::record_save(tx, &mut row, body)?;
         if let Some(copying) = &state.copying {
-            copying.record(tx, &mut row)?;
+            copying.record(tx, &mut row, body)?;
         }
         let Some(mut item) = tx.item(file.ino)? else {
             return Ok(Some(Saved {

@@ -659,3 +659,95 @@ fn a_copy_that_nobody_wants_any_more_when_the_service_begins_is_deleted_again() 
     assert_eq!(names, ["/a", "/old"]);
     mount.unmount();
 }
+
+#[test]
+fn what_arrives_damaged_of_an_unmade_copy_is_not_taken_for_its_content() {
+    if !met() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let body = original(3 * MIB);
+    drive.put("/a", body.clone()).expect("file");
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    mount.sync();
+    // Its folder is not there yet, so that nobody sends it.
+    let hold = service
+        .faults()
+        .add(FaultRule::on("mkdir", FaultAction::Hold));
+    home.sh(r#"mkdir "$M/x"; head -c 100000 "$M/a" > /dev/null; cp "$M/a" "$M/x/b"; cp "$M/a" "$M/x/c""#);
+    let expected = body.read(0, 3 << 20).expect("body");
+    for name in ["x/b", "x/c"] {
+        let damage = FaultRule::on("download", FaultAction::Corrupt { offset: 77 });
+        service.faults().add(damage.times(1));
+        if let Ok(read) = fs::read(mount.at(name)) {
+            assert!(read == expected[..], "{name}");
+        }
+        assert!(fs::read(mount.at(name)).expect("read") == expected[..]);
+        // What was not read yet is as suspicious to the next daemon.
+        mount.crash();
+        drop(mount);
+        mount = home.mount();
+    }
+    service.faults().remove(hold);
+    mount.sync();
+    assert_there(&drive, "/x/b", &body);
+    assert_there(&drive, "/x/c", &body);
+    tree::assert_in_step(mount.path(), &drive);
+    mount.unmount();
+}
+
+#[test]
+fn a_removed_folder_waits_for_copies_of_what_was_in_it() {
+    if !met() {
+        return;
+    }
+    let service = Service::start();
+    service.set_knobs(|knobs| knobs.copy_polls = 4);
+    let drive = service.default_drive();
+    let body = original(3 * MIB);
+    for path in ["/d/a", "/d/e/a"] {
+        drive.put(path, body.clone()).expect("file");
+    }
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    home.sh(r#"cd "$M"; cp d/a b; cp d/e/a c; rm -r d"#);
+    mount.sync();
+    assert_there(&drive, "/b", &body);
+    assert_there(&drive, "/c", &body);
+    assert_eq!(service.requests().count("copy"), 2);
+    let names: Vec<_> = drive.dump().into_iter().map(|entry| entry.path).collect();
+    assert_eq!(names, ["/b", "/c"]);
+    tree::assert_in_step(mount.path(), &drive);
+    mount.unmount();
+}
+
+#[test]
+fn a_copy_under_the_name_of_a_file_that_was_just_removed_or_is_its_own_original() {
+    if !met() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let body = original(3 * MIB);
+    drive.put("/a", body.clone()).expect("file");
+    let id = drive.put("/b", "older").expect("file");
+    drive.put("/c", body.clone()).expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    home.sh(r#"cd "$M"; cp --remove-destination a b; cp a n; mv n b; cp c n; mv n c"#);
+    mount.sync();
+    assert_there(&drive, "/b", &body);
+    assert_there(&drive, "/c", &body);
+    assert_eq!(drive.entry("/b").expect("file").id, id);
+    assert_eq!(drive.dump().len(), 3);
+    for name in ["b", "c"] {
+        let read = fs::read(mount.at(name)).expect("read");
+        assert!(read == body.read(0, 3 << 20).expect("body")[..], "{name}");
+    }
+    tree::assert_in_step(mount.path(), &drive);
+    mount.unmount();
+}

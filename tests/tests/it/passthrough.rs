@@ -494,6 +494,62 @@ fn a_file_has_the_time_of_its_last_change_or_the_one_that_a_program_set() {
 }
 
 #[test]
+fn copies_from_and_into_files_that_are_read_without_the_daemon() {
+    if !can_pass() || !needs::met(&[Need::Program("python3")]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    let from = bring(&mount, &home, &drive, &content(1));
+    let into = bring_as("into", &mount, &home, &drive, &content(2));
+    let id = drive.entry("/into").expect("entry").id;
+    let readers = [&from, &into].map(|path| File::open(path).expect("opened"));
+    for reader in &readers {
+        assert!(is_passed(&mount, reader));
+    }
+    home.sh(r#"cp -p "$M/file" "$M/new"; cp "$M/file" "$M/into"; cmp "$M/file" "$M/into""#);
+    assert!(read_all(&readers[1]) == content(1));
+    mount.sync();
+    assert_eq!(drive.entry("/into").expect("entry").id, id);
+    for name in ["/file", "/into", "/new"] {
+        assert!(drive.read(name).expect("content") == content(1), "{name}");
+    }
+    // What is copied into a mapping, and what is mapped is copied.
+    home.sh(r#"python3 - "$M/file" "$M/into" "$M/third" <<'END'
+import mmap, os, sys
+file, into = (os.open(path, os.O_RDWR) for path in sys.argv[1:3])
+third = os.open(sys.argv[3], os.O_RDWR | os.O_CREAT)
+size = os.fstat(file).st_size
+os.ftruncate(into, 0)
+os.ftruncate(into, size)
+both = [mmap.mmap(fd, 0) for fd in (file, into)]
+def copy(source, target):
+    at = 0
+    while at < size:
+        at += os.copy_file_range(source, target, size - at, at, at)
+both[0][10:16] = b'mapped'
+copy(file, into)
+both[1][20:25] = b'again'
+copy(file, third)
+for one in both: one.close()
+END"#);
+    let mut expected = content(1);
+    expected[10..16].copy_from_slice(b"mapped");
+    assert!(fs::read(mount.at("third")).expect("read") == expected);
+    assert!(read_all(&readers[0]) == expected);
+    mount.sync();
+    assert!(drive.read("/file").expect("content") == expected);
+    assert!(drive.read("/third").expect("content") == expected);
+    expected[20..25].copy_from_slice(b"again");
+    assert!(read_all(&readers[1]) == expected);
+    assert!(drive.read("/into").expect("content") == expected);
+    drop(readers);
+    mount.unmount();
+}
+
+#[test]
 fn what_was_open_for_reading_and_writing_once_is_read_through_the_daemon() {
     if !can_pass() {
         return;
