@@ -532,6 +532,13 @@ fn a_daemon_killed_on_the_way_to_a_copy_goes_on() {
         assert_there(&drive, "/b", &body);
         assert_eq!(service.requests().count("copy"), 1, "asked: {asked}");
         assert!(moved(&service) < MIB);
+        // The right bytes, whichever way they are read.
+        home.sh(r#"cmp "$M/a" "$M/b""#);
+        if needs::met(&[Need::Program("python3")]) {
+            home.sh(r#"python3 -c 'import mmap, os, sys
+a, b = (mmap.mmap(os.open(path, os.O_RDONLY), 0, prot=mmap.PROT_READ) for path in sys.argv[1:])
+assert a[:] == b[:]' "$M/a" "$M/b""#);
+        }
         assert_eq!(drive.dump().len(), 2);
         tree::assert_in_step(mount.path(), &drive);
         mount.unmount();
