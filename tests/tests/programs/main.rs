@@ -4,6 +4,7 @@
 mod calls;
 mod copies;
 mod databases;
+mod holes;
 mod many;
 mod office;
 mod open;
