@@ -18,7 +18,7 @@ use crate::wait;
 const OBJECT: &str = "/org/freedesktop/Notifications";
 
 /// Time the bus has to come up.
-const UP_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const UP_LIMIT: Duration = Duration::from_secs(20);
 
 /// A notification that was shown.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Shown {
 
 /// A running session. Dropping it ends the bus.
 pub struct Desktop {
-    _daemon: Daemon,
+    _bus: Bus,
     shown: Arc<Mutex<Vec<Shown>>>,
     _connection: Connection,
 }
@@ -43,32 +43,13 @@ impl Desktop {
     /// When it does not come up.
     #[must_use]
     pub fn start(service: &Service, runtime_dir: &Path) -> Self {
-        let socket = runtime_dir.join("bus");
-        let address = format!("unix:path={}", socket.display());
-        let config = runtime_dir.join("bus.conf");
-        let text = format!(
-            "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\"
-             \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">
-             <busconfig><type>session</type><listen>{address}</listen><auth>EXTERNAL</auth>
-             <policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"true\"/>
-             <allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>"
-        );
-        fs::write(&config, text).expect("configuration of the bus");
-        let daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--nopidfile"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("dbus-daemon");
-        let daemon = Daemon(daemon);
-        wait::until("the bus", UP_LIMIT, || UnixStream::connect(&socket).is_ok());
+        let bus = Bus::start(&runtime_dir.join("bus"));
         let shown = Arc::default();
         let shower = Shower {
             shown: Arc::clone(&shown),
         };
         let serve = async {
-            zbus::connection::Builder::address(address.as_str())?
+            zbus::connection::Builder::address(bus.address.as_str())?
                 .serve_at(OBJECT, shower)?
                 .name("org.freedesktop.Notifications")?
                 .build()
@@ -79,7 +60,7 @@ impl Desktop {
             .block_on(async { tokio::time::timeout(UP_LIMIT, serve).await });
         let connection = connection.expect("in time").expect("on the bus");
         Self {
-            _daemon: daemon,
+            _bus: bus,
             shown,
             _connection: connection,
         }
@@ -106,13 +87,43 @@ impl Desktop {
     }
 }
 
-/// A process that ends with the test, however that ends.
-struct Daemon(Child);
+/// A message bus. Dropping it ends it, however a test ends.
+pub(crate) struct Bus {
+    daemon: Child,
+    /// Where programs find it.
+    pub(crate) address: String,
+}
 
-impl Drop for Daemon {
+impl Bus {
+    /// Starts one that listens on a socket.
+    pub(crate) fn start(socket: &Path) -> Self {
+        let address = format!("unix:path={}", socket.display());
+        let config = socket.with_extension("conf");
+        let text = format!(
+            "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\"
+             \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">
+             <busconfig><type>session</type><listen>{address}</listen><auth>EXTERNAL</auth>
+             <policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"true\"/>
+             <allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>"
+        );
+        fs::write(&config, text).expect("configuration of the bus");
+        let daemon = Command::new("dbus-daemon")
+            .arg(format!("--config-file={}", config.display()))
+            .args(["--nofork", "--nopidfile"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dbus-daemon");
+        let bus = Self { daemon, address };
+        wait::until("the bus", UP_LIMIT, || UnixStream::connect(socket).is_ok());
+        bus
+    }
+}
+
+impl Drop for Bus {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.daemon.kill());
+        drop(self.daemon.wait());
     }
 }
 

@@ -125,6 +125,11 @@ impl<'s> Home<'s> {
         self.dir.path().join(below)
     }
 
+    /// Where programs look for the system bus: nowhere, unless a test starts one there.
+    fn system_bus(&self) -> String {
+        format!("unix:path={}", self.path("run/system-bus").display())
+    }
+
     /// Where the drive is mounted unless a test says otherwise.
     #[must_use]
     pub fn mountpoint(&self) -> PathBuf {
@@ -169,6 +174,7 @@ impl<'s> Home<'s> {
             .env("XDG_STATE_HOME", self.path("state"))
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("DBUS_SYSTEM_BUS_ADDRESS", self.system_bus())
             .env("ONEDRIVEFS_GRAPH_URL", self.service.graph_url())
             .env("ONEDRIVEFS_LOGIN_URL", self.service.login_url())
             .env("ONEDRIVEFS_LOG", "info,onedrivefs_sync=debug")

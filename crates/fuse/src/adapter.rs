@@ -172,10 +172,13 @@ impl Adapter {
             Err(error) => reply.refuse(call.errno(&error)),
             Ok(Outcome::Later(pending)) => {
                 let shutdown = self.shutdown.clone();
+                let waiter = self.vfs.engine().waiters.enter();
                 let span = call.span.clone();
                 let task = async move {
-                    let result = shutdown.run_until_cancelled(pending).await;
+                    let waiting = waiter.wait_for(pending);
+                    let result = shutdown.run_until_cancelled(waiting).await.flatten();
                     call.answer(reply, result.unwrap_or(Err(VfsError::Offline)), send);
+                    drop(waiter);
                 };
                 drop(self.runtime.spawn(task.instrument(span)));
             }

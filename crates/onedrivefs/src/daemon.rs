@@ -30,6 +30,7 @@ use crate::guard::Guard;
 use crate::handler::Control;
 use crate::output;
 use crate::paths::{AccountName, Dirs, create_private_dir, unwritable};
+use crate::sleep;
 use crate::status::pending_text;
 
 /// Time the engine has to bring everything to disk. Together with the unmount's own limits this
@@ -87,11 +88,7 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
         }
     };
     let guard = post_guard(&mounted);
-    let desktop = plan
-        .config
-        .notifications
-        .unwrap_or(true)
-        .then(|| desktop::start(&engine, mounted.path(), &plan.account));
+    let mut companions = follow_buses(&plan, &engine, &mounted);
     engine.start();
     let control = match listen(&plan, &engine, &mounted) {
         Ok(control) => control,
@@ -100,7 +97,7 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
             return Err(failure);
         }
     };
-    let reporter = announce(&engine, &mounted);
+    companions.push(announce(&engine, &mounted));
     if let Some(greeting) = &plan.greeting {
         output::note(greeting);
     }
@@ -109,9 +106,8 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
     }
     let end = wait_for_end(&mounted, &engine, signals).await;
     notify_systemd(&[NotifyState::Stopping]);
-    reporter.abort();
-    if let Some(desktop) = desktop {
-        desktop.abort();
+    for companion in companions {
+        companion.abort();
     }
     let outcome = finish(mounted, &engine).await;
     // The socket stays until the state is free: whoever waits for the end of this daemon waits for
@@ -256,6 +252,15 @@ fn post_guard(mounted: &Mounted) -> Option<Guard> {
             None
         }
     }
+}
+
+/// Tells the desktop what needs attention, and hears from the system when the machine sleeps.
+fn follow_buses(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Vec<JoinHandle<()>> {
+    let mut tasks = vec![sleep::start(engine)];
+    if plan.config.notifications.unwrap_or(true) {
+        tasks.push(desktop::start(engine, mounted.path(), &plan.account));
+    }
+    tasks
 }
 
 /// The control socket and the record that leads to it.

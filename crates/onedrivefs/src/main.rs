@@ -21,6 +21,7 @@ mod logging;
 mod output;
 mod paths;
 mod size;
+mod sleep;
 mod status;
 mod unit;
 

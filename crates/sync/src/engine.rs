@@ -38,6 +38,7 @@ use crate::recent::Recent;
 use crate::rescue::Rescue;
 use crate::reserve::Reserve;
 use crate::uploader::COPIES_WAITING_MAX;
+use crate::waiters::Waiters;
 use crate::{durable, power, recover, rescue, transfers::Transfers};
 
 /// How long tasks get to end by themselves when the engine stops.
@@ -82,6 +83,8 @@ pub struct Engine {
     pub hydrator: Hydrator,
     /// Reachability.
     pub net: Arc<NetState>,
+    /// Requests of programs that wait for the service.
+    pub waiters: Arc<Waiters>,
     pub(crate) handle: Handle,
     /// Requests on their way, by inode.
     pub(crate) in_flight: Mutex<HashMap<Ino, CancellationToken>>,
@@ -198,6 +201,7 @@ impl Engine {
             graph,
             hydrator,
             net,
+            waiters: Arc::default(),
             handle,
             in_flight: Mutex::default(),
             creating: Mutex::default(),

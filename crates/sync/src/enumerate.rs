@@ -8,10 +8,13 @@ use onedrivefs_graph::GraphError;
 
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::hydrate::HydrateError;
+use crate::net_state::Net;
 
 impl Engine {
     /// Makes the children of a directory known. Callers put their own deadline around it; the
-    /// listing goes on for the next one who asks. Concurrent callers share one listing.
+    /// listing goes on for the next one who asks. Concurrent callers share one listing. It ends
+    /// when there is no network, and when nobody is to wait any more.
     ///
     /// # Errors
     /// Errors of the service and the database.
@@ -19,13 +22,28 @@ impl Engine {
         let gate = Arc::clone(self.listings.lock().entry(ino).or_default());
         let listed = {
             let _turn = gate.lock().await;
-            self.list_unless_known(ino).await
+            self.while_reachable(self.list_unless_known(ino)).await
         };
         self.listings.lock().remove(&ino);
         if let Err(EngineError::Graph(error)) = &listed {
             self.net.learn_error(error);
         }
         listed
+    }
+
+    /// Does what needs the service, for as long as it can be had.
+    async fn while_reachable<T>(
+        &self,
+        work: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        let turn = self.waiters.turn();
+        let mut net = self.net.watch();
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = turn.cancelled() => Err(HydrateError::Offline.into()),
+            _ = net.wait_for(|&net| net == Net::Offline) => Err(HydrateError::Offline.into()),
+        }
     }
 
     async fn list_unless_known(&self, ino: Ino) -> Result<(), EngineError> {

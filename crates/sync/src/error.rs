@@ -136,12 +136,13 @@ impl EngineError {
     /// What the error tells about the reachability of the service, if anything.
     #[must_use]
     pub fn reach(&self) -> Option<Net> {
-        let Self::Graph(error) = self else {
-            return None;
-        };
-        match error.disposition() {
-            Disposition::Offline => Some(Net::Offline),
-            Disposition::Reauth => Some(Net::NeedsLogin),
+        match self {
+            Self::Graph(error) => match error.disposition() {
+                Disposition::Offline => Some(Net::Offline),
+                Disposition::Reauth => Some(Net::NeedsLogin),
+                _ => None,
+            },
+            Self::Hydrate(HydrateError::Offline) => Some(Net::Offline),
             _ => None,
         }
     }

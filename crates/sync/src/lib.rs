@@ -42,6 +42,7 @@ mod status;
 mod transfers;
 mod uploader;
 mod wait;
+mod waiters;
 mod walk;
 
 pub use announce::Announcement;
@@ -61,3 +62,4 @@ pub use status::{
 };
 pub use uploader::{heir_of, source_of};
 pub use wait::SyncOutcome;
+pub use waiters::{Waiter, Waiters};

@@ -1,4 +1,7 @@
-//! Noticing that the machine slept.
+//! Following the machine into sleep and out of it.
+//!
+//! Before it sleeps, those are let go who wait for the service, if somebody says so in time. That it
+//! slept is noticed here.
 //!
 //! Timers do not run meanwhile, and connections that ended look alive until something is sent over
 //! them. The kernel cancels a timer that depends on the wall clock when that jumps, as it does after
@@ -17,6 +20,7 @@ use rustix::time::{
 use tokio::net::unix::pipe::Receiver;
 
 use crate::engine::Engine;
+use crate::hydrate::HydrateError;
 
 /// Shortest pause between two jumps that are told apart: a clock may be set in small steps.
 const PACE: Duration = Duration::from_secs(10);
@@ -70,6 +74,23 @@ impl Jumps {
 }
 
 impl Engine {
+    /// The machine is about to sleep. Everybody who waits for the service is let go, and so is
+    /// everybody who comes until [`Engine::awake`]. Returns when all of them are answered.
+    pub async fn fall_asleep(&self) {
+        self.waiters.turn_away();
+        // What is on its way would be found cut off afterwards, and waited for until that shows.
+        self.hydrator.fail_all(&HydrateError::Offline);
+        self.waiters.gone().await;
+    }
+
+    /// The machine is awake. What happened meanwhile was announced to nobody, so it is looked for.
+    pub fn awake(&self) {
+        self.waiters.admit();
+        self.push.reopen();
+        self.wake_freshness();
+        self.wake_uploader();
+    }
+
     /// Looks at everything anew whenever the machine wakes from sleep.
     pub(crate) async fn run_resume(self: Arc<Self>) {
         if let Err(error) = self.follow_jumps().await {
@@ -83,9 +104,7 @@ impl Engine {
         loop {
             jumps.next().await?;
             tracing::info!("The machine slept, or its clock was set.");
-            self.push.reopen();
-            self.wake_freshness();
-            self.wake_uploader();
+            self.awake();
             tokio::time::sleep(PACE).await;
         }
     }

@@ -77,11 +77,16 @@ impl Vfs {
         let listing = self
             .runtime
             .spawn(async move { engine.list_children(ino).await });
-        match tokio::time::timeout(self.engine.config.metadata_deadline, listing).await {
-            Ok(Ok(listed)) => Ok(listed?),
-            Ok(Err(broken)) => Err(VfsError::io(broken)),
-            Err(_elapsed) => Err(VfsError::TimedOut),
+        let limit = self.engine.config.metadata_deadline;
+        let Ok(listed) = tokio::time::timeout(limit, listing).await else {
+            return Err(VfsError::TimedOut);
+        };
+        let listed = listed.map_err(VfsError::io)?.map_err(VfsError::from);
+        if matches!(listed, Err(VfsError::Offline)) {
+            // It finds out whether that is still so.
+            self.engine.wake_freshness();
         }
+        listed
     }
 
     /// The attributes of an inode.

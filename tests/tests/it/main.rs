@@ -34,3 +34,4 @@ mod together;
 mod torn;
 mod trees;
 mod watching;
+mod waiting;

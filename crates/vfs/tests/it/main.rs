@@ -9,3 +9,4 @@ mod heirs;
 mod passthrough;
 mod races;
 mod saves;
+mod waiting;
