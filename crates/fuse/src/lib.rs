@@ -21,6 +21,7 @@ mod open_files;
 mod reply;
 mod session;
 mod watchers;
+mod users;
 
 pub use detach::unmount_path;
 pub use error::MountError;
@@ -28,3 +29,4 @@ pub use init::Passthrough;
 pub use mounts::{abort, abort_connection, is_stale};
 pub use session::{MountOptions, Mounted, SessionEnd, Teardown, mount};
 pub use watchers::{Deed, Errand, Herald};
+pub use users::{User, users_of};

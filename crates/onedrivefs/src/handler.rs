@@ -15,6 +15,7 @@ use crate::control::server::{Handler, Reply};
 use crate::control::{Answer, Request};
 use crate::size::ByteSize;
 use crate::status::{counted, held_next, pending_text};
+use crate::unmounting;
 
 /// Progress lines waiting for a slow client; more are left out, the next one says it all.
 const PROGRESS_QUEUE: usize = 16;
@@ -71,8 +72,8 @@ impl Control {
                 done(&Value::Null)
             }
             Request::Unmount => {
-                let mountpoint = self.mountpoint.clone();
-                blocking(move || unmount(&mountpoint)).await
+                let tried = unmounting::unmount(&self.engine, &self.mountpoint).await;
+                unmounted(tried, &self.mountpoint).await
             }
         }
     }
@@ -166,14 +167,21 @@ impl Handler for Control {
     }
 }
 
-/// Takes the mount out of the tree unless programs use it; the daemon sees it go and ends.
-fn unmount(mountpoint: &Path) -> Answer {
-    match onedrivefs_fuse::unmount_path(mountpoint) {
+/// What unmounting came to.
+async fn unmounted(tried: Result<(), MountError>, mountpoint: &Path) -> Answer {
+    match tried {
         Ok(()) => done(&Value::Null),
-        Err(error @ MountError::Busy { .. }) => failed(
-            error.to_string(),
-            "close them, or send the daemon SIGTERM to detach the mount",
-        ),
+        Err(error @ MountError::Busy { .. }) => {
+            let users = unmounting::users_text(mountpoint).await;
+            let why = match users.as_str() {
+                "" => error.to_string(),
+                users => format!("{} is in use by {users}", mountpoint.display()),
+            };
+            failed(
+                why,
+                "close what uses it, or send the daemon SIGTERM to detach the mount",
+            )
+        }
         Err(error) => failed(error.to_string(), "run `onedrivefs doctor`"),
     }
 }

@@ -24,6 +24,7 @@ mod size;
 mod sleep;
 mod status;
 mod unit;
+mod unmounting;
 
 use std::process::ExitCode;
 

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
-use std::process::ExitStatus;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use onedrivefs_sim::{FaultAction, FaultRule, FileBody, Reach};
 use onedrivefs_tests::mount::is_mounted;
-use onedrivefs_tests::{Home, Logind, Mount, Need, Service, needs, wait};
+use onedrivefs_tests::{Home, Logind, Mount, Need, Service, Who, needs, process, wait};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -154,7 +154,7 @@ fn whoever_looks_into_a_folder_is_told_at_once_when_the_network_goes() {
 }
 
 /// Somebody looks into a folder that is not known when the mount ends.
-fn ended_for_whoever_looks(end: impl FnOnce(&mut Mount<'_>) -> ExitStatus) {
+fn ended_for_whoever_looks(end: impl FnOnce(&Home<'_>, &mut Mount<'_>) -> ExitStatus) {
     let service = with_folder();
     let home = Home::signed_in(&service);
     hold(&service, "delta");
@@ -164,7 +164,7 @@ fn ended_for_whoever_looks(end: impl FnOnce(&mut Mount<'_>) -> ExitStatus) {
     let dir = mount.at("dir");
     let listing = Waiting::begin(&service, held, move || fs::read_dir(dir).map(drop));
     let start = Instant::now();
-    let ended = end(&mut mount);
+    let ended = end(&home, &mut mount);
     listing.was_told(start);
     assert!(ended.success(), "{ended}");
     assert!(!is_mounted(mount.path()));
@@ -173,7 +173,100 @@ fn ended_for_whoever_looks(end: impl FnOnce(&mut Mount<'_>) -> ExitStatus) {
 #[test]
 fn whoever_looks_into_a_folder_is_told_at_once_when_the_mount_ends() {
     if needs::met(&[Need::Fuse]) {
-        ended_for_whoever_looks(|mount| mount.signal(Signal::TERM));
+        ended_for_whoever_looks(|_, mount| mount.signal(Signal::TERM));
+    }
+}
+
+#[test]
+fn unmounting_frees_whoever_looks_into_a_folder() {
+    if needs::met(&[Need::Fuse]) {
+        ended_for_whoever_looks(|home, mount| {
+            let path = mount.path().to_str().expect("UTF-8").to_owned();
+            home.run(&["unmount", &path]).ok();
+            mount.wait_end()
+        });
+    }
+}
+
+/// Starts a program that reads what the service does not send.
+fn start_reading(home: &Home<'_>, rule: u64, path: PathBuf) -> Child {
+    let before = home.service.faults().hits(rule);
+    let mut command = home.program("cat");
+    command
+        .arg(path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = command.spawn().expect("cat");
+    wait::until("the reader waits", wait::secs(20), || {
+        home.service.faults().hits(rule) > before
+    });
+    child
+}
+
+fn failed(reader: &mut Child) {
+    let ended = process::wait(reader, wait::secs(20)).expect("the reader still waits");
+    assert_eq!(ended.code(), Some(1));
+}
+
+fn unmounting_frees_readers(who: Who) {
+    let service = with_folder();
+    let home = Home::of(&service, who);
+    home.log_in();
+    let mut mount = home.mount_args(PATIENT);
+    mount.sync();
+    let path = mount.path().to_str().expect("UTF-8").to_owned();
+    let held = hold(&service, "download");
+
+    // A program that does more than wait is not overrun.
+    let mut shell = home.program("sh");
+    shell
+        .args([
+            "-c",
+            r#"cd "$1" && echo there > "$2" && exec sleep 1000"#,
+            "sh",
+        ])
+        .args([&path, home.work().join("there").to_str().expect("UTF-8")]);
+    let mut user = shell.spawn().expect("sh");
+    wait::until("the program in the mount", wait::secs(20), || {
+        home.work().join("there").exists()
+            && fs::read_to_string(format!("/proc/{}/comm", user.id())).is_ok_and(|c| c == "sleep\n")
+    });
+    let mut reader = start_reading(&home, held, mount.at("dir/0"));
+    let reason = format!("is in use by sleep ({})", user.id());
+    home.run(&["unmount", &path]).explained(1, &reason);
+    failed(&mut reader);
+    assert!(is_mounted(mount.path()));
+    user.kill().expect("killed");
+    user.wait().expect("ended");
+
+    // Those who come afterwards wait again.
+    let mut reader = start_reading(&home, held, mount.at("dir/1"));
+    service.faults().remove(held);
+    let read = process::wait(&mut reader, wait::secs(20)).expect("read");
+    assert!(read.success(), "{read}");
+
+    let held = hold(&service, "download");
+    let mut reader = start_reading(&home, held, mount.at("dir/2"));
+    let start = Instant::now();
+    home.run(&["unmount", &path]).ok();
+    assert!(start.elapsed() < AT_ONCE * 2, "{:?}", start.elapsed());
+    failed(&mut reader);
+    let ended = mount.wait_end();
+    assert!(ended.success(), "{ended}");
+    assert!(!is_mounted(mount.path()));
+}
+
+#[test]
+fn unmounting_frees_readers_who_wait_and_leaves_programs_alone_that_do_more() {
+    if needs::met(&[Need::Fuse]) {
+        unmounting_frees_readers(Who::Me);
+    }
+}
+
+#[test]
+fn an_ordinary_user_can_unmount_while_readers_wait() {
+    if needs::met(&[Need::FuseForUsers]) {
+        unmounting_frees_readers(Who::Nobody);
     }
 }
 
