@@ -42,9 +42,10 @@ pub struct EngineConfig {
     pub reject_names: bool,
     /// The name of this machine in the names of conflict copies.
     pub host_name: String,
-    /// How long a listing of a folder that is not known yet may take.
+    /// How long whoever wants a listing of a folder that is not known yet waits for its first page,
+    /// and for each further one.
     pub metadata_deadline: Duration,
-    /// How long a read waits for its first byte.
+    /// How long a read waits for its first byte, and a listing that makes progress for its end.
     pub first_byte_deadline: Duration,
     /// How long a change rests before it is sent, so that a save by rename is seen whole.
     pub settle: Duration,

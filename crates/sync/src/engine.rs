@@ -25,6 +25,7 @@ use crate::bodies::{Bodies, BodyError};
 use crate::brake::Brake;
 use crate::change::KernelChange;
 use crate::config::EngineConfig;
+use crate::enumerate::Listing;
 use crate::error::EngineError;
 use crate::event::{Event, EventListener};
 use crate::evict::Evictor;
@@ -125,7 +126,7 @@ pub struct Engine {
     pub(crate) enumerating: AtomicBool,
     /// Whether the drive has no change feed.
     pub(crate) walks: AtomicBool,
-    pub(crate) listings: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) listings: Mutex<HashMap<Ino, Arc<Listing>>>,
     quota: Mutex<Option<Quota>>,
     /// Files with new content whose old sizes the kernel still takes for true.
     unannounced: Arc<Unannounced>,

@@ -5,13 +5,32 @@ use std::time::Instant;
 
 use onedrivefs_core::Ino;
 use onedrivefs_graph::GraphError;
+use tokio::sync::watch;
 
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::hydrate::HydrateError;
 use crate::net_state::Net;
 
+/// The listing of a folder, shared by all who want it.
+#[derive(Default)]
+pub(crate) struct Listing {
+    /// Held by whoever lists.
+    gate: tokio::sync::Mutex<()>,
+    /// Pages that came so far.
+    pages: watch::Sender<u64>,
+}
+
 impl Engine {
+    /// Follows the pages of a listing that is about to be asked for, or under way.
+    pub fn pages_of(&self, ino: Ino) -> watch::Receiver<u64> {
+        self.listing(ino).pages.subscribe()
+    }
+
+    fn listing(&self, ino: Ino) -> Arc<Listing> {
+        Arc::clone(self.listings.lock().entry(ino).or_default())
+    }
+
     /// Makes the children of a directory known. Callers put their own deadline around it; the
     /// listing goes on for the next one who asks. Concurrent callers share one listing. It ends
     /// when there is no network, and when nobody is to wait any more.
@@ -19,10 +38,11 @@ impl Engine {
     /// # Errors
     /// Errors of the service and the database.
     pub async fn list_children(self: &Arc<Self>, ino: Ino) -> Result<(), EngineError> {
-        let gate = Arc::clone(self.listings.lock().entry(ino).or_default());
+        let listing = self.listing(ino);
         let listed = {
-            let _turn = gate.lock().await;
-            self.while_reachable(self.list_unless_known(ino)).await
+            let _turn = listing.gate.lock().await;
+            self.while_reachable(self.list_unless_known(ino, &listing))
+                .await
         };
         self.listings.lock().remove(&ino);
         if let Err(EngineError::Graph(error)) = &listed {
@@ -46,7 +66,7 @@ impl Engine {
         }
     }
 
-    async fn list_unless_known(&self, ino: Ino) -> Result<(), EngineError> {
+    async fn list_unless_known(&self, ino: Ino, listing: &Listing) -> Result<(), EngineError> {
         self.learn_root().await?;
         let Some(item) = self.store.item(ino)?.filter(|item| !item.children_known) else {
             return Ok(());
@@ -76,6 +96,7 @@ impl Engine {
                 item.parent = Some(id.clone());
             }
             self.apply_now(&items, None, asked)?;
+            listing.pages.send_modify(|pages| *pages += 1);
             next = page.next;
             if next.is_none() {
                 break;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_store::{Item, Kind};
+use tokio::time::Instant;
 
 use crate::error::VfsError;
 use crate::handle::FileState;
@@ -70,23 +71,32 @@ impl Vfs {
         }
     }
 
-    /// Lists a directory on the service if need be, within the deadline for metadata. A listing
-    /// that takes longer goes on, so that the next one who asks finds it done.
+    /// Lists a directory on the service if need be. Each page has to come within the deadline for
+    /// metadata, and the last one within that for reads. A listing that takes longer goes on, so
+    /// that the next one who asks finds it done.
     pub(crate) async fn make_children_known(self: &Arc<Self>, ino: Ino) -> Result<(), VfsError> {
+        let mut pages = self.engine.pages_of(ino);
         let engine = Arc::clone(&self.engine);
-        let listing = self
+        let mut listing = self
             .runtime
             .spawn(async move { engine.list_children(ino).await });
-        let limit = self.engine.config.metadata_deadline;
-        let Ok(listed) = tokio::time::timeout(limit, listing).await else {
-            return Err(VfsError::TimedOut);
-        };
-        let listed = listed.map_err(VfsError::io)?.map_err(VfsError::from);
-        if matches!(listed, Err(VfsError::Offline)) {
-            // It finds out whether that is still so.
-            self.engine.wake_freshness();
+        let config = &self.engine.config;
+        let end = Instant::now() + config.first_byte_deadline.max(config.metadata_deadline);
+        loop {
+            let quiet = Instant::now() + config.metadata_deadline;
+            tokio::select! {
+                listed = &mut listing => {
+                    let listed = listed.map_err(VfsError::io)?.map_err(VfsError::from);
+                    if matches!(listed, Err(VfsError::Offline)) {
+                        // It finds out whether that is still so.
+                        self.engine.wake_freshness();
+                    }
+                    return listed;
+                }
+                Ok(()) = pages.changed() => {}
+                () = tokio::time::sleep_until(quiet.min(end)) => return Err(VfsError::TimedOut),
+            }
         }
-        listed
     }
 
     /// The attributes of an inode.

@@ -13,6 +13,9 @@ use onedrivefs_tests::{Home, Logind, Mount, Need, Service, Who, needs, process, 
 use rustix::io::Errno;
 use rustix::process::Signal;
 
+/// Files in a folder that is listed page by page.
+const MANY: usize = 10_000;
+
 /// Longest time for an answer that waits for nothing.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
@@ -323,4 +326,55 @@ fn whoever_waits_is_answered_before_the_machine_sleeps() {
     assert_eq!(fs::read(mount.at("dir/0")).expect("read").len(), 900_000);
     mount.unmount();
     assert_eq!(logind.held(), [""; 0]);
+}
+
+/// A folder of many entries whose pages take a while each, on a drive that is not known.
+fn with_slow_pages(each: Duration) -> Service {
+    let service = Service::start();
+    let drive = service.default_drive();
+    for number in 0..MANY {
+        let path = format!("/large/{number:05}");
+        drive.put(&path, "x").expect("file");
+    }
+    hold(&service, "delta");
+    let ms = u64::try_from(each.as_millis()).expect("a short while");
+    // Not the listing of the root.
+    let slow = FaultRule::on("children", FaultAction::Delay { ms }).after(1);
+    service.faults().add(slow);
+    service
+}
+
+#[test]
+fn a_folder_of_ten_thousand_entries_is_waited_for_while_pages_come() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = with_slow_pages(Duration::from_millis(700));
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert_eq!(names_in(mount.path()), ["large"]);
+    let start = Instant::now();
+    assert_eq!(names_in(&mount.at("large")).len(), MANY);
+    // More than a single page may take.
+    assert!(start.elapsed() > wait::secs(3), "{:?}", start.elapsed());
+    mount.unmount();
+}
+
+#[test]
+fn a_listing_takes_no_longer_than_a_read_however_many_pages_come() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = with_slow_pages(Duration::from_millis(1000));
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&["--option", "read_timeout=4"]);
+    assert_eq!(names_in(mount.path()), ["large"]);
+    times_out("listing", wait::secs(4), || {
+        fs::read_dir(mount.at("large")).map(drop)
+    });
+    // It goes on behind, and is found done.
+    wait::until("all of it", wait::secs(60), || {
+        fs::read_dir(mount.at("large")).is_ok_and(|entries| entries.count() == MANY)
+    });
+    mount.unmount();
 }

@@ -121,7 +121,7 @@ fn a_directory_of_ten_thousand_entries_is_used_like_any_other() {
             }
         },
         |home, mount| {
-            // Who comes before all of it is known waits for no longer than `metadata_timeout`.
+            // Coming before all of it is known is tested in `it/waiting.rs`.
             mount.sync();
             home.sh(&format!(
                 r#"cd "$M/large"; test "$(ls | wc -l)" = {ENTRIES}; ls -U | sort | uniq -d | wc -l | grep -qx 0
