@@ -54,7 +54,8 @@ fn looking_around_moves_no_content_and_what_was_read_once_is_not_fetched_again()
     let mount = home.mount();
     home.sh(
         r#"cd "$M"; ls -lR > /dev/null; find . -newer f1 > /dev/null; du -s . > /dev/null
-        stat f2/2.bin > /dev/null; mv f3/3.bin f4/; mkdir x; rm -r f5; touch f6/6.bin"#,
+        stat f2/2.bin > /dev/null; mv f3/3.bin f4/; mkdir x; rm -r f5; touch f6/6.bin
+        exec 3< f2/2.bin 4<> f1/1.bin; exec 3<&- 4<&-"#,
     );
     mount.sync();
     assert_eq!(service.downloaded_bytes(), 0);

@@ -82,6 +82,8 @@ fn an_expired_sign_in_is_shown_once() {
     mount.sync();
     service.revoke_refresh_tokens();
     service.expire_tokens();
+    // Something is announced, so that it is noticed.
+    service.default_drive().put("/new", "x").expect("file");
     let note = desktop.wait_for("sign-in needed");
     assert!(note.body.contains("onedrivefs login"), "{note:?}");
     let before = service.last_request();

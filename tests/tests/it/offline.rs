@@ -232,3 +232,25 @@ except OSError as error:
     assert_eq!(there.as_deref(), Some(&b"sent\nmoremore"[..]));
     mount.unmount();
 }
+
+#[test]
+fn closing_tells_what_the_service_refuses_where_that_is_waited_for() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    for op in ["create_session", "put_content"] {
+        let refused = FaultRule::on(op, FaultAction::status(403));
+        service.faults().add(refused);
+    }
+    let home = Home::signed_in(&service);
+    home.configure("upload = \"on-close\"\n");
+    let mount = home.mount();
+    mount.sync();
+    let told = home.sh(r#"cd "$M"; printf kept > "$W/source"
+        cp "$W/source" file 2>&1 || echo "exit code $?"; cat file"#);
+    assert!(told.contains("error"), "{told}");
+    assert!(told.ends_with("exit code 1\nkept"), "{told}");
+    assert_eq!(mount.status()["parked"][0]["path"], "file");
+    mount.unmount();
+}

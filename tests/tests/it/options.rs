@@ -83,6 +83,37 @@ os.removexattr("file", "user.comment"); assert "user.comment" not in os.listxatt
 }
 
 #[test]
+fn attributes_tell_what_the_service_knows_of_a_file() {
+    if !needs::met(&[Need::Fuse, Need::Program("python3")]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/file", "text").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let told = home.sh(r#"cd "$M"; python3 -c '
+import os
+for name in "id", "hash", "etag", "status", "weburl":
+    print(os.getxattr("file", "user.onedrive." + name).decode())'"#);
+    let told: Vec<_> = told.lines().collect();
+    let file = drive.entry("/file").expect("file");
+    let hash = file.hash.expect("hash");
+    assert_eq!(told[..4], [&file.id, &hash, &file.etag, "cloud"]);
+    assert!(told[4].ends_with("/file"), "{told:?}");
+    // Of what the service does not have there is nothing to tell.
+    service.set_reach(Reach::Offline);
+    let names = home.sh(
+        r#"cd "$M"; echo x > new; cat new > /dev/null; python3 -c 'import os
+print(*sorted(os.listxattr("new")))'"#,
+    );
+    assert_eq!(names, "user.onedrive.status\n");
+    service.set_reach(Reach::Online);
+    mount.unmount();
+}
+
+#[test]
 fn symbolic_links_are_small_files_for_other_clients_and_links_for_this_one() {
     if !needs::met(&[Need::Fuse]) {
         return;
