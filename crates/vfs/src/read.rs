@@ -369,21 +369,42 @@ impl Vfs {
         })))
     }
 
-    /// Finds the next data or hole from an offset on. What is not here counts as data.
+    /// Finds the next data or hole from an offset on. What is not here counts as data, and so does
+    /// everything while another program may have changed it through a mapping.
     ///
     /// # Errors
     /// `NoSuchOffset` past the end; `InvalidArgument` for other questions.
     pub fn lseek(&self, _ino: Ino, fh: u64, offset: i64, whence: i32) -> Result<u64, VfsError> {
         let offset = u64::try_from(offset).map_err(|_negative| VfsError::NoSuchOffset)?;
-        let Some(readable) = self.readable(&self.handle(fh)?.file)? else {
+        let handle = self.handle(fh)?;
+        let Some(readable) = self.readable(&handle.file)? else {
             return Err(VfsError::NoSuchOffset);
         };
-        let found = match whence {
-            libc::SEEK_DATA => readable.body.seek_data(offset)?,
-            libc::SEEK_HOLE => readable.body.seek_hole(offset)?,
+        let body = &readable.body;
+        let inside = |at| (offset < body.size()).then_some(at);
+        let found = match (whence, self.may_be_mapped_by_others(&handle)) {
+            (libc::SEEK_DATA, false) => body.seek_data(offset)?,
+            (libc::SEEK_HOLE, false) => body.seek_hole(offset)?,
+            (libc::SEEK_DATA, true) => inside(offset),
+            (libc::SEEK_HOLE, true) => inside(body.size()),
             _ => return Err(VfsError::InvalidArgument),
         };
         found.ok_or(VfsError::NoSuchOffset)
+    }
+
+    /// Tells whether another handle than this one lets a program change its file through a mapping,
+    /// of which the kernel tells nothing until it writes the pages back.
+    fn may_be_mapped_by_others(&self, handle: &Arc<Handle>) -> bool {
+        if handle.file.handles.load(Ordering::Relaxed) < 2 {
+            return false;
+        }
+        let handles = self.handles.read();
+        handles.values().any(|other| {
+            Arc::ptr_eq(&other.file, &handle.file)
+                && !Arc::ptr_eq(other, handle)
+                && other.flags.read
+                && other.flags.write
+        })
     }
 }
 

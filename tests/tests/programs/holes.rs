@@ -118,6 +118,35 @@ fn what_is_not_here_is_never_said_to_be_a_hole() {
     on_all_states(SEEKS, Some(0));
 }
 
+/// A program fills a hole through a mapping, and others look at the file before that is written back.
+const MAPPED: &str = r#"
+import mmap, os, subprocess
+with open("mapped", "w+b") as file:
+    file.truncate(1 << 20)
+    with open("mapped", "rb") as other, mmap.mmap(file.fileno(), 1 << 20) as map:
+        map[524_288:524_292] = b"data"
+        assert os.lseek(other.fileno(), 0, os.SEEK_DATA) <= 524_288
+        assert os.lseek(other.fileno(), 524_288, os.SEEK_HOLE) > 524_288
+        target = os.environ["W"] + "/copy"
+        subprocess.run(["cp", "--sparse=auto", "--reflink=never", "mapped", target], check=True)
+        assert open(target, "rb").read() == bytes(524_288) + b"data" + bytes(524_284)
+        map.flush()
+with open("mapped", "rb") as file:
+    assert os.lseek(file.fileno(), 0, os.SEEK_DATA) > 0
+"#;
+
+#[test]
+fn what_a_program_changed_through_a_mapping_is_no_hole_to_others() {
+    on_a_mount(
+        &["python3"],
+        |_| {},
+        |home, mount| {
+            home.sh(&format!("cd \"$M\"; python3 -c '{MAPPED}'"));
+            mount
+        },
+    );
+}
+
 const RESERVING: &str = r#"
 for mode, offset, length in [
     (0, 100_000, 50_000), (0, 2_990_000, 20_000), (KEEP, 3_000_000, 1_000_000),
