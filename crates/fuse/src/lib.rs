@@ -20,13 +20,13 @@ mod notify;
 mod open_files;
 mod reply;
 mod session;
-mod watchers;
 mod users;
+mod watchers;
 
 pub use detach::unmount_path;
 pub use error::MountError;
 pub use init::Passthrough;
 pub use mounts::{abort, abort_connection, is_stale};
 pub use session::{MountOptions, Mounted, SessionEnd, Teardown, mount};
-pub use watchers::{Deed, Errand, Herald};
 pub use users::{User, users_of};
+pub use watchers::{Deed, Errand, Herald};

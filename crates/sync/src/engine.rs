@@ -180,12 +180,11 @@ impl Engine {
         let evictor = Arc::new(evictor);
         let net = Arc::new(NetState::new());
         let listener = SharedListener::default();
-        let presence = PresenceToStore::new(
+        let presence = Arc::new(PresenceToStore::new(
             Arc::clone(&store),
             Arc::clone(&listener),
             Arc::clone(&evictor),
-        );
-        let presence = Arc::new(presence);
+        ));
         let hydrate = HydrateConfig {
             first_byte_deadline: config.first_byte_deadline,
             ..HydrateConfig::default()

@@ -33,5 +33,5 @@ mod table;
 mod together;
 mod torn;
 mod trees;
-mod watching;
 mod waiting;
+mod watching;
