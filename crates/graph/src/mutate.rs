@@ -90,7 +90,9 @@ impl GraphClient {
     /// Moves an item and what it holds to the recycle bin. One that is gone already is fine.
     ///
     /// Some services answer "changed" to any tag here; re-reading and comparing before an
-    /// unconditional deletion is the safer way there.
+    /// unconditional deletion is the safer way there. No tag tells whether something was put into a
+    /// folder, and a request may have to wait for its turn: `is_wanted` is asked right before it is
+    /// sent. Tells whether it was.
     ///
     /// # Errors
     /// As every change.
@@ -99,7 +101,8 @@ impl GraphClient {
         drive: &DriveId,
         item: &ItemId,
         if_match: Option<&str>,
-    ) -> Result<(), GraphError> {
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<bool, GraphError> {
         let url = self
             .endpoints
             .graph_url(&Endpoints::item_path(drive, item)?)?;
@@ -107,9 +110,9 @@ impl GraphClient {
         if let Some(tag) = if_match {
             call = call.tag(IF_MATCH, tag)?;
         }
-        match self.send(&call).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => Ok(()),
+        match self.send_if(&call, is_wanted).await {
+            Ok(answer) => Ok(answer.is_some()),
+            Err(error) if error.is_not_found() => Ok(true),
             Err(error) => Err(error),
         }
     }

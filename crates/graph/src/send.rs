@@ -187,11 +187,25 @@ fn pause_before(attempt: u32) -> Duration {
 impl GraphClient {
     /// Sends a request and returns its answer, unless that is an error.
     pub(crate) async fn send(&self, call: &Call) -> Result<Answer, GraphError> {
+        let answer = self.send_if(call, &|| true).await?;
+        answer.ok_or_else(|| GraphError::config("a request was not sent"))
+    }
+
+    /// Sends a request if it is still wanted when its turn has come: what was true when it was made
+    /// may be true no longer. Returns its answer, or `None` if it was not sent.
+    pub(crate) async fn send_if(
+        &self,
+        call: &Call,
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Answer>, GraphError> {
         let started = Instant::now();
         let (mut refreshed, mut failures) = (false, 0);
         for attempt in 1_u32.. {
             let pass = self.throttle.pass().await;
             let token = self.tokens.access_token().await?;
+            if !is_wanted() {
+                return Ok(None);
+            }
             let result = self.attempt(call, Some(&token), attempt, &pass).await;
             drop(pass);
             let status = result
@@ -200,8 +214,9 @@ impl GraphClient {
             if status.is_some_and(|status| status != 401) {
                 self.tokens.accepted(&token);
             }
-            let Err(error) = result else {
-                return result;
+            let error = match result {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(error) => error,
             };
             match error.disposition() {
                 Disposition::Reauth if !refreshed => {

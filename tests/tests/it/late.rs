@@ -580,3 +580,37 @@ fn what_is_shown_beside_a_name_has_it_when_it_is_deleted_on_both_sides() {
     assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
     mount.unmount();
 }
+
+/// A deletion was looked at and then had to wait: what others put into the folder meanwhile is not
+/// deleted with it.
+#[test]
+fn what_comes_into_a_folder_while_its_deletion_waits_to_be_sent_is_kept() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.mkdir("/folder").expect("folder");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+
+    let expired = FaultRule::on("delete", FaultAction::status(401)).times(1);
+    service.faults().add(expired);
+    let renewal = FaultRule::on("token", FaultAction::Hold);
+    let renewal = service.faults().add(renewal);
+    fs::remove_dir(mount.at("folder")).expect("rmdir");
+    wait_for_hit(&service, renewal);
+    drive.put("/folder/theirs", "theirs").expect("file");
+    // As long as a look at a folder holds good.
+    std::thread::sleep(wait::secs(4));
+    service.faults().remove(renewal);
+
+    mount.sync();
+    assert_eq!(
+        drive.read("/folder/theirs").as_deref(),
+        Some(&b"theirs"[..])
+    );
+    tree::assert_in_step(mount.path(), &drive);
+    mount.unmount();
+}

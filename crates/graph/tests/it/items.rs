@@ -219,7 +219,7 @@ async fn items_are_renamed_moved_dated_and_deleted() {
         for _ in 0..2 {
             bench
                 .graph
-                .delete_item(&bench.drive, &item.id, None)
+                .delete_item(&bench.drive, &item.id, None, &|| true)
                 .await
                 .unwrap();
         }

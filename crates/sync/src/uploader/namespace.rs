@@ -1,7 +1,7 @@
 //! Folders, renames, deletions and times.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem, kill_point, name};
 use onedrivefs_graph::{Disposition, GraphError, ItemPatch, OnConflict};
@@ -18,6 +18,11 @@ use crate::merge::content_changed;
 /// Tries of a deletion that say which state of the item they mean. Some services answer such a
 /// request with an error of their own for ever.
 const TAGGED_TRIES: u32 = 5;
+
+/// How long a look at what is to be deleted holds good. A request may wait for its turn, for minutes
+/// if the service says so, and others may put something into a folder meanwhile. Longer than the
+/// distance that requests keep while the budget is low.
+const LOOK_LASTS: Duration = Duration::from_secs(3);
 
 impl Engine {
     /// The id of the folder an item is in, which is known when the item is ready.
@@ -335,11 +340,14 @@ impl Engine {
             }
             Err(error) => return Err(error.into()),
         };
+        let mut looked = Instant::now();
         let changed = if item.role == Role::Shortcut {
             // It holds nothing itself, and what it leads to stays where it is.
             false
         } else if item.kind == Kind::Directory {
-            self.folder_has_news(item, &remote.id).await?
+            let news = self.folder_has_news(item, &remote.id).await?;
+            looked = Instant::now();
+            news
         } else {
             content_changed(remote, &there) && !self.store.read(|r| is_made_here(r, &there))?
         };
@@ -350,10 +358,25 @@ impl Engine {
         if !self.may_delete(item.ino)? {
             return Ok(Step::Cancelled);
         }
-        if self.delete_unchanged(&remote.id, &there, row).await? {
+        let is_wanted = || looked.elapsed() < LOOK_LASTS && self.is_deletion_wanted(item);
+        if self
+            .delete_unchanged(&remote.id, &there, row, &is_wanted)
+            .await?
+        {
             self.forget_item(item.ino)?;
         }
         Ok(Step::Progress)
+    }
+
+    /// Tells whether nothing has become known meanwhile that speaks against a deletion.
+    fn is_deletion_wanted(&self, item: &Item) -> bool {
+        let empty = || {
+            self.store
+                .read(|r| Ok::<_, EngineError>(r.remote_children(item.ino)?.is_empty()))
+        };
+        let is_folder = item.kind == Kind::Directory && item.role != Role::Shortcut;
+        let holds_nothing = !is_folder || empty().unwrap_or(false);
+        holds_nothing && self.may_delete(item.ino).unwrap_or(false)
     }
 
     /// Deletes an item in the state that was just looked at. Tells whether it is gone; if not, it
@@ -363,6 +386,7 @@ impl Engine {
         id: &ItemId,
         seen: &RemoteItem,
         row: &JournalRow,
+        is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Result<bool, EngineError> {
         let drive = &self.config.drive.id;
         let refused = || self.delete_tags_refused.load(Ordering::Relaxed);
@@ -371,11 +395,12 @@ impl Engine {
             .as_ref()
             .filter(|_| row.attempts < TAGGED_TRIES && !refused());
         kill_point("before-delete");
-        let deleted = self.graph.delete_item(drive, id, tag.map(|t| t.as_str()));
+        let tag_text = tag.map(|t| t.as_str());
+        let deleted = self.graph.delete_item(drive, id, tag_text, is_wanted);
         match deleted.await {
-            Ok(()) => {
+            Ok(sent) => {
                 kill_point("deleted");
-                return Ok(true);
+                return Ok(sent);
             }
             Err(error) if tag.is_some() && error.disposition() == Disposition::Changed => {}
             Err(error) => return Err(error.into()),
@@ -386,12 +411,9 @@ impl Engine {
             Err(error) if error.is_not_found() => return Ok(true),
             Err(error) => return Err(error.into()),
         }
-        if !self.may_delete(row.ino)? {
-            return Ok(false);
-        }
-        self.graph.delete_item(drive, id, None).await?;
+        let sent = self.graph.delete_item(drive, id, None, is_wanted).await?;
         kill_point("deleted-without-tag");
-        Ok(true)
+        Ok(sent)
     }
 
     /// Tells whether a folder that was removed here holds something on the service.
