@@ -135,9 +135,9 @@ impl Body {
         self.shared.state.read().pristine
     }
 
-    /// Says that every byte, present or not, is the service's: the body is a copy.
-    pub fn note_pristine(&self) {
-        self.shared.state.write().pristine = true;
+    /// Says whether every byte, present or not, is the service's.
+    pub fn set_pristine(&self, pristine: bool) {
+        self.shared.state.write().pristine = pristine;
     }
 
     /// What is present, in the form that is stored.

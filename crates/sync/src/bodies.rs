@@ -112,9 +112,9 @@ impl Bodies {
         }
         match &found {
             Some(body) => {
-                if row.copy_of().is_some() {
-                    body.note_pristine();
-                }
+                // Wherever its file is: a daemon that was killed may have moved it only.
+                let sent = row.place == onedrivefs_store::Place::Cache && !row.dirty;
+                body.set_pristine(sent || row.copy_of().is_some());
                 live.insert(id, Arc::downgrade(body));
             }
             None if row.place == onedrivefs_store::Place::Spool => {

@@ -247,6 +247,16 @@ mod tests {
         let mut bytes = [0; 4];
         body.read_at(1000, &mut bytes).expect("present");
         assert_eq!(&bytes, b"more");
+
+        // Killed once more when only its file had been moved: it is still not the service's content,
+        // which would be fetched again in its place if what arrives does not fit.
+        let sent = open();
+        let body = sent.open(&saved).expect("opened").expect("there");
+        sent.content().demote(&body).expect("moved");
+        let body = open().open(&saved).expect("opened").expect("there");
+        assert_eq!(body.place(), Place::Cache);
+        assert!(!body.is_pristine() && !body.forget_downloaded());
+        body.read_at(1000, &mut bytes).expect("present");
     }
 
     /// A daemon that is killed before the copy it made is in the database.

@@ -53,7 +53,7 @@ impl Copying {
             // Not to be had from bytes that are not here. Of others it is made when it is needed.
             row.hash = self.source.hash;
         }
-        body.note_pristine();
+        body.set_pristine(true);
         tx.update_body(row)
     }
 }
