@@ -1,12 +1,14 @@
 //! Where the service is and how to reach it: clouds, endpoints, proxies, certificates.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use url::{Host, Url};
 
 use crate::GraphError;
+use crate::auth::ClientCertificate;
 
 /// Time to establish a connection. Longer waits only delay the verdict "offline".
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -188,7 +190,8 @@ pub enum SignIn {
     /// A person signed in; refresh tokens keep the session.
     #[default]
     User,
-    /// The application itself, by its secret; there is no `/me` and nothing to refresh.
+    /// The application itself, by its secret or certificate; there is no `/me` and nothing to
+    /// refresh.
     App,
 }
 
@@ -206,6 +209,8 @@ pub struct AuthConfig {
     pub scopes: Vec<String>,
     /// The secret of a confidential application. A public client must not send one.
     pub client_secret: Option<SecretString>,
+    /// The certificate of a confidential application, which is used instead of a secret.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// A fixed redirect URI as registered; by default a free loopback port is used.
     pub redirect_uri: Option<String>,
     /// Whether a person or the application signs in.
@@ -225,10 +230,11 @@ impl AuthConfig {
         let tenant = tenant.into();
         Self {
             client_id: client_id.into(),
-            scopes: default_scopes(&tenant, false),
+            scopes: default_scopes(Reach::default()),
             tenant,
             endpoints,
             client_secret: None,
+            certificate: None,
             redirect_uri: None,
             sign_in: SignIn::User,
             login_hint: None,
@@ -257,39 +263,92 @@ impl AuthConfig {
         self.scopes.iter().map(qualify).collect()
     }
 
-    /// One of the endpoints of the identity platform for the tenant.
+    /// One of the OAuth endpoints of the identity platform for the tenant.
     pub(crate) fn login_url(&self, leaf: &str) -> Result<Url, GraphError> {
-        let tenant_ok = !self.tenant.is_empty()
-            && self
-                .tenant
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
-        if !tenant_ok || self.tenant.starts_with('.') {
+        self.tenant_url(&format!("oauth2/v2.0/{leaf}"))
+    }
+
+    /// An address of the identity platform below the tenant.
+    pub(crate) fn tenant_url(&self, path: &str) -> Result<Url, GraphError> {
+        let tenant = self.tenant.trim();
+        let tenant = if tenant.is_empty() { "common" } else { tenant };
+        let tenant_ok = tenant
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
+        if !tenant_ok || tenant.starts_with('.') {
             return Err(GraphError::config(
                 "the tenant must be common, organizations, consumers, a tenant id or a domain",
             ));
         }
         let base = self.endpoints.login.as_str().trim_end_matches('/');
-        Url::parse(&format!("{base}/{}/oauth2/v2.0/{leaf}", self.tenant))
+        Url::parse(&format!("{base}/{tenant}/{path}"))
             .map_err(|error| GraphError::config(format!("the login endpoint is unusable: {error}")))
+    }
+
+    /// Refuses combinations that the identity platform would refuse less clearly.
+    ///
+    /// # Errors
+    /// The combination cannot work; the text says why.
+    pub fn check(&self) -> Result<(), GraphError> {
+        let cloud = self.endpoints.cloud;
+        let tenant = self.tenant.trim().to_ascii_lowercase();
+        let shared = matches!(
+            tenant.as_str(),
+            "" | "common" | "organizations" | "consumers"
+        );
+        if self.sign_in == SignIn::App && shared {
+            let named = if tenant.is_empty() { "common" } else { &tenant };
+            return Err(GraphError::config(format!(
+                "an application that signs in by itself belongs to one tenant, so \"{named}\" \
+                 cannot work: set the tenant to the directory (tenant) id of the overview page, or \
+                 to a domain of it"
+            )));
+        }
+        if cloud != Cloud::Global && tenant == "consumers" {
+            return Err(GraphError::config(
+                "personal accounts (\"consumers\") exist in the global cloud only: leave the cloud \
+                 out, or set the tenant to \"organizations\" or to your own",
+            ));
+        }
+        if self.client_secret.is_some() && self.certificate.is_some() {
+            return Err(GraphError::config(
+                "there are both a client secret and a certificate: configure one of them",
+            ));
+        }
+        if self.sign_in == SignIn::App && self.client_secret.is_none() && self.certificate.is_none()
+        {
+            return Err(GraphError::config(
+                "signing in as an application needs a client secret or a certificate",
+            ));
+        }
+        self.tenant_url("").map(drop)
     }
 }
 
-/// What a person is asked to consent to. `Sites.*` is left out for personal accounts, which have
-/// none.
+/// How far the access goes that a person is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Nothing is going to be changed.
+    pub read_only: bool,
+    /// Libraries of sites are looked for, which administrators often have to approve.
+    pub sites: bool,
+}
+
+/// What a person is asked to consent to: the least that the reach needs.
 #[must_use]
-pub fn default_scopes(tenant: &str, read_only: bool) -> Vec<String> {
-    let files = if read_only {
+pub fn default_scopes(reach: Reach) -> Vec<String> {
+    let files = if reach.read_only {
         "Files.Read.All"
     } else {
         "Files.ReadWrite.All"
     };
-    let mut scopes = vec![files.to_owned()];
-    if !tenant.eq_ignore_ascii_case("consumers") {
-        scopes.push("Sites.Read.All".to_owned());
-    }
-    scopes.extend(["User.Read", "offline_access"].map(str::to_owned));
-    scopes
+    let sites = reach.sites.then_some("Sites.Read.All");
+    [files]
+        .into_iter()
+        .chain(sites)
+        .chain(["User.Read", "offline_access"])
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -328,14 +387,20 @@ mod tests {
             "https://microsoftgraph.chinacloudapi.cn/Files.ReadWrite.All"
         );
         assert!(scopes.contains(&"offline_access".to_owned()));
-        assert!(!default_scopes("consumers", true).contains(&"Sites.Read.All".to_owned()));
+        let least = ["Files.ReadWrite.All", "User.Read", "offline_access"];
+        assert_eq!(default_scopes(Reach::default()), least);
+        let wide = default_scopes(Reach {
+            read_only: true,
+            sites: true,
+        });
+        assert_eq!(wide[..2], ["Files.Read.All", "Sites.Read.All"]);
         assert!(Cloud::parse("germany").is_err());
     }
 
     #[test]
     fn a_tenant_cannot_change_the_login_path() {
         let endpoints = Endpoints::for_cloud(Cloud::Global).unwrap();
-        for bad in ["", "a/../b", "x?y", "..", "a#b"] {
+        for bad in ["a/../b", "x?y", "..", "a#b"] {
             let config = AuthConfig::new("id", bad, endpoints.clone());
             assert!(config.login_url("token").is_err(), "{bad}");
         }

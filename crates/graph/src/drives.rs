@@ -95,6 +95,23 @@ impl GraphClient {
         self.drive_at(&path, "/users/{user}/drive").await
     }
 
+    /// The people of the organisation.
+    ///
+    /// # Errors
+    /// As every request.
+    pub async fn users(&self) -> Result<Vec<Me>, GraphError> {
+        let path = "/users?$select=id,displayName,userPrincipalName&$top=500";
+        let users = self.list::<WireMe>(path, "/users").await?;
+        let known = users.into_iter().filter_map(|user| {
+            Some(Me {
+                id: user.id?,
+                display_name: user.display_name,
+                user_principal_name: user.user_principal_name,
+            })
+        });
+        Ok(known.collect())
+    }
+
     /// The document libraries of a site, by its id or its address in a browser.
     ///
     /// # Errors

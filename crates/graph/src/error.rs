@@ -183,6 +183,18 @@ pub(crate) fn clean(text: &str) -> String {
     out
 }
 
+/// An error with its causes, which say more than "error sending request".
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 /// Everything a call of this crate can fail with.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -365,33 +377,35 @@ impl GraphError {
         }
     }
 
-    /// What a person could do about a refusal whose own words do not say. Such refusals have no
+    /// Tells whether somebody has no drive yet. Such refusals have no code of their own.
+    #[must_use]
+    pub fn is_unprovisioned(&self) -> bool {
+        self.service().is_some_and(|service| {
+            service.message.to_ascii_lowercase().contains("mysite")
+                || service.has_any(&["resourceBeingProvisioned", "provisioningNotAllowed"])
+        })
+    }
+
+    /// What a person could do about a refusal whose own words do not say. Some refusals have no
     /// code of their own, so their text has to be recognised; nothing but this advice depends on
     /// it.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         let service = self.service()?;
-        let says = |text: &str| service.message.contains(text);
-        if says("scp or roles claim") {
+        if service.message.contains("scp or roles claim") {
             return Some(
                 "The application's token carries no permissions. Add application permissions for \
                  Microsoft Graph to its registration, have an administrator consent, and sign in \
                  again.",
             );
         }
-        if says("mysite") {
+        if self.is_unprovisioned() {
             return Some(
                 "This account has no OneDrive yet. Open OneDrive once in a browser; setting it up \
                  can take hours.",
             );
         }
-        if service.status == 403 && service.has_code("serviceReadOnly") {
-            return Some(
-                "The service treats the drive as read-only for this application. Signing in once \
-                 with the permission Files.ReadWrite has helped.",
-            );
-        }
-        None
+        crate::advice::for_codes(service)
     }
 
     /// The service's own words, when it refused.

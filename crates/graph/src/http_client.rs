@@ -126,6 +126,7 @@ fn build(
             .user_agent(&options.user_agent)
             .redirect(redirect::Policy::none())
             .referer(false)
+            .tls_info(true)
             .connect_timeout(options.connect_timeout)
             .tcp_keepalive(TCP_KEEPALIVE)
             .tcp_user_timeout(options.idle_timeout)

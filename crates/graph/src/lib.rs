@@ -9,6 +9,7 @@
 //! repeats reads by itself; a mutation is never blindly repeated, because only its caller can find
 //! out whether the first attempt was applied.
 
+mod advice;
 pub mod auth;
 mod client;
 mod config;
@@ -23,6 +24,7 @@ mod lenient;
 mod manage;
 mod models;
 mod mutate;
+mod permissions;
 mod probe;
 mod push;
 mod route;
@@ -32,7 +34,7 @@ mod upload;
 mod wire;
 
 pub use client::GraphClient;
-pub use config::{AuthConfig, Cloud, Endpoints, HttpOptions, SignIn, default_scopes};
+pub use config::{AuthConfig, Cloud, Endpoints, HttpOptions, Reach, SignIn, default_scopes};
 pub use download::{DownloadSource, RangeBody};
 pub use error::{Disposition, GraphError, RequestKind, ResyncKind, ServiceError, TransportKind};
 pub use lanes::{Lane, in_lane};
@@ -41,5 +43,6 @@ pub use models::{
     FragmentOutcome, ItemPage, ItemPatch, LinkKind, LinkScope, Me, OnConflict, SharingLink,
     SiteInfo, UploadProps, UploadSession, UploadStatus, UploadTarget, Version,
 };
-pub use probe::{Probe, probe};
+pub use permissions::{Feature, Permissions};
+pub use probe::{Probe, addresses, probe};
 pub use push::{PushChannel, PushEndpoint};

@@ -1,10 +1,14 @@
 //! Whether a host answers at all, for people who look for what is wrong with a set-up.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use onedrivefs_core::Timestamp;
+use reqwest::tls::TlsInfo;
 use tokio::time::Instant;
 use url::Url;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
 
 use crate::config::HttpOptions;
 use crate::error::GraphError;
@@ -13,8 +17,11 @@ use crate::http_client::{HttpClients, Traffic, host_of, transport_error};
 /// Template under which a probe shows in logs and errors.
 const ROUTE: &str = "a look whether it answers";
 
+/// Longest wait for the addresses of a name.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What an answer tells, whatever it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// HTTP status.
     pub status: u16,
@@ -22,6 +29,8 @@ pub struct Probe {
     pub date: Option<Timestamp>,
     /// Time until the answer began.
     pub took: Duration,
+    /// Who issued the certificate that the host showed; `None` without TLS.
+    pub issuer: Option<String>,
 }
 
 /// Sends one request without credentials. Any answer is a success.
@@ -41,11 +50,36 @@ pub async fn probe(url: &Url, options: &HttpOptions) -> Result<Probe, GraphError
         })?
         .map_err(|error| transport_error(error, url, ROUTE))?;
     let date = response.headers().get(http::header::DATE);
+    let tls = response.extensions().get::<TlsInfo>();
+    let certificate = tls.and_then(TlsInfo::peer_certificate);
     Ok(Probe {
         status: response.status().as_u16(),
         date: date.and_then(|date| parse_http_date(date.to_str().ok()?)),
         took: started.elapsed(),
+        issuer: certificate.and_then(issuer_of),
     })
+}
+
+/// The addresses of a host, as this machine knows them.
+///
+/// # Errors
+/// The name is not known, or nobody answers who knows names.
+pub async fn addresses(host: &str) -> std::io::Result<Vec<IpAddr>> {
+    let lookup = tokio::net::lookup_host((host, 443));
+    let found = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await;
+    let found = found.map_err(|_elapsed| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    let mut all: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+/// Who issued a certificate, as people write names.
+fn issuer_of(der: &[u8]) -> Option<String> {
+    let certificate = Certificate::from_der(der).ok()?;
+    Some(crate::error::clean(
+        &certificate.tbs_certificate.issuer.to_string(),
+    ))
 }
 
 /// Parses the `Date` header (RFC 9110, section 5.6.7).

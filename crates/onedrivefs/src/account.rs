@@ -1,19 +1,22 @@
 //! What is remembered about an account, so that its drives can be mounted again without asking
 //! anybody, also without a network.
 //!
-//! Secrets are not here: tokens have their own file, and a client secret stays in the file its
-//! owner keeps it in.
+//! Secrets are not here: tokens have a place of their own, and a client secret stays in the file its
+//! owner keeps it in, unless it was typed.
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use jiff::civil::Date;
 use onedrivefs_core::{DriveId, DriveKind};
+use onedrivefs_graph::Permissions;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Layer;
 use crate::failure::{Explain, Failure, Outcome};
-use crate::paths::{AccountName, Dirs, unreadable, write_private};
+use crate::paths::{AccountName, Dirs, absolute, unreadable, write_private};
+use crate::secrets::{Place, Secrets};
 
 /// The record of one account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,12 +32,47 @@ pub(crate) struct AccountRecord {
     pub(crate) scopes: Vec<String>,
     /// The registered redirect address, if it is not the usual one.
     pub(crate) redirect_uri: Option<String>,
+    /// Whether a person signs in or the application itself.
+    pub(crate) sign_in: SignInKind,
     /// Where the secret of a confidential application lies.
     pub(crate) client_secret_file: Option<PathBuf>,
+    /// Whether its secret was typed or piped in, and is kept with the tokens.
+    pub(crate) secret_kept: bool,
+    /// The last day on which the secret is good, as far as told.
+    pub(crate) secret_expires: Option<Date>,
+    /// The certificate used instead of a secret.
+    pub(crate) certificate: Option<PathBuf>,
+    /// Its private key, if that is in another file.
+    pub(crate) key: Option<PathBuf>,
+    /// Where the passphrase of the key lies.
+    pub(crate) key_passphrase_file: Option<PathBuf>,
+    /// Whether the passphrase was typed, and is kept with the tokens.
+    pub(crate) passphrase_kept: bool,
+    /// The thumbprint under which the certificate is registered, if not the computed one.
+    pub(crate) thumbprint: Option<String>,
+    /// Whose drive the application mounts when nobody is named.
+    pub(crate) mailbox: Option<String>,
+    /// Where tokens and typed secrets are kept.
+    pub(crate) kept_in: Place,
+    /// What was granted at the last sign-in; empty when unknown.
+    pub(crate) granted: Vec<String>,
+    /// Whether somebody signed out of an application, which could sign in again by itself.
+    pub(crate) signed_out: bool,
     /// Who signed in.
     pub(crate) user: Option<User>,
     /// Drives seen so far.
     pub(crate) drives: Vec<DriveRecord>,
+}
+
+/// Who signs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SignInKind {
+    /// A person.
+    #[default]
+    Person,
+    /// The application itself.
+    App,
 }
 
 /// A person.
@@ -60,6 +98,9 @@ pub(crate) struct DriveRecord {
     /// Whether it is the signed-in person's own drive.
     #[serde(default)]
     pub(crate) own: bool,
+    /// The person it was found through, as named on the command line.
+    #[serde(default)]
+    pub(crate) mailbox: Option<String>,
     /// The site it was found through, as written on the command line.
     #[serde(default)]
     pub(crate) site: Option<String>,
@@ -98,6 +139,9 @@ impl AccountRecord {
                 known.kind = drive.kind;
                 known.name = drive.name;
                 known.own |= drive.own;
+                if drive.mailbox.is_some() {
+                    known.mailbox = drive.mailbox;
+                }
                 if drive.site.is_some() {
                     known.site = drive.site;
                     known.site_default = drive.site_default;
@@ -110,6 +154,48 @@ impl AccountRecord {
     /// The signed-in person's own drive.
     pub(crate) fn own_drive(&self) -> Option<&DriveRecord> {
         self.drives.iter().find(|drive| drive.own)
+    }
+
+    /// From now on the application proves itself by the secret in a file.
+    pub(crate) fn use_secret_file(&mut self, path: PathBuf) {
+        self.client_secret_file = Some(path);
+        self.secret_kept = false;
+        self.certificate = None;
+        self.key = None;
+    }
+
+    /// From now on the application proves itself by a certificate.
+    pub(crate) fn use_certificate(&mut self, path: PathBuf) {
+        self.certificate = Some(path);
+        self.client_secret_file = None;
+        self.secret_kept = false;
+        self.secret_expires = None;
+    }
+
+    /// What was granted.
+    pub(crate) fn permissions(&self) -> Permissions {
+        Permissions::new(&self.granted)
+    }
+
+    /// Where this account's secrets are.
+    pub(crate) fn secrets(&self, dirs: &Dirs, account: &AccountName) -> Secrets {
+        Secrets::at(self.kept_in, dirs, account)
+    }
+
+    /// Tells whether a sign-in is kept.
+    pub(crate) fn is_signed_in(&self, dirs: &Dirs, account: &AccountName) -> Outcome<bool> {
+        match self.sign_in {
+            SignInKind::App => Ok(!self.signed_out),
+            SignInKind::Person => self.secrets(dirs, account).has_tokens(),
+        }
+    }
+
+    /// The drive of a person of the organisation.
+    pub(crate) fn drive_of(&self, mailbox: &str) -> Option<&DriveRecord> {
+        let named = |name: &String| name.eq_ignore_ascii_case(mailbox);
+        self.drives
+            .iter()
+            .find(|drive| drive.mailbox.as_ref().is_some_and(named))
     }
 
     /// The drive of this id.
@@ -155,10 +241,70 @@ pub(crate) fn choose(
         Some(name) => name.clone(),
         None => only_account(dirs)?,
     };
-    match AccountRecord::load(dirs, &name)? {
+    match known(dirs, config, &name)? {
         Some(record) => Ok((name, record)),
         None => Err(not_signed_in(&name)),
     }
+}
+
+/// What is known about an account: what was remembered at its sign-in, or what the configuration says
+/// about an application that signs in by itself and so needs nobody to do it.
+pub(crate) fn known(
+    dirs: &Dirs,
+    config: &Layer,
+    account: &AccountName,
+) -> Outcome<Option<AccountRecord>> {
+    if let Some(record) = AccountRecord::load(dirs, account)? {
+        return Ok(Some(record));
+    }
+    let configured = config.accounts.get(account.as_str());
+    let by_itself = configured.is_some_and(|settings| settings.app_only == Some(true));
+    let record = || settings(config, account, AccountRecord::default());
+    by_itself.then(record).transpose()
+}
+
+/// What the configuration says about an account, over what is remembered.
+pub(crate) fn settings(
+    config: &Layer,
+    account: &AccountName,
+    known: AccountRecord,
+) -> Outcome<AccountRecord> {
+    let layer = config.accounts.get(account.as_str());
+    let layer = layer.cloned().unwrap_or_default();
+    let file = |path: Option<PathBuf>| path.map(|path| absolute(&path)).transpose();
+    let mut record = known;
+    let text = |own: Option<String>, known: &mut String| {
+        if let Some(own) = own {
+            *known = own;
+        }
+    };
+    text(layer.client_id, &mut record.client_id);
+    text(layer.tenant, &mut record.tenant);
+    text(layer.cloud, &mut record.cloud);
+    if let Some(app_only) = layer.app_only {
+        record.sign_in = if app_only {
+            SignInKind::App
+        } else {
+            SignInKind::Person
+        };
+    }
+    if let Some(path) = file(layer.client_secret_file)? {
+        record.use_secret_file(path);
+    }
+    if let Some(path) = file(layer.certificate)? {
+        record.use_certificate(path);
+    }
+    record.key = file(layer.key)?.or(record.key);
+    if let Some(path) = file(layer.key_passphrase_file)? {
+        record.key_passphrase_file = Some(path);
+        record.passphrase_kept = false;
+    }
+    record.thumbprint = layer.thumbprint.or(record.thumbprint);
+    record.secret_expires = layer.client_secret_expires.or(record.secret_expires);
+    record.mailbox = layer.user.or(record.mailbox);
+    record.redirect_uri = layer.redirect_uri.or(record.redirect_uri);
+    record.scopes = layer.scopes.unwrap_or(record.scopes);
+    Ok(record)
 }
 
 fn only_account(dirs: &Dirs) -> Outcome<AccountName> {
@@ -200,6 +346,7 @@ mod tests {
             kind: DriveKind::Business,
             name: name.to_owned(),
             own: false,
+            mailbox: None,
             site: None,
             site_default: false,
         }

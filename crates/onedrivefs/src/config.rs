@@ -1,5 +1,5 @@
-//! The configuration: four layers, of which the later wins: built-in values, the file,
-//! the environment, the command line.
+//! The configuration: five layers, of which the later wins: built-in values, the machine's file, the
+//! person's, the environment, the command line.
 //!
 //! A key that is not known is an error, never ignored: a misspelt `local_only` would upload what
 //! was meant to stay.
@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::civil::Date;
 use serde::Deserialize;
 use toml::de::DeTable;
 use url::Url;
@@ -26,6 +27,19 @@ pub(crate) const ENV_GRAPH_URL: &str = "ONEDRIVEFS_GRAPH_URL";
 
 /// Environment variable that replaces the sign-in endpoint.
 pub(crate) const ENV_LOGIN_URL: &str = "ONEDRIVEFS_LOGIN_URL";
+
+/// Environment variable that replaces the place of the machine's file.
+pub(crate) const ENV_MACHINE_FILE: &str = "ONEDRIVEFS_SYSTEM_CONFIG";
+
+/// Where an administrator puts what holds for every person on the machine.
+const MACHINE_FILE: &str = "/etc/onedrivefs/config.toml";
+
+/// The file that holds for everybody.
+pub(crate) fn machine_file() -> PathBuf {
+    env::var_os(ENV_MACHINE_FILE)
+        .filter(|value| !value.is_empty())
+        .map_or_else(|| PathBuf::from(MACHINE_FILE), PathBuf::from)
+}
 
 /// One layer of the configuration; what it leaves out, the layer below decides.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -77,6 +91,8 @@ pub(crate) struct Layer {
     pub(crate) hold_share: Option<Percent>,
     /// Whether the desktop shows what needs attention.
     pub(crate) notifications: Option<bool>,
+    /// Where tokens and typed secrets are kept.
+    pub(crate) secrets: Option<KeepMode>,
     /// Addresses of the service.
     pub(crate) endpoints: Endpoints,
     /// Settings of single accounts.
@@ -107,10 +123,45 @@ pub(crate) struct AccountLayer {
     pub(crate) cloud: Option<String>,
     /// File that holds the secret of a confidential application.
     pub(crate) client_secret_file: Option<PathBuf>,
+    /// The last day on which that secret is good.
+    pub(crate) client_secret_expires: Option<Date>,
+    /// The certificate used instead of a secret.
+    pub(crate) certificate: Option<PathBuf>,
+    /// Its private key.
+    pub(crate) key: Option<PathBuf>,
+    /// File that holds the passphrase of the key.
+    pub(crate) key_passphrase_file: Option<PathBuf>,
+    /// The thumbprint under which the certificate is registered.
+    pub(crate) thumbprint: Option<String>,
+    /// Whether the application signs in by itself.
+    pub(crate) app_only: Option<bool>,
+    /// Whose drive such an application mounts.
+    pub(crate) user: Option<String>,
     /// The registered redirect address, if it is not `http://localhost`.
     pub(crate) redirect_uri: Option<String>,
     /// The permissions to ask for.
     pub(crate) scopes: Option<Vec<String>>,
+}
+
+impl AccountLayer {
+    /// Lays these settings over others.
+    fn over(self, below: Self) -> Self {
+        Self {
+            client_id: self.client_id.or(below.client_id),
+            tenant: self.tenant.or(below.tenant),
+            cloud: self.cloud.or(below.cloud),
+            client_secret_file: self.client_secret_file.or(below.client_secret_file),
+            client_secret_expires: self.client_secret_expires.or(below.client_secret_expires),
+            certificate: self.certificate.or(below.certificate),
+            key: self.key.or(below.key),
+            key_passphrase_file: self.key_passphrase_file.or(below.key_passphrase_file),
+            thumbprint: self.thumbprint.or(below.thumbprint),
+            app_only: self.app_only.or(below.app_only),
+            user: self.user.or(below.user),
+            redirect_uri: self.redirect_uri.or(below.redirect_uri),
+            scopes: self.scopes.or(below.scopes),
+        }
+    }
 }
 
 /// What `mount` does at one mountpoint when the command line says nothing else.
@@ -121,6 +172,8 @@ pub(crate) struct MountLayer {
     pub(crate) account: Option<AccountName>,
     /// The drive's id.
     pub(crate) drive: Option<String>,
+    /// Whose drive, by sign-in name or id.
+    pub(crate) user: Option<String>,
     /// Address of a SharePoint site.
     pub(crate) site: Option<String>,
     /// Name of a library of that site.
@@ -184,6 +237,18 @@ pub(crate) enum NameMode {
     Reject,
 }
 
+/// Where tokens and typed secrets are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum KeepMode {
+    /// In the keyring of the session if it has one, else in files.
+    Auto,
+    /// In the keyring.
+    Keyring,
+    /// In files that only their owner can read.
+    File,
+}
+
 /// What happens when a program makes a symbolic link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -232,6 +297,7 @@ const TOP_KEYS: &[&str] = &[
     "hold_deletions",
     "hold_share",
     "notifications",
+    "secrets",
     "endpoints",
     "accounts",
     "mounts",
@@ -246,6 +312,13 @@ const ACCOUNT_KEYS: &[&str] = &[
     "tenant",
     "cloud",
     "client_secret_file",
+    "client_secret_expires",
+    "certificate",
+    "key",
+    "key_passphrase_file",
+    "thumbprint",
+    "app_only",
+    "user",
     "redirect_uri",
     "scopes",
 ];
@@ -254,6 +327,7 @@ const ACCOUNT_KEYS: &[&str] = &[
 const MOUNT_KEYS: &[&str] = &[
     "account",
     "drive",
+    "user",
     "site",
     "library",
     "read_only",
@@ -316,7 +390,10 @@ impl Layer {
     /// Lays this layer over another one.
     pub(crate) fn over(self, below: Self) -> Self {
         let mut accounts = below.accounts;
-        accounts.extend(self.accounts);
+        for (name, own) in self.accounts {
+            let under = accounts.remove(&name).unwrap_or_default();
+            accounts.insert(name, own.over(under));
+        }
         let mut mounts = below.mounts;
         mounts.extend(self.mounts);
         Self {
@@ -343,6 +420,7 @@ impl Layer {
             hold_deletions: self.hold_deletions.or(below.hold_deletions),
             hold_share: self.hold_share.or(below.hold_share),
             notifications: self.notifications.or(below.notifications),
+            secrets: self.secrets.or(below.secrets),
             endpoints: Endpoints {
                 graph: self.endpoints.graph.or(below.endpoints.graph),
                 login: self.endpoints.login.or(below.endpoints.login),
@@ -352,9 +430,10 @@ impl Layer {
         }
     }
 
-    /// The file with the environment over it.
+    /// The machine's file, the person's over it, and the environment over both.
     pub(crate) fn load(config_file: &Path) -> Outcome<Self> {
-        Ok(Self::from_env()?.over(Self::from_file(config_file)?))
+        let machine = Self::from_file(&machine_file())?;
+        Ok(Self::from_env()?.over(Self::from_file(config_file)?.over(machine)))
     }
 }
 
@@ -483,6 +562,7 @@ mod tests {
         hold_deletions = 1000
         hold_share = 33
         notifications = true
+        secrets = "file"
         [endpoints]
         graph = "http://127.0.0.1:1/v1.0"
         login = "http://127.0.0.1:1"
@@ -491,11 +571,18 @@ mod tests {
         tenant = "contoso.example"
         cloud = "global"
         client_secret_file = "/run/secret"
+        client_secret_expires = "2028-11-30"
+        certificate = "/run/cert.pem"
+        key = "/run/key.pem"
+        key_passphrase_file = "/run/passphrase"
+        thumbprint = "00"
+        app_only = true
         redirect_uri = "http://localhost:9090/x/"
         scopes = ["Files.ReadWrite.All"]
         [mounts."/home/ada/OneDrive"]
         account = "work"
         drive = "b!x"
+        user = "ada@contoso.example"
         site = "https://contoso.sharepoint.example/sites/team"
         library = "Documents"
         read_only = true

@@ -1,27 +1,24 @@
 //! From what is remembered and configured about an account to a client of the service.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use onedrivefs_core::SecretString;
-use onedrivefs_graph::auth::{TokenSource, TokenStore};
+use onedrivefs_graph::auth::{Reload, TokenSource, TokenStore};
 use onedrivefs_graph::{
-    AuthConfig, Cloud, Disposition, Endpoints, GraphClient, GraphError, HttpOptions, default_scopes,
+    AuthConfig, Cloud, Disposition, Endpoints, Feature, GraphClient, GraphError, HttpOptions,
+    Reach, SignIn, default_scopes,
 };
 
-use crate::account::AccountRecord;
+use crate::account::{self, AccountRecord, SignInKind};
 use crate::config::Layer;
-use crate::failure::{Explain, Failure, Outcome};
-use crate::output;
+use crate::credentials::Proof;
+use crate::failure::{Failure, Outcome};
 use crate::paths::{AccountName, Dirs, disk_remedy};
+use crate::secrets::Secrets;
 
 /// Time for an answer that a person waits for; twice this with the repetition of a failed read.
 const PERSON_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Largest file taken for a client secret, in bytes; a secret has about 40.
-const SECRET_SIZE_MAX: u64 = 4096;
 
 /// The addresses of the service for a cloud, as far as the configuration does not replace them.
 pub(crate) fn endpoints(config: &Layer, cloud: &str) -> Outcome<Endpoints> {
@@ -55,35 +52,56 @@ pub(crate) fn http_options(config: &Layer, patience: Patience) -> HttpOptions {
     options
 }
 
+/// What was given just now and is not kept yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given {
+    /// The client secret.
+    pub(crate) secret: Option<SecretString>,
+    /// The passphrase of the private key.
+    pub(crate) passphrase: Option<SecretString>,
+}
+
 /// What the identity platform is asked for an account.
-pub(crate) fn auth_config(config: &Layer, record: &AccountRecord) -> Outcome<AuthConfig> {
-    let tenant = if record.tenant.is_empty() {
-        "common"
-    } else {
-        &record.tenant
-    };
+pub(crate) fn auth_config(
+    config: &Layer,
+    record: &AccountRecord,
+    secrets: &Secrets,
+) -> Outcome<AuthConfig> {
+    auth_config_with(config, record, secrets, Given::default())
+}
+
+/// The same at a sign-in.
+pub(crate) fn auth_config_with(
+    config: &Layer,
+    record: &AccountRecord,
+    secrets: &Secrets,
+    given: Given,
+) -> Outcome<AuthConfig> {
     let endpoints = endpoints(config, &record.cloud)?;
     let scopes = if record.scopes.is_empty() {
-        default_scopes(tenant, false)
+        default_scopes(Reach::default())
     } else {
         record.scopes.clone()
     };
-    let secret = record
-        .client_secret_file
-        .as_deref()
-        .map(read_secret)
-        .transpose()?;
-    Ok(AuthConfig {
+    let mut auth = AuthConfig {
         scopes,
-        client_secret: secret,
         redirect_uri: record.redirect_uri.clone(),
         login_hint: record
             .user
             .as_ref()
             .map(|user| user.principal.clone())
             .filter(|principal| !principal.is_empty()),
-        ..AuthConfig::new(record.client_id.as_str(), tenant, endpoints)
-    })
+        sign_in: match record.sign_in {
+            SignInKind::Person => SignIn::User,
+            SignInKind::App => SignIn::App,
+        },
+        ..AuthConfig::new(record.client_id.as_str(), record.tenant.as_str(), endpoints)
+    };
+    let proof = Proof::read(record, secrets, given)?;
+    auth.client_secret = proof.secret;
+    auth.certificate = proof.certificate;
+    auth.check().map_err(configured)?;
+    Ok(auth)
 }
 
 /// A client that uses and renews the account's stored tokens. Makes no request.
@@ -94,9 +112,32 @@ pub(crate) fn client(
     record: &AccountRecord,
     patience: Patience,
 ) -> Outcome<GraphClient> {
-    let auth = auth_config(config, record)?;
-    let store = TokenStore::file(dirs.token_file(account));
-    with_store(&auth, http_options(config, patience), store)
+    let secrets = record.secrets(dirs, account);
+    let auth = auth_config(config, record, &secrets)?;
+    let graph = with_store(&auth, http_options(config, patience), secrets.tokens())?;
+    if record.sign_in == SignInKind::App
+        || auth.client_secret.is_some()
+        || auth.certificate.is_some()
+    {
+        graph.tokens().set_reload(reload(dirs, config, account));
+    }
+    Ok(graph)
+}
+
+/// Reads an account's application anew, so that its secret can be replaced while it is in use.
+fn reload(dirs: &Dirs, config: &Layer, account: &AccountName) -> Reload {
+    let (dirs, config, account) = (dirs.clone(), config.clone(), account.clone());
+    Arc::new(move || {
+        let read = || -> Outcome<Option<AuthConfig>> {
+            let record = account::known(&dirs, &config, &account)?;
+            let Some(record) = record.filter(|record| !record.signed_out) else {
+                return Ok(None);
+            };
+            let secrets = record.secrets(&dirs, &account);
+            auth_config(&config, &record, &secrets).map(Some)
+        };
+        read().map_err(|failure| failure.sentence())
+    })
 }
 
 /// A client with the given tokens.
@@ -109,33 +150,6 @@ pub(crate) fn with_store(
     GraphClient::new(auth.endpoints.clone(), http, tokens).map_err(configured)
 }
 
-/// Reads a client secret, and warns when others can read it too.
-fn read_secret(path: &Path) -> Outcome<SecretString> {
-    let what = || format!("reading the client secret in {}", path.display());
-    let metadata = fs::metadata(path).explain(what)?;
-    if metadata.len() > SECRET_SIZE_MAX {
-        return Err(Failure::usage(what(), "the file is too large for a secret"));
-    }
-    if metadata.permissions().mode() & 0o077 != 0 {
-        output::note(format!(
-            "warning: {} can be read by others; run `chmod 600` on it",
-            path.display()
-        ));
-    }
-    let text = fs::read_to_string(path).explain(what)?;
-    let secret = text.trim();
-    if secret.is_empty() {
-        return Err(Failure::usage(what(), "the file is empty"));
-    }
-    if is_guid(secret) {
-        output::note(
-            "warning: the client secret looks like a secret's *id*; its *value* is needed, which \
-             the portal shows only once",
-        );
-    }
-    Ok(SecretString::from(secret))
-}
-
 /// Tells whether a text has the form 8-4-4-4-12 in hexadecimal.
 pub(crate) fn is_guid(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
@@ -146,13 +160,15 @@ pub(crate) fn is_guid(text: &str) -> bool {
 }
 
 /// An error of the graph crate that the configuration causes.
-fn configured(error: GraphError) -> Failure {
+pub(crate) fn configured(error: GraphError) -> Failure {
     Failure::usage("configuration", error).next("correct the configuration or the environment")
 }
 
 /// Says what to do about an error of the service.
 pub(crate) fn explain_graph(what: &str, error: GraphError) -> Failure {
+    let advice = error.advice();
     let next = match error.disposition() {
+        _ if let Some(advice) = advice => advice,
         _ if let GraphError::Io { source, .. } = &error => disk_remedy(source.kind()),
         Disposition::Reauth => "sign in again: `onedrivefs login`, with the same --account",
         Disposition::Offline => "check the network, then run `onedrivefs doctor`",
@@ -160,12 +176,44 @@ pub(crate) fn explain_graph(what: &str, error: GraphError) -> Failure {
         Disposition::RetryAfter(_) | Disposition::Retry => {
             "the service is busy; try again in a few minutes"
         }
-        _ if error.status() == Some(403) => {
-            "the account or the application lacks a permission; an administrator may have to grant it"
-        }
         _ => "run `onedrivefs doctor`",
     };
     Failure::because(what, error).next(next)
+}
+
+/// Says what is missing for something, when the permissions that were granted do not cover it.
+pub(crate) fn require(record: &AccountRecord, account: &AccountName, feature: Feature) -> Outcome {
+    if record.permissions().allow(feature) {
+        return Ok(());
+    }
+    let (what, flag) = match feature {
+        Feature::ReadOwn | Feature::WriteOwn => ("files", ""),
+        Feature::ReadOthers | Feature::WriteOthers => {
+            ("drives of others, libraries and what is shared", "")
+        }
+        Feature::Sites => ("sites and their libraries", " --sites"),
+        Feature::Users => ("the list of people", ""),
+    };
+    let needed = feature.needs();
+    let next = match record.sign_in {
+        SignInKind::App => format!(
+            "add the application permission {needed} to the registration, have an administrator \
+             grant it, then run `onedrivefs login --account {account}`"
+        ),
+        SignInKind::Person if flag.is_empty() => format!(
+            "onedrivefs login --account {account} --scope {needed} --scope User.Read --scope \
+             offline_access"
+        ),
+        SignInKind::Person => format!("onedrivefs login --account {account}{flag}"),
+    };
+    Err(Failure::new(
+        format!("account {account}"),
+        format!(
+            "the sign-in does not cover {what}: the permission {needed} was not granted (granted: {})",
+            record.granted.join(", ")
+        ),
+    )
+    .next(next))
 }
 
 #[cfg(test)]
@@ -194,17 +242,5 @@ mod tests {
         let refused = super::endpoints(&plain, "global").expect_err("plain http");
         assert_eq!(refused.code(), 2);
         assert!(super::endpoints(&Layer::default(), "moon").is_err());
-    }
-
-    #[test]
-    fn a_secret_is_read_without_its_line_end() {
-        use onedrivefs_core::ExposeSecret;
-        let file = tempfile::NamedTempFile::new().expect("temporary file");
-        fs::write(file.path(), "s3cr3t~value\n").expect("written");
-        let secret = read_secret(file.path()).expect("read");
-        assert_eq!(secret.expose_secret(), "s3cr3t~value");
-        fs::write(file.path(), "\n").expect("written");
-        assert!(read_secret(file.path()).is_err());
-        assert!(read_secret(Path::new("/nonexistent/secret")).is_err());
     }
 }

@@ -30,6 +30,7 @@ use crate::guard::Guard;
 use crate::handler::Control;
 use crate::output;
 use crate::paths::{AccountName, Dirs, create_private_dir, unwritable};
+use crate::sign_in::SignInReport;
 use crate::sleep;
 use crate::status::pending_text;
 
@@ -71,6 +72,8 @@ pub(crate) struct Plan {
     pub(crate) access: Access,
     /// Where to mount.
     pub(crate) mountpoint: PathBuf,
+    /// What is told about the sign-in.
+    pub(crate) sign_in: Option<SignInReport>,
     /// What a person is told once the mount answers.
     pub(crate) greeting: Option<String>,
 }
@@ -254,12 +257,27 @@ fn post_guard(mounted: &Mounted) -> Option<Guard> {
     }
 }
 
-/// Tells the desktop what needs attention, and hears from the system when the machine sleeps.
+/// Tells the desktop what needs attention, warns before a secret ends, and hears from the system when
+/// the machine sleeps.
 fn follow_buses(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Vec<JoinHandle<()>> {
     let mut tasks = vec![sleep::start(engine)];
-    if plan.config.notifications.unwrap_or(true) {
-        tasks.push(desktop::start(engine, mounted.path(), &plan.account));
-    }
+    let desktop = plan
+        .config
+        .notifications
+        .unwrap_or(true)
+        .then(|| desktop::start(engine, mounted.path(), &plan.account));
+    let notices = desktop.as_ref().map(desktop::Desktop::notices);
+    tasks.extend(desktop.map(desktop::Desktop::into_task));
+    tasks.extend(plan.sign_in.clone().map(|report| {
+        tokio::spawn(async move {
+            let tell = |text| {
+                if let Some(notices) = &notices {
+                    notices.expiry(text);
+                }
+            };
+            report.watch(tell).await;
+        })
+    }));
     tasks
 }
 
@@ -282,7 +300,12 @@ fn listen(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Outcome<Contr
     let _turn = registry::turn(&plan.dirs)?;
     let listener = Listener::bind(&running.socket)?;
     let record = Record::write(&plan.dirs, &stem, &running)?;
-    let control = Control::new(Arc::clone(engine), plan.graph.clone(), running.mountpoint);
+    let control = Control::new(
+        Arc::clone(engine),
+        plan.graph.clone(),
+        running.mountpoint,
+        plan.sign_in.clone(),
+    );
     let server = tokio::spawn(listener.serve(Arc::new(control)));
     Ok(ControlPlane { server, record })
 }

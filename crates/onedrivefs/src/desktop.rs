@@ -32,7 +32,7 @@ const REMIND: Duration = Duration::from_secs(3600);
 const BUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest piece of text that comes from elsewhere, in characters.
-const TEXT_MAX: usize = 200;
+const TEXT_MAX: usize = 300;
 
 /// The name, path and interface of whoever shows notifications.
 const NAME: &str = "org.freedesktop.Notifications";
@@ -42,6 +42,7 @@ const OBJECT: &str = "/org/freedesktop/Notifications";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     SignIn,
+    Expiry,
     Held,
     Parked,
     Conflict,
@@ -51,6 +52,8 @@ enum Kind {
 #[derive(Default)]
 struct Inbox {
     events: Mutex<BTreeMap<Kind, (u64, Option<Event>)>>,
+    /// The last warning about the end of a secret.
+    expiry: Mutex<String>,
     arrived: Notify,
 }
 
@@ -67,6 +70,35 @@ impl Inbox {
     }
 }
 
+/// What the desktop is told about a mount. Dropping it does not end that.
+pub(crate) struct Desktop {
+    task: JoinHandle<()>,
+    inbox: Arc<Inbox>,
+}
+
+/// Where others put what the desktop is to be told.
+pub(crate) struct Notices(Arc<Inbox>);
+
+impl Desktop {
+    /// For what others have to tell.
+    pub(crate) fn notices(&self) -> Notices {
+        Notices(Arc::clone(&self.inbox))
+    }
+
+    /// The task that tells it, which ends when it is aborted.
+    pub(crate) fn into_task(self) -> JoinHandle<()> {
+        self.task
+    }
+}
+
+impl Notices {
+    /// A secret or certificate ends soon.
+    pub(crate) fn expiry(&self, text: String) {
+        *self.0.expiry.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        self.0.put(Kind::Expiry, None);
+    }
+}
+
 /// A notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Note {
@@ -75,11 +107,7 @@ struct Note {
 }
 
 /// Begins to tell the desktop about a mount. Ends when the task is aborted.
-pub(crate) fn start(
-    engine: &Arc<Engine>,
-    mountpoint: &Path,
-    account: &AccountName,
-) -> JoinHandle<()> {
+pub(crate) fn start(engine: &Arc<Engine>, mountpoint: &Path, account: &AccountName) -> Desktop {
     let inbox = Arc::new(Inbox::default());
     let letters = Arc::clone(&inbox);
     engine.set_event_listener(Box::new(move |event| {
@@ -95,9 +123,11 @@ pub(crate) fn start(
         mountpoint: mountpoint.display().to_string(),
         account: account.to_string(),
     };
-    tokio::spawn(async move {
-        tokio::join!(teller.watch_sign_in(&inbox), teller.show_all(&inbox));
-    })
+    let (events, told) = (Arc::clone(&inbox), inbox);
+    let task = tokio::spawn(async move {
+        tokio::join!(teller.watch_sign_in(&events), teller.show_all(&events));
+    });
+    Desktop { task, inbox: told }
 }
 
 /// Words events.
@@ -132,7 +162,7 @@ impl Teller {
             tokio::time::sleep(GATHER).await;
             let mut shown = false;
             for (kind, (count, first)) in inbox.take() {
-                if let Some(note) = self.word(kind, count, first) {
+                if let Some(note) = self.word(inbox, kind, count, first) {
                     bus.show(&note).await;
                     shown = true;
                 }
@@ -143,7 +173,7 @@ impl Teller {
         }
     }
 
-    fn word(&self, kind: Kind, count: u64, first: Option<Event>) -> Option<Note> {
+    fn word(&self, inbox: &Inbox, kind: Kind, count: u64, first: Option<Event>) -> Option<Note> {
         let note = |summary: String, body: String| Some(Note { summary, body });
         match (kind, first) {
             (Kind::SignIn, _) => note(
@@ -154,6 +184,10 @@ impl Teller {
                     self.account
                 ),
             ),
+            (Kind::Expiry, _) => {
+                let text = inbox.expiry.lock().unwrap_or_else(PoisonError::into_inner);
+                note("OneDrive: a sign-in ends soon".to_owned(), short(&text))
+            }
             (Kind::Held, _) => {
                 // Usually more than when the event happened.
                 let held = self.engine.held().ok().flatten()?;

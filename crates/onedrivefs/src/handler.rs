@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::control::server::{Handler, Reply};
 use crate::control::{Answer, Request};
+use crate::sign_in::SignInReport;
 use crate::size::ByteSize;
 use crate::status::{counted, held_next, pending_text};
 use crate::unmounting;
@@ -25,24 +26,59 @@ pub(crate) struct Control {
     engine: Arc<Engine>,
     graph: GraphClient,
     mountpoint: PathBuf,
+    sign_in: Option<SignInReport>,
 }
 
 impl Control {
     /// Prepares to answer.
-    pub(crate) fn new(engine: Arc<Engine>, graph: GraphClient, mountpoint: PathBuf) -> Self {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        graph: GraphClient,
+        mountpoint: PathBuf,
+        sign_in: Option<SignInReport>,
+    ) -> Self {
         Self {
             engine,
             graph,
             mountpoint,
+            sign_in,
         }
+    }
+
+    /// The state of the mount, with what is known about its sign-in.
+    async fn status(&self) -> Answer {
+        let status = match self.engine.status() {
+            Ok(status) => status,
+            Err(error) => return failed(describe(&error), "run `onedrivefs doctor`"),
+        };
+        let sign_in = self.sign_in.clone();
+        blocking(move || {
+            let mut status = serde_json::to_value(&status).unwrap_or_default();
+            if let Some(report) = sign_in {
+                status["sign_in"] = report.to_json();
+            }
+            done(&status)
+        })
+        .await
+    }
+
+    /// Takes over a sign-in that happened elsewhere.
+    async fn take_over(&self) -> Answer {
+        let tokens = Arc::clone(self.graph.tokens());
+        let answer = blocking(move || {
+            if let Err(error) = tokens.reload() {
+                tracing::warn!(%error, "Could not read the new sign-in");
+            }
+            done(&Value::Null)
+        });
+        let answer = answer.await;
+        self.engine.credentials_changed();
+        answer
     }
 
     async fn answer(&self, request: Request, reply: &mut Reply) -> Answer {
         match request {
-            Request::Status => match self.engine.status() {
-                Ok(status) => done(&status),
-                Err(error) => failed(describe(&error), "run `onedrivefs doctor`"),
-            },
+            Request::Status => self.status().await,
             Request::PathStatus { path } => match self.engine.path_status(&path) {
                 Ok(status) => done(&status),
                 Err(error) => failed(
@@ -64,13 +100,7 @@ impl Control {
             Request::Retry { path } => parked(self.engine.retry(&path).await),
             Request::Discard { path } => parked(self.engine.discard(&path).await),
             Request::Export { path, to } => parked(self.engine.export(&path, Path::new(&to)).await),
-            Request::CredentialsChanged => {
-                if let Err(error) = self.graph.tokens().reload() {
-                    tracing::warn!(%error, "Could not read the new sign-in");
-                }
-                self.engine.credentials_changed();
-                done(&Value::Null)
-            }
+            Request::CredentialsChanged => self.take_over().await,
             Request::Unmount => {
                 let tried = unmounting::unmount(&self.engine, &self.mountpoint).await;
                 unmounted(tried, &self.mountpoint).await

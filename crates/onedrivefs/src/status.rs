@@ -24,6 +24,15 @@ struct View {
     parked: Vec<ParkedView>,
     conflicts: Vec<ConflictView>,
     details: DetailsView,
+    sign_in: SignInView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct SignInView {
+    warning: Option<String>,
+    announcements: Option<bool>,
+    login: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -148,10 +157,13 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
     };
     let mut lines = vec![
         format!("{}  ({}, {})", mountpoint, view.drive.name, view.drive.kind),
-        format!("  state      {}", describe_state(&view.state)),
+        format!("  state      {}", describe_state(&view)),
         format!("  items      {}", view.items),
         format!("  updated    {}", updated(&view)),
     ];
+    if let Some(warning) = &view.sign_in.warning {
+        lines.push(format!("  warning    {}", printable(warning)));
+    }
     // Zero where the service gives no believable figures.
     if view.quota.total > 0 {
         let (used, total) = (ByteSize(view.quota.used), ByteSize(view.quota.total));
@@ -295,19 +307,30 @@ fn list<T>(lines: &mut Vec<String>, entries: &[T], show: impl Fn(&T) -> String) 
     }
 }
 
-fn describe_state(state: &str) -> &str {
-    match state {
+fn describe_state(view: &View) -> String {
+    let text = match view.state.as_str() {
         "online" => "online",
         "offline" => "offline: what is cached can be read, changes are kept and sent later",
         "throttled" => "throttled: the service asked for a pause, it goes on by itself",
-        "needs-login" => "signed out: run `onedrivefs login`; changes are kept meanwhile",
+        "needs-login" => {
+            let command = match view.sign_in.login.as_str() {
+                "" => "onedrivefs login",
+                command => command,
+            };
+            return format!("signed out: run `{command}`; changes are kept meanwhile");
+        }
         "enumerating" => "first listing under way; folders appear as they are opened",
         other => other,
-    }
+    };
+    text.to_owned()
 }
 
 fn updated(view: &View) -> String {
-    let how = if view.push { "push" } else { "polling" };
+    let how = match (view.push, view.sign_in.announcements) {
+        (true, _) => "push",
+        (false, Some(false)) => "polling: an application gets no announcements",
+        (false, _) => "polling",
+    };
     match &view.last_delta {
         Some(when) => format!("{when} ({how})"),
         None => format!("not yet ({how})"),

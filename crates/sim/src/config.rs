@@ -71,6 +71,38 @@ pub struct UserSpec {
     pub upn: String,
     /// Display name.
     pub name: String,
+    /// Id of the tenant, or `consumers` for a personal account; matters only where there are
+    /// tenants.
+    pub tenant: String,
+    /// Whether the account may not be used.
+    pub disabled: bool,
+}
+
+/// An organisation. Without any, every tenant is known and has every user.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TenantSpec {
+    /// Its id.
+    pub id: String,
+    /// Domains by which it can be named, too.
+    pub domains: Vec<String>,
+    /// Whether people may not consent to applications themselves.
+    pub consent_by_admin: bool,
+}
+
+/// Which accounts an application is registered for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audience {
+    /// Any organisation, and personal accounts.
+    #[default]
+    Everybody,
+    /// Any organisation.
+    Organizations,
+    /// One organisation.
+    OneTenant,
+    /// Personal accounts.
+    Personal,
 }
 
 /// An app registration. Without any, every client id is accepted.
@@ -87,8 +119,20 @@ pub struct ClientSpec {
     pub public: bool,
     /// Whether application permissions were granted, so that app-only tokens carry roles.
     pub app_roles: bool,
+    /// Application permissions that were granted; empty = those that give everything.
+    pub roles: Vec<String>,
     /// Thumbprints (`x5t` or `x5t#S256` values) accepted in client assertions; empty = any.
     pub thumbprints: Vec<String>,
+    /// Registered certificates in PEM; with any, assertions must be signed with one's key.
+    pub certificates: Vec<String>,
+    /// Whether the secret has expired.
+    pub secret_expired: bool,
+    /// Whether the registration was switched off.
+    pub disabled: bool,
+    /// For whom it is registered.
+    pub audience: Audience,
+    /// The tenant it is registered in.
+    pub tenant: String,
 }
 
 impl Default for ClientSpec {
@@ -99,7 +143,13 @@ impl Default for ClientSpec {
             redirect_uris: vec!["http://localhost".into()],
             public: true,
             app_roles: true,
+            roles: Vec::new(),
             thumbprints: Vec::new(),
+            certificates: Vec::new(),
+            secret_expired: false,
+            disabled: false,
+            audience: Audience::Everybody,
+            tenant: String::new(),
         }
     }
 }
@@ -146,6 +196,8 @@ pub struct SimConfig {
     pub drives: Vec<DriveSpec>,
     /// App registrations; empty accepts every client id.
     pub clients: Vec<ClientSpec>,
+    /// Organisations; empty accepts every tenant.
+    pub tenants: Vec<TenantSpec>,
     /// SharePoint sites.
     pub sites: Vec<SiteSpec>,
     /// Initial behaviour.
@@ -166,9 +218,11 @@ impl Default for SimConfig {
                 id: "user-1".into(),
                 upn: "ada@example.com".into(),
                 name: "Ada Example".into(),
+                ..UserSpec::default()
             }],
             drives: vec![DriveSpec::default()],
             clients: Vec::new(),
+            tenants: Vec::new(),
             sites: Vec::new(),
             knobs: Knobs::default(),
         }
@@ -254,6 +308,11 @@ pub struct Knobs {
     pub refresh_error: Option<u32>,
     /// Error that authorize returns instead of a code, such as `access_denied`.
     pub authorize_error: Option<String>,
+    /// AADSTS number that every request for a token fails with, as `invalid_grant`, or as what
+    /// stands in front of it: `unauthorized_client 700016`.
+    pub token_error: Option<String>,
+    /// Of what is asked for, only these permissions are granted to people.
+    pub grant_only: Option<Vec<String>>,
     /// Polls of a device code that are answered with `authorization_pending`.
     pub device_polls: u32,
     /// Poll interval announced for device codes.
@@ -346,6 +405,8 @@ impl Default for Knobs {
             refresh_single_use: false,
             refresh_error: None,
             authorize_error: None,
+            token_error: None,
+            grant_only: None,
             device_polls: 2,
             device_interval_s: 5,
             device_slow_downs: 0,

@@ -16,7 +16,7 @@ use crate::request::Req;
 use crate::route::{DriveRef, ItemPath, Route};
 use crate::target::{self, Target};
 use crate::world::World;
-use crate::{batch, changes, copy, download, items, push, throttle, uploads, versions};
+use crate::{batch, changes, copy, download, items, push, scopes, throttle, uploads, versions};
 
 /// Prefixes under which the file API is served. SharePoint's own root speaks the same language.
 const ROOTS: [&str; 4] = ["/v1.0", "/v2.0", "/_api/v2.0", "/beta"];
@@ -101,11 +101,13 @@ async fn authorized(
     route: Route,
     req: Req,
 ) -> ApiResult<Response<Body>> {
+    scopes::check(world, caller, &route, &req.method)?;
     match route {
         Route::Batch => batch::serve(world, req).await,
         Route::User(name) => user(world, caller, name.as_deref()),
         Route::Users => {
-            let users: Vec<Value> = world.config.users.iter().map(user_json).collect();
+            let users = world.config.users.iter();
+            let users: Vec<Value> = users.map(user_json).collect();
             Ok(json_response(200, &json!({"value": users})))
         }
         Route::Drive(name) => {
@@ -149,10 +151,8 @@ fn user(world: &World, caller: &Caller, name: Option<&str>) -> ApiResult<Respons
         .config
         .users
         .iter()
-        .find(|u| u.id == wanted || u.upn == wanted);
-    let user = user.ok_or_else(|| {
-        ApiError::new(404, "Request_ResourceNotFound", "The user does not exist.")
-    })?;
+        .find(|u| u.id == wanted || u.upn.eq_ignore_ascii_case(wanted));
+    let user = user.ok_or_else(|| target::no_user(wanted))?;
     Ok(json_response(200, &user_json(user)))
 }
 

@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::config::{ClientSpec, DeviceOutcome};
 use crate::error::json_response;
 use crate::identity::{
-    AadError, Device, Form, REFRESH_LIFE_MS, aad, client, mint, mint_refresh, secret,
+    self, AadError, Device, Form, REFRESH_LIFE_MS, aad, client, mint_refresh, secret,
 };
-use crate::sign_in::pick_user;
+use crate::tenancy::{self, Place};
 use crate::world::World;
 
 type TokenAnswer = Result<Response<Body>, AadError>;
@@ -20,22 +20,19 @@ type TokenAnswer = Result<Response<Body>, AadError>;
 pub(crate) fn token(world: &World, tenant: &str, form: &Form) -> TokenAnswer {
     let grant = form.require("grant_type")?;
     let client = client(world, form.require("client_id")?)?;
-    let secret_sent = form.get("client_secret");
-    let confidential = client.secret.is_some();
-    if grant != "client_credentials" && secret_sent.is_some() && !confidential {
-        let message = "Client is public so neither 'client_assertion' nor 'client_secret' \
-                       should be presented.";
-        // Registrations unknown to us may well have a secret.
-        if !world.config.clients.is_empty() {
-            return Err(aad("invalid_client", 700_025, message));
-        }
+    let place = tenancy::place(world, tenant, &client)?;
+    if let Some(scripted) = &world.knobs.read().token_error {
+        return Err(scripted_error(scripted));
+    }
+    if grant != "client_credentials" {
+        check_client(world, tenant, form, &client)?;
     }
     match grant {
         "authorization_code" => code_grant(world, form, &client),
         "refresh_token" => refresh_grant(world, form, &client),
-        "client_credentials" => client_grant(world, tenant, form, &client),
+        "client_credentials" => client_grant(world, tenant, form, &client, &place),
         "urn:ietf:params:oauth:grant-type:device_code" | "device_code" => {
-            device_grant(world, form, &client)
+            device_grant(world, form, &client, &place)
         }
         _ => Err(aad(
             "unsupported_grant_type",
@@ -43,6 +40,77 @@ pub(crate) fn token(world: &World, tenant: &str, form: &Form) -> TokenAnswer {
             "The grant type is not supported.",
         )),
     }
+}
+
+/// An error as a knob spells it: a number, or a word and a number.
+fn scripted_error(text: &str) -> AadError {
+    let (word, number) = text.rsplit_once(' ').unwrap_or(("invalid_grant", text));
+    let word = match word {
+        "invalid_client" => "invalid_client",
+        "unauthorized_client" => "unauthorized_client",
+        "invalid_request" => "invalid_request",
+        "interaction_required" => "interaction_required",
+        "consent_required" => "consent_required",
+        "invalid_scope" => "invalid_scope",
+        "access_denied" => "access_denied",
+        "temporarily_unavailable" => "temporarily_unavailable",
+        _ => "invalid_grant",
+    };
+    aad(word, number.parse().unwrap_or(0), "Scripted by the test.")
+}
+
+/// Checks how an application proves itself while it acts for a person.
+fn check_client(
+    world: &World,
+    tenant: &str,
+    form: &Form,
+    client: &ClientSpec,
+) -> Result<(), AadError> {
+    let secret = form.get("client_secret");
+    let assertion = form.get("client_assertion");
+    // Registrations unknown to us may well have a secret.
+    if world.clients.read().is_empty() {
+        return Ok(());
+    }
+    let confidential = client.secret.is_some()
+        || !client.certificates.is_empty()
+        || !client.thumbprints.is_empty();
+    if !confidential && (secret.is_some() || assertion.is_some()) {
+        let message = "Client is public so neither 'client_assertion' nor 'client_secret' \
+                       should be presented.";
+        return Err(aad("invalid_client", 700_025, message));
+    }
+    match (secret, assertion) {
+        (_, Some(assertion)) => tenancy::check_assertion(world, tenant, client, assertion),
+        (Some(secret), None) => check_secret(client, secret),
+        (None, None) if confidential && !client.public => Err(no_proof()),
+        (None, None) => Ok(()),
+    }
+}
+
+fn no_proof() -> AadError {
+    let message = "The request body must contain 'client_assertion' or 'client_secret'.";
+    aad("invalid_client", 7_000_218, message)
+}
+
+fn check_secret(client: &ClientSpec, sent: &str) -> Result<(), AadError> {
+    if client
+        .secret
+        .as_deref()
+        .is_some_and(|secret| secret != sent)
+    {
+        let message = "Invalid client secret provided. Ensure the secret being sent in the request \
+                       is the client secret value, not the client secret ID.";
+        return Err(aad("invalid_client", 7_000_215, message));
+    }
+    if client.secret_expired {
+        let message = format!(
+            "The provided client secret keys for app '{}' are expired.",
+            client.id
+        );
+        return Err(aad("invalid_client", 7_000_222, &message));
+    }
+    Ok(())
 }
 
 fn code_grant(world: &World, form: &Form, client: &ClientSpec) -> TokenAnswer {
@@ -132,8 +200,15 @@ fn refresh_grant(world: &World, form: &Form, client: &ClientSpec) -> TokenAnswer
     ))
 }
 
-fn client_grant(world: &World, tenant: &str, form: &Form, client: &ClientSpec) -> TokenAnswer {
-    if matches!(tenant, "common" | "consumers" | "organizations") {
+fn client_grant(
+    world: &World,
+    tenant: &str,
+    form: &Form,
+    client: &ClientSpec,
+    place: &Place,
+) -> TokenAnswer {
+    let shared = matches!(tenant, "common" | "consumers" | "organizations");
+    if shared && !matches!(place, Place::Tenant(_)) {
         let message = "The application needs a tenant for client credentials.";
         return Err(aad("invalid_request", 90_124, message));
     }
@@ -145,76 +220,16 @@ fn client_grant(world: &World, tenant: &str, form: &Form, client: &ClientSpec) -
         ));
     }
     if let Some(assertion) = form.get("client_assertion") {
-        check_assertion(world, tenant, client, assertion)?;
+        tenancy::check_assertion(world, tenant, client, assertion)?;
     } else {
-        let sent = form.get("client_secret").ok_or_else(|| {
-            let message = "The request body must contain 'client_assertion' or 'client_secret'.";
-            aad("invalid_client", 7_000_218, message)
-        })?;
-        if client
-            .secret
-            .as_deref()
-            .is_some_and(|secret| secret != sent)
-        {
-            return Err(aad(
-                "invalid_client",
-                7_000_215,
-                "Invalid client secret provided.",
-            ));
-        }
+        check_secret(client, form.get("client_secret").ok_or_else(no_proof)?)?;
     }
     Ok(issue(world, client, None, "", false))
 }
 
-/// Checks everything of a client assertion but its signature, for which the simulator would need
-/// the certificate.
-fn check_assertion(
-    world: &World,
-    tenant: &str,
-    client: &ClientSpec,
-    jwt: &str,
-) -> Result<(), AadError> {
-    let bad = |message: &str| aad("invalid_client", 700_027, message);
-    let part = |text: Option<&str>| -> Option<Value> {
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text?).ok()?).ok()
-    };
-    let mut parts = jwt.split('.');
-    let (header, claims) = (part(parts.next()), part(parts.next()));
-    let (Some(header), Some(claims), Some(_)) = (header, claims, parts.next()) else {
-        return Err(aad("invalid_client", 50_027, "The assertion is not a JWT."));
-    };
-    if !matches!(header["alg"].as_str(), Some("PS256" | "RS256")) {
-        return Err(bad("The algorithm of the assertion is not supported."));
-    }
-    let print = header["x5t#S256"].as_str().or(header["x5t"].as_str());
-    let print = print.ok_or_else(|| bad("The assertion names no certificate."))?;
-    if !client.thumbprints.is_empty() && !client.thumbprints.iter().any(|t| t == print) {
-        return Err(bad("The certificate is not registered."));
-    }
-    let audience = format!("{}/{tenant}/oauth2/v2.0/token", world.urls().api);
-    if claims["aud"].as_str() != Some(&audience) {
-        return Err(bad("The audience of the assertion is wrong."));
-    }
-    let own = |key: &str| claims[key].as_str() == Some(client.id.as_str());
-    if !own("iss") || !own("sub") || !claims["jti"].is_string() {
-        return Err(bad(
-            "Issuer and subject of the assertion must be the client id.",
-        ));
-    }
-    let now = world.now().div_euclid(1000);
-    let expired = claims["exp"].as_i64().is_none_or(|exp| exp < now);
-    if expired || claims["nbf"].as_i64().is_some_and(|nbf| nbf > now + 300) {
-        return Err(aad(
-            "invalid_client",
-            700_024,
-            "The assertion is not within its time range.",
-        ));
-    }
-    Ok(())
-}
-
-pub(crate) fn device_code(world: &World, form: &Form) -> TokenAnswer {
+pub(crate) fn device_code(world: &World, tenant: &str, form: &Form) -> TokenAnswer {
     let client = client(world, form.require("client_id")?)?;
+    tenancy::place(world, tenant, &client)?;
     if !client.public {
         let message = "The request body must contain 'client_assertion' or 'client_secret'.";
         return Err(aad("invalid_client", 7_000_218, message));
@@ -249,7 +264,7 @@ pub(crate) fn device_code(world: &World, form: &Form) -> TokenAnswer {
     Ok(json_response(200, &body))
 }
 
-fn device_grant(world: &World, form: &Form, client: &ClientSpec) -> TokenAnswer {
+fn device_grant(world: &World, form: &Form, client: &ClientSpec, place: &Place) -> TokenAnswer {
     let code = form.require("device_code")?;
     let knobs = world.knobs.read().clone();
     let scope = {
@@ -283,8 +298,9 @@ fn device_grant(world: &World, form: &Form, client: &ClientSpec) -> TokenAnswer 
         identity.devices.remove(code);
         scope
     };
-    let user = pick_user(world, None);
-    Ok(issue(world, client, user, &scope, true))
+    let user = tenancy::person(world, place, client, None)?;
+    tenancy::consented(world, &user, client)?;
+    Ok(issue(world, client, Some(user.id), &scope, true))
 }
 
 /// Hands out tokens.
@@ -295,16 +311,37 @@ fn issue(
     scope: &str,
     delegated: bool,
 ) -> Response<Body> {
-    let ttl = world.knobs.read().token_ttl_s;
+    let knobs = world.knobs.read().clone();
+    let ttl = knobs.token_ttl_s;
     let roles = delegated || client.app_roles;
-    let access = mint(world, user.clone(), roles);
-    let words: Vec<&str> = scope.split(' ').filter(|w| !w.is_empty()).collect();
+    let limited = |word: &&str| {
+        let short = word.rsplit('/').next().unwrap_or_default();
+        let granted = knobs.grant_only.as_ref();
+        granted.is_none_or(|only| only.iter().any(|name| name.eq_ignore_ascii_case(short)))
+    };
+    let words: Vec<&str> = scope
+        .split(' ')
+        .filter(|w| !w.is_empty())
+        .filter(limited)
+        .collect();
     let oidc = ["offline_access", "openid", "profile", "email"];
     let granted: Vec<&str> = words
         .iter()
         .copied()
         .filter(|w| !oidc.contains(w))
         .collect();
+    let permissions: Vec<String> = if delegated {
+        let short = |word: &&str| word.rsplit('/').next().unwrap_or_default().to_owned();
+        granted.iter().map(short).collect()
+    } else if client.roles.is_empty() {
+        // What the guides for such applications ask for.
+        ["Files.ReadWrite.All", "Sites.Read.All", "User.Read.All"]
+            .map(str::to_owned)
+            .to_vec()
+    } else {
+        client.roles.clone()
+    };
+    let access = identity::mint_for(world, user.clone(), roles, permissions);
     let mut body = json!({
         "token_type": "Bearer",
         "expires_in": ttl,

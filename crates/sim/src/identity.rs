@@ -1,7 +1,7 @@
 //! The identity platform: sign-in pages that approve by themselves, tokens that expire, refresh
 //! tokens that rotate, and errors with the numbers that real clients look at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::clock::iso;
-use crate::config::ClientSpec;
+use crate::config::{ClientSpec, DriveKind};
 use crate::error::{ApiError, ApiResult, html, json_response};
 use crate::request::{Req, form_pairs};
 use crate::world::World;
@@ -28,12 +28,15 @@ pub(crate) const REFRESH_LIFE_MS: i64 = 90 * 86_400_000;
 pub(crate) struct Caller {
     /// The signed-in user; absent for app-only tokens.
     pub(crate) user: Option<String>,
+    /// What it may do; empty means everything.
+    pub(crate) permissions: Vec<String>,
 }
 
 pub(crate) struct Access {
     pub(crate) user: Option<String>,
     pub(crate) expires_ms: i64,
     pub(crate) roles: bool,
+    pub(crate) permissions: Vec<String>,
 }
 
 pub(crate) struct Refresh {
@@ -71,6 +74,8 @@ pub(crate) struct Identity {
     pub(crate) refresh: HashMap<String, Refresh>,
     pub(crate) codes: HashMap<String, Code>,
     pub(crate) devices: HashMap<String, Device>,
+    /// Applications and the tenants whose administrator agreed to them.
+    pub(crate) consents: HashSet<(String, String)>,
 }
 
 impl Identity {
@@ -121,6 +126,14 @@ pub(crate) fn aad(error: &'static str, number: u32, message: &str) -> AadError {
 }
 
 impl AadError {
+    /// What is said about it.
+    pub(crate) fn description(&self) -> String {
+        match self.number {
+            0 => self.message.clone(),
+            number => format!("AADSTS{number}: {}", self.message),
+        }
+    }
+
     fn respond(self, now: i64) -> Response<Body> {
         let ids = [
             uuid::Uuid::new_v4().to_string(),
@@ -128,13 +141,16 @@ impl AadError {
         ];
         let stamp = iso(now.div_euclid(1000) * 1000).replace('T', " ");
         let description = format!(
-            "AADSTS{}: {} Trace ID: {} Correlation ID: {} Timestamp: {stamp}",
-            self.number, self.message, ids[0], ids[1]
+            "{} Trace ID: {} Correlation ID: {} Timestamp: {stamp}",
+            self.description(),
+            ids[0],
+            ids[1]
         );
+        let numbers: Vec<u32> = Some(self.number).filter(|n| *n > 0).into_iter().collect();
         let body = json!({
             "error": self.error,
             "error_description": description,
-            "error_codes": [self.number],
+            "error_codes": numbers,
             "timestamp": stamp,
             "trace_id": ids[0],
             "correlation_id": ids[1],
@@ -151,7 +167,8 @@ pub(crate) fn endpoint(path: &str) -> Option<(&str, &'static str)> {
         "oauth2/v2.0/authorize" | "oauth2/authorize" => "authorize",
         "oauth2/v2.0/token" | "oauth2/token" => "token",
         "oauth2/v2.0/devicecode" => "devicecode",
-        "adminconsent" | "v2.0/adminconsent" => "adminconsent",
+        _ if rest.eq_ignore_ascii_case("adminconsent") => "adminconsent",
+        "v2.0/adminconsent" => "adminconsent",
         "oauth2/nativeclient" => "nativeclient",
         "oauth2/v2.0/logout" => "logout",
         _ => return None,
@@ -176,9 +193,9 @@ pub(crate) async fn serve(
                 form.pairs
                     .extend(form_pairs(&String::from_utf8_lossy(&body)));
             }
-            Ok(sign_in::authorize(world, &form))
+            Ok(sign_in::authorize(world, tenant, &form))
         }
-        "adminconsent" => Ok(sign_in::admin_consent(tenant, &req)),
+        "adminconsent" => Ok(sign_in::admin_consent(world, tenant, &req)),
         "nativeclient" | "logout" => Ok(html(200, "You may close this window")),
         _ if req.method != Method::POST => {
             let refusal = aad(
@@ -199,7 +216,7 @@ pub(crate) async fn serve(
             );
             let form = Form { pairs };
             let answer = match endpoint {
-                "devicecode" => grants::device_code(world, &form),
+                "devicecode" => grants::device_code(world, tenant, &form),
                 _ => grants::token(world, tenant, &form),
             };
             Ok(answer.unwrap_or_else(|refusal| refusal.respond(world.now())))
@@ -240,7 +257,7 @@ impl Form {
 }
 
 pub(crate) fn client(world: &World, id: &str) -> Result<ClientSpec, AadError> {
-    let clients = &world.config.clients;
+    let clients = world.clients.read();
     if clients.is_empty() {
         let any = ClientSpec {
             id: id.to_owned(),
@@ -265,12 +282,58 @@ pub(crate) fn secret() -> String {
 
 /// Makes an access token without any sign-in.
 pub(crate) fn mint(world: &World, user: Option<String>, roles: bool) -> String {
-    let token = format!("Ew{}", secret());
+    mint_for(world, user, roles, Vec::new())
+}
+
+/// Makes an access token for some permissions. Tokens of organisations can be read, those of
+/// personal accounts cannot.
+pub(crate) fn mint_for(
+    world: &World,
+    user: Option<String>,
+    roles: bool,
+    permissions: Vec<String>,
+) -> String {
     let expires_ms = world.now() + world.knobs.read().token_ttl_s * 1000;
+    let account = user
+        .as_ref()
+        .and_then(|user| world.config.users.iter().find(|u| u.id == *user));
+    let personal = match account {
+        Some(account) if !world.config.tenants.is_empty() => account.tenant == "consumers",
+        Some(account) => {
+            let drives = world.drives_of(&account.id);
+            let kind = drives.first().map(|drive| drive.spec.kind);
+            kind.is_none_or(|kind| kind == DriveKind::Personal)
+        }
+        None => false,
+    };
+    let token = if personal {
+        format!("Ew{}", secret())
+    } else {
+        let tenant = account.map_or("", |account| account.tenant.as_str());
+        let mut claims = json!({
+            "aud": "https://graph.microsoft.com",
+            "exp": expires_ms / 1000,
+            "tid": tenant,
+        });
+        match &user {
+            Some(_) => claims["scp"] = json!(permissions.join(" ")),
+            None if roles => claims["roles"] = json!(permissions),
+            None => {}
+        }
+        let part = |text: String| URL_SAFE_NO_PAD.encode(text);
+        let header = json!({"typ": "JWT", "alg": "RS256"});
+        format!(
+            "{}.{}.{}",
+            part(header.to_string()),
+            part(claims.to_string()),
+            secret()
+        )
+    };
     let access = Access {
         user,
         expires_ms,
         roles,
+        permissions,
     };
     world.identity.lock().access.insert(token.clone(), access);
     token
@@ -320,5 +383,6 @@ pub(crate) fn caller(world: &World, authorization: Option<&str>) -> ApiResult<Ca
     }
     Ok(Caller {
         user: access.user.clone(),
+        permissions: access.permissions.clone(),
     })
 }

@@ -48,11 +48,13 @@ mod request;
 mod request_log;
 mod route;
 pub mod sample;
+mod scopes;
 mod server;
 mod sign_in;
 mod simulator;
 mod spool;
 mod target;
+mod tenancy;
 mod throttle;
 mod uploads;
 mod versions;
@@ -60,8 +62,8 @@ mod world;
 
 pub use body::FileBody;
 pub use config::{
-    ClientSpec, DeviceOutcome, DriveKind, DriveSpec, Knobs, SimConfig, SiteSpec, SubfolderDelta,
-    UserSpec,
+    Audience, ClientSpec, DeviceOutcome, DriveKind, DriveSpec, Knobs, SimConfig, SiteSpec,
+    SubfolderDelta, TenantSpec, UserSpec,
 };
 pub use control::control_help;
 pub use faults::{BodyForm, FaultAction, FaultPlan, FaultRule, FaultState};

@@ -10,6 +10,7 @@ use crate::error::{raw, redirect};
 use crate::identity::{CODE_LIFE_MS, Code, Form, client, secret};
 use crate::item_json::STRICT;
 use crate::request::Req;
+use crate::tenancy;
 use crate::world::World;
 
 /// Whether a redirect URI is acceptable: https or loopback, and registered up to the port.
@@ -45,7 +46,7 @@ fn without_port(uri: &str) -> (bool, String) {
     (false, uri.to_owned())
 }
 
-pub(crate) fn authorize(world: &World, form: &Form) -> Response<Body> {
+pub(crate) fn authorize(world: &World, tenant: &str, form: &Form) -> Response<Body> {
     // Without a trustworthy redirect URI the page itself shows the error.
     let page = |message: &str| raw(400, "text/html; charset=utf-8", message.as_bytes().to_vec());
     let (Some(id), Some(uri)) = (form.get("client_id"), form.get("redirect_uri")) else {
@@ -58,6 +59,10 @@ pub(crate) fn authorize(world: &World, form: &Form) -> Response<Body> {
     if !redirect_allowed(&client, uri) {
         return page("AADSTS50011: The redirect URI does not match the ones configured.");
     }
+    let place = match tenancy::place(world, tenant, &client) {
+        Ok(place) => place,
+        Err(refusal) => return page(&refusal.description()),
+    };
     let state = form.get("state").unwrap_or_default();
     let back = |pairs: &[(&str, &str)]| {
         let join = if uri.contains('?') { '&' } else { '?' };
@@ -85,8 +90,17 @@ pub(crate) fn authorize(world: &World, form: &Form) -> Response<Body> {
             ("error_description", description),
         ]);
     }
-    let Some(user) = pick_user(world, form.get("login_hint")) else {
-        return back(&[("error", "login_required")]);
+    let allowed = tenancy::person(world, &place, &client, form.get("login_hint"))
+        .and_then(|user| tenancy::consented(world, &user, &client).map(|()| user));
+    let user = match allowed {
+        Ok(user) => user.id,
+        Err(refusal) => {
+            let description = refusal.description();
+            return back(&[
+                ("error", refusal.error),
+                ("error_description", &description),
+            ]);
+        }
     };
     let code = format!("1.{}", secret());
     let entry = Code {
@@ -102,18 +116,32 @@ pub(crate) fn authorize(world: &World, form: &Form) -> Response<Body> {
     back(&[("code", &code)])
 }
 
-pub(crate) fn pick_user(world: &World, hint: Option<&str>) -> Option<String> {
-    let users = &world.config.users;
-    let named = hint.and_then(|h| users.iter().find(|u| u.upn.eq_ignore_ascii_case(h)));
-    named.or(users.first()).map(|u| u.id.clone())
-}
-
-pub(crate) fn admin_consent(tenant: &str, req: &Req) -> Response<Body> {
+/// The page on which an administrator agrees for everybody.
+pub(crate) fn admin_consent(world: &World, tenant: &str, req: &Req) -> Response<Body> {
+    let page = |message: &str| raw(400, "text/html; charset=utf-8", message.as_bytes().to_vec());
     let uri = req.query.get("redirect_uri").unwrap_or("http://localhost/");
+    let client = match client(world, req.query.get("client_id").unwrap_or_default()) {
+        Ok(client) => client,
+        Err(refusal) => return page(&refusal.description()),
+    };
+    if !redirect_allowed(&client, uri) {
+        return page("AADSTS50011: The redirect URI does not match the ones configured.");
+    }
+    let place = match tenancy::place(world, tenant, &client) {
+        Ok(place) => place,
+        Err(refusal) => return page(&refusal.description()),
+    };
     let state = req.query.get("state").unwrap_or_default();
     let state = utf8_percent_encode(state, STRICT);
+    if let Some(error) = &world.knobs.read().authorize_error {
+        let description = "AADSTS65004: The administrator declined to consent.";
+        let description = utf8_percent_encode(description, STRICT);
+        let target = format!("{uri}?error={error}&error_description={description}&state={state}");
+        return redirect(302, &target);
+    }
+    let tenant = tenancy::agree(world, &place, &client);
     redirect(
         302,
-        &format!("{uri}?tenant={tenant}&state={state}&admin_consent=True"),
+        &format!("{uri}?admin_consent=True&tenant={tenant}&state={state}#"),
     )
 }

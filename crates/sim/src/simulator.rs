@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::clock::iso;
-use crate::config::{DriveSpec, Knobs, SimConfig};
+use crate::config::{ClientSpec, DriveSpec, Knobs, SimConfig};
 use crate::faults::FaultPlan;
 use crate::handle::DriveHandle;
 use crate::identity;
@@ -190,6 +190,14 @@ impl Simulator {
         let mut knobs = self.knobs();
         change(&mut knobs);
         self.world.set_knobs(knobs);
+    }
+
+    /// Changes an app registration.
+    pub fn set_client(&self, id: &str, change: impl FnOnce(&mut ClientSpec)) {
+        let mut clients = self.world.clients.write();
+        if let Some(client) = clients.iter_mut().find(|client| client.id == id) {
+            change(client);
+        }
     }
 
     /// Takes the API and content hosts off the network, or puts them back.

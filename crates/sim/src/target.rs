@@ -55,14 +55,15 @@ pub(crate) fn drive(world: &World, caller: &Caller, name: &DriveRef) -> ApiResul
             })
         }
         DriveRef::User(name) => {
-            let known = world.config.users.iter();
-            let user = known.into_iter().find(|u| u.id == *name || u.upn == *name);
+            let mut known = world.config.users.iter();
+            let user = known.find(|u| u.id == *name || u.upn.eq_ignore_ascii_case(name));
+            // Groups have drives, too, and are not listed as users.
             let id = user.map_or(name.as_str(), |u| &u.id);
-            world
-                .drives_of(id)
-                .into_iter()
-                .next()
-                .ok_or_else(ApiError::not_found)
+            let drive = world.drives_of(id).into_iter().next();
+            drive.ok_or_else(|| match user {
+                Some(_) => ApiError::new(404, "ResourceNotFound", "User's mysite not found."),
+                None => no_user(name),
+            })
         }
         DriveRef::Site(name) => {
             let site = site(world, Some(name)).ok_or_else(ApiError::not_found)?;
@@ -70,6 +71,14 @@ pub(crate) fn drive(world: &World, caller: &Caller, name: &DriveRef) -> ApiResul
             first.ok_or_else(ApiError::not_found)
         }
     }
+}
+
+pub(crate) fn no_user(name: &str) -> ApiError {
+    let message = format!(
+        "Resource '{name}' does not exist or one of its queried reference-property objects are not \
+         present."
+    );
+    ApiError::new(404, "Request_ResourceNotFound", message)
 }
 
 pub(crate) fn no_me() -> ApiError {

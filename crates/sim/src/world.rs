@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::body::mix;
 use crate::clock::Clock;
-use crate::config::{DriveKind, DriveSpec, Knobs, SimConfig};
+use crate::config::{ClientSpec, DriveKind, DriveSpec, Knobs, SimConfig};
 use crate::copy::Monitor;
 use crate::drive::{Drive, Idx, Tree};
 use crate::faults::{FaultAction, FaultPlan};
@@ -35,6 +35,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) knobs: RwLock<Knobs>,
     pub(crate) drives: RwLock<Vec<Arc<Drive>>>,
+    pub(crate) clients: RwLock<Vec<ClientSpec>>,
     pub(crate) identity: Mutex<Identity>,
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) monitors: Mutex<HashMap<String, Monitor>>,
@@ -67,6 +68,7 @@ impl World {
             clock: Clock::default(),
             knobs: RwLock::new(config.knobs.clone()),
             drives: RwLock::new(Vec::new()),
+            clients: RwLock::new(config.clients.clone()),
             identity: Mutex::new(Identity::default()),
             sessions: Mutex::new(Sessions::default()),
             monitors: Mutex::new(HashMap::new()),

@@ -166,6 +166,7 @@ impl From<HydrateError> for VfsError {
             HydrateError::NeedsLogin => Self::NeedsLogin,
             HydrateError::Changed | HydrateError::Gone => Self::Stale,
             HydrateError::NoSpace => Self::NoSpace,
+            denied if denied.is_denied() => Self::AccessDenied,
             other => Self::io(other),
         }
     }

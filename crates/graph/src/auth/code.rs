@@ -33,6 +33,8 @@ pub struct CodeFlow {
     endpoint: TokenEndpoint,
     authorize_url: Url,
     redirect: Url,
+    /// The same, to the byte as registered.
+    redirect_text: String,
     state: SecretString,
     verifier: SecretString,
     listeners: Vec<StdListener>,
@@ -50,7 +52,11 @@ impl CodeFlow {
     /// The configuration is unusable, or the port of the redirect URI is taken.
     pub fn begin(http: &HttpOptions, config: &AuthConfig) -> Result<Self, GraphError> {
         let endpoint = TokenEndpoint::new(http, config)?;
-        let (redirect, listeners) = bind(config.redirect_uri.as_deref())?;
+        let Bound {
+            url: redirect,
+            text: redirect_text,
+            listeners,
+        } = bind(config.redirect_uri.as_deref())?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let state = CsrfToken::new_random();
         let mut authorize_url = config.login_url("authorize")?;
@@ -61,7 +67,7 @@ impl CodeFlow {
                 .append_pair("client_id", config.client_id.trim())
                 .append_pair("response_type", "code")
                 .append_pair("response_mode", "query")
-                .append_pair("redirect_uri", redirect.as_str())
+                .append_pair("redirect_uri", &redirect_text)
                 .append_pair("scope", &scopes)
                 .append_pair("state", state.secret())
                 .append_pair("code_challenge", challenge.as_str())
@@ -75,6 +81,7 @@ impl CodeFlow {
             endpoint,
             authorize_url,
             redirect,
+            redirect_text,
             state: state.secret().clone().into(),
             verifier: verifier.secret().clone().into(),
             listeners,
@@ -91,6 +98,12 @@ impl CodeFlow {
     #[must_use]
     pub fn redirect_uri(&self) -> &Url {
         &self.redirect
+    }
+
+    /// The same as it is sent: to the byte as registered, but for the port.
+    #[must_use]
+    pub fn redirect_text(&self) -> &str {
+        &self.redirect_text
     }
 
     /// Tells whether [`CodeFlow::wait`] can end the sign-in.
@@ -120,14 +133,29 @@ impl CodeFlow {
     /// # Errors
     /// The address does not belong to this sign-in, or as [`CodeFlow::wait`].
     pub async fn finish_from_url(&self, pasted: &str) -> Result<TokenSet, GraphError> {
-        let wrong = || {
-            let text = "The pasted address does not belong to this sign-in. Paste the whole \
-                        address the browser ended up at, or start again.";
-            LoginError::new(LoginErrorKind::Refused, text)
-        };
-        let url = Url::parse(pasted.trim()).map_err(|_error| wrong())?;
+        let wrong = |text: &str| LoginError::new(LoginErrorKind::Refused, text);
+        let url = Url::parse(pasted.trim()).map_err(|_error| {
+            wrong(
+                "What was pasted is no address. Paste the whole address the browser ended up at, \
+                 or start again.",
+            )
+        })?;
+        if url.origin() != self.redirect.origin() || url.path() != self.redirect.path() {
+            let (ended, registered) = (shown(&url), &self.redirect_text);
+            return Err(wrong(&format!(
+                "redirect URI mismatch: registered {registered}, but the browser ended up at {ended}. \
+                 Set redirect_uri to what is registered, and paste the last address the browser \
+                 showed."
+            ))
+            .into());
+        }
         let parameters: Vec<_> = url.query_pairs().into_owned().collect();
-        let code = self.judge(&parameters).ok_or_else(wrong)??;
+        let code = self.judge(&parameters).ok_or_else(|| {
+            wrong(
+                "The pasted address does not belong to this sign-in. Paste the whole address the \
+                 browser ended up at, or start again.",
+            )
+        })??;
         self.redeem(&code).await
     }
 
@@ -135,7 +163,7 @@ impl CodeFlow {
     async fn redeem(&self, code: &SecretString) -> Result<TokenSet, GraphError> {
         let token = self
             .endpoint
-            .redeem_code(code, &self.verifier, &self.redirect)
+            .redeem_code(code, &self.verifier, &self.redirect_text)
             .await?;
         tracing::info!("signed in through a browser");
         Ok(token)
@@ -233,31 +261,86 @@ async fn accept(listener: TcpListener, streams: mpsc::Sender<TcpStream>) {
     }
 }
 
+/// An address without what is secret in it.
+fn shown(url: &Url) -> String {
+    let mut plain = url.clone();
+    plain.set_query(None);
+    plain.set_fragment(None);
+    crate::error::clean(plain.as_str())
+}
+
+/// Where the browser comes back to.
+struct Bound {
+    url: Url,
+    text: String,
+    listeners: Vec<StdListener>,
+}
+
 /// Decides the redirect URI and binds its port on loopback, for both address families where
 /// possible. The service ignores the port of a loopback redirect, so any free one will do.
-fn bind(configured: Option<&str>) -> Result<(Url, Vec<StdListener>), GraphError> {
-    let text = configured.unwrap_or("http://localhost/");
-    let mut redirect = Url::parse(text)
+fn bind(configured: Option<&str>) -> Result<Bound, GraphError> {
+    let text = configured.unwrap_or("http://localhost/").trim();
+    let mut url = Url::parse(text)
         .map_err(|error| GraphError::config(format!("the redirect URI is no URL: {error}")))?;
-    if redirect.scheme() != "http" || !is_loopback(&redirect) {
-        return Ok((redirect, Vec::new()));
+    if url.scheme() != "http" && url.scheme() != "https" {
+        return Err(GraphError::config(
+            "the redirect URI must begin with https://, or with http://localhost",
+        ));
     }
-    let failed = |source| GraphError::Io {
-        what: "could not listen on loopback for the browser".to_owned(),
-        source,
+    if url.scheme() == "http" && !is_loopback(&url) {
+        return Err(GraphError::config(
+            "the redirect URI uses plain http, which Microsoft accepts for http://localhost only; \
+             register one with https, or http://localhost",
+        ));
+    }
+    if url.scheme() == "https" {
+        return Ok(Bound {
+            url,
+            text: text.to_owned(),
+            listeners: Vec::new(),
+        });
+    }
+    let wanted = url.port();
+    let (v4, v6) = listen_twice(wanted);
+    let failed = |source: std::io::Error| match wanted {
+        Some(port) => GraphError::config(format!(
+            "redirect URI mismatch: registered {text}, but port {port} cannot be listened on here \
+             ({source}); free that port, or register http://localhost, for which any port does"
+        )),
+        None => GraphError::Io {
+            what: "could not listen on loopback for the browser".to_owned(),
+            source,
+        },
     };
-    let (v4, v6) = listen_twice(redirect.port());
     let port = match (&v4, &v6) {
         (Ok(listener), _) | (Err(_), Ok(listener)) => listener.local_addr().map_err(failed)?.port(),
         (Err(_), Err(_)) => 0,
     };
-    if redirect.set_port(Some(port)).is_err() {
+    if url.set_port(Some(port)).is_err() {
         return Err(GraphError::config("the redirect URI cannot have a port"));
     }
     match (v4, v6) {
         (Err(error), Err(_)) => Err(failed(error)),
-        (v4, v6) => Ok((redirect, v4.into_iter().chain(v6).collect())),
+        (v4, v6) => Ok(Bound {
+            text: match wanted {
+                Some(_) => text.to_owned(),
+                None => with_port(text, port),
+            },
+            url,
+            listeners: v4.into_iter().chain(v6).collect(),
+        }),
     }
+}
+
+/// Puts a port behind the host of an address that has none, and leaves every other byte alone.
+fn with_port(text: &str, port: u16) -> String {
+    let host = text.find("://").map_or(0, |at| at + 3);
+    let (before, after) = text.split_at(host);
+    let end = after.find(['/', '?', '#']).unwrap_or(after.len());
+    let (host, rest) = after.split_at(end);
+    // The service adds the slash, too.
+    let slash = if rest.is_empty() { "/" } else { "" };
+    format!("{before}{host}:{port}{slash}{rest}")
 }
 
 /// Binds a port for both address families. A browser may try either, so a free port is one that is
@@ -287,4 +370,31 @@ fn listen(address: SocketAddr) -> std::io::Result<StdListener> {
     let listener = StdListener::bind(address)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_changes_nothing_else() {
+        for (text, with) in [
+            ("http://localhost", "http://localhost:9/"),
+            ("http://localhost/", "http://localhost:9/"),
+            ("http://127.0.0.1/A/b/", "http://127.0.0.1:9/A/b/"),
+            ("HTTP://LocalHost/a%2fb?x=1", "HTTP://LocalHost:9/a%2fb?x=1"),
+        ] {
+            assert_eq!(with_port(text, 9), with);
+        }
+    }
+
+    #[test]
+    fn redirects_that_cannot_work_are_refused() {
+        for bad in ["nonsense", "ftp://localhost/", "http://own.host/x"] {
+            assert!(bind(Some(bad)).is_err(), "{bad}");
+        }
+        let pasted = bind(Some("https://own.host/register_me/")).unwrap();
+        assert_eq!(pasted.text, "https://own.host/register_me/");
+        assert!(pasted.listeners.is_empty());
+    }
 }

@@ -62,9 +62,11 @@ pub async fn login_device_code(
         user_code,
         expires_in: details.expires_in(),
     });
-    let answer = endpoint
-        .oauth
-        .exchange_device_access_token(&details)
+    let mut request = endpoint.oauth.exchange_device_access_token(&details);
+    for (name, value) in endpoint.proof()? {
+        request = request.add_extra_param(name, value);
+    }
+    let answer = request
         .request_async(&endpoint, tokio::time::sleep, None)
         .await
         .map_err(login_error)?;

@@ -5,6 +5,7 @@
 //! secrets out of every error.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::CONTENT_TYPE;
@@ -19,10 +20,12 @@ use onedrivefs_core::{ExposeSecret as _, SecretString, Timestamp};
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
+use super::certificate::ClientCertificate;
+use super::claims::claims;
 use super::error::{LoginError, LoginErrorKind};
 use super::token::TokenSet;
-use crate::config::{AuthConfig, HttpOptions, SignIn};
-use crate::error::GraphError;
+use crate::config::{AuthConfig, HttpOptions};
+use crate::error::{GraphError, with_causes};
 use crate::http_client::{HttpClients, Overflow, Traffic, read_bounded};
 use crate::lenient;
 use crate::throttle::retry_after;
@@ -43,6 +46,9 @@ const SECRET_PARAMETERS: [&str; 6] = [
     "device_code",
 ];
 
+/// Says what kind of statement a client assertion is (RFC 7523).
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
 /// The OAuth client with the addresses that all flows use.
 pub(super) type OauthClient =
     BasicClient<EndpointNotSet, EndpointSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
@@ -53,6 +59,9 @@ pub(super) struct TokenEndpoint {
     pub(super) oauth: OauthClient,
     http: HttpClients,
     scopes: Vec<Scope>,
+    client_id: String,
+    token_url: Url,
+    certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl TokenEndpoint {
@@ -61,22 +70,16 @@ impl TokenEndpoint {
         if config.client_id.trim().is_empty() {
             return Err(GraphError::config("there is no client id; configure one"));
         }
-        let token_url = TokenUrl::from_url(config.login_url("token")?);
+        config.check()?;
+        let token_url = config.login_url("token")?;
         let device_url = DeviceAuthorizationUrl::from_url(config.login_url("devicecode")?);
-        let mut oauth = BasicClient::new(ClientId::new(config.client_id.trim().to_owned()))
-            .set_token_uri(token_url)
+        let client_id = config.client_id.trim().to_owned();
+        let mut oauth = BasicClient::new(ClientId::new(client_id.clone()))
+            .set_token_uri(TokenUrl::from_url(token_url.clone()))
             .set_device_authorization_url(device_url)
             .set_auth_type(AuthType::RequestBody);
-        match &config.client_secret {
-            Some(secret) => {
-                oauth = oauth.set_client_secret(ClientSecret::new(secret.expose_secret().into()));
-            }
-            None if config.sign_in == SignIn::App => {
-                return Err(GraphError::config(
-                    "signing in as an application needs a client secret",
-                ));
-            }
-            None => {}
+        if let Some(secret) = &config.client_secret {
+            oauth = oauth.set_client_secret(ClientSecret::new(secret.expose_secret().into()));
         }
         Ok(Self {
             oauth,
@@ -86,7 +89,26 @@ impl TokenEndpoint {
                 .into_iter()
                 .map(Scope::new)
                 .collect(),
+            client_id,
+            token_url,
+            certificate: config.certificate.clone(),
         })
+    }
+
+    /// What proves the application beside its id and secret: nothing, or a signed statement.
+    pub(super) fn proof(&self) -> Result<Vec<(&'static str, String)>, LoginError> {
+        let Some(certificate) = &self.certificate else {
+            return Ok(Vec::new());
+        };
+        let assertion = certificate.assertion(&self.client_id, &self.token_url);
+        let assertion = assertion.ok_or_else(|| {
+            let text = "Nothing could be signed with the private key of the certificate.";
+            LoginError::new(LoginErrorKind::Refused, text)
+        })?;
+        Ok(vec![
+            ("client_assertion_type", ASSERTION_TYPE.to_owned()),
+            ("client_assertion", assertion.expose_secret().to_owned()),
+        ])
     }
 
     /// What access is asked for.
@@ -97,12 +119,11 @@ impl TokenEndpoint {
     /// Renews a token.
     pub(super) async fn refresh(&self, refresh: &SecretString) -> Result<TokenSet, LoginError> {
         let refresh = RefreshToken::new(refresh.expose_secret().to_owned());
-        let answer = self
-            .oauth
-            .exchange_refresh_token(&refresh)
-            .request_async(self)
-            .await
-            .map_err(login_error)?;
+        let mut request = self.oauth.exchange_refresh_token(&refresh);
+        for (name, value) in self.proof()? {
+            request = request.add_extra_param(name, value);
+        }
+        let answer = request.request_async(self).await.map_err(login_error)?;
         let mut token = token_set(&answer);
         if token.refresh_token.is_none() {
             token.refresh_token = Some(refresh.secret().clone().into());
@@ -112,9 +133,11 @@ impl TokenEndpoint {
 
     /// Asks for a token for the application itself.
     pub(super) async fn client_credentials(&self) -> Result<TokenSet, LoginError> {
-        let answer = self
-            .oauth
-            .exchange_client_credentials()
+        let mut request = self.oauth.exchange_client_credentials();
+        for (name, value) in self.proof()? {
+            request = request.add_extra_param(name, value);
+        }
+        let answer = request
             .add_scopes(self.scopes())
             .request_async(self)
             .await
@@ -127,12 +150,18 @@ impl TokenEndpoint {
         &self,
         code: &SecretString,
         verifier: &SecretString,
-        redirect: &Url,
+        redirect: &str,
     ) -> Result<TokenSet, LoginError> {
-        let redirect = RedirectUrl::from_url(redirect.clone());
-        let answer = self
-            .oauth
-            .exchange_code(AuthorizationCode::new(code.expose_secret().to_owned()))
+        // By its text, which has to be the registered one to the byte.
+        let redirect = RedirectUrl::new(redirect.to_owned()).map_err(|_no_url| {
+            LoginError::new(LoginErrorKind::Refused, "The redirect URI is no URL.")
+        })?;
+        let code = AuthorizationCode::new(code.expose_secret().to_owned());
+        let mut request = self.oauth.exchange_code(code);
+        for (name, value) in self.proof()? {
+            request = request.add_extra_param(name, value);
+        }
+        let answer = request
             .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose_secret().to_owned()))
             .set_redirect_uri(std::borrow::Cow::Owned(redirect))
             .request_async(self)
@@ -162,7 +191,7 @@ impl TokenEndpoint {
         let exchange = async {
             let response = sent
                 .await
-                .map_err(|error| offline(chain(&error.without_url())))?;
+                .map_err(|error| offline(with_causes(&error.without_url())))?;
             let (status, headers) = (response.status(), response.headers().clone());
             let idle = self.http.options().idle_timeout;
             let body = read_bounded(response, ANSWER_MAX_BYTES, Overflow::Refuse, idle, "login");
@@ -200,18 +229,6 @@ impl<'c> AsyncHttpClient<'c> for TokenEndpoint {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(self.carry(request))
     }
-}
-
-/// An error with its causes, which say more than "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// The secrets in the body of a request.
@@ -292,15 +309,22 @@ pub(super) fn token_set(answer: &BasicTokenResponse) -> TokenSet {
     let issued_at = Timestamp::now();
     let life = answer.expires_in().unwrap_or(UNKNOWN_LIFE);
     let life = i64::try_from(life.as_nanos()).unwrap_or(i64::MAX);
-    let scope = answer.scopes().map(Vec::as_slice).unwrap_or_default();
+    let access_token: SecretString = answer.access_token().secret().clone().into();
+    let told = answer.scopes().map(Vec::as_slice).unwrap_or_default();
+    let mut scope: Vec<String> = told.iter().map(|scope| scope.to_string()).collect();
+    if scope.is_empty()
+        && let Some(claims) = claims(&access_token)
+    {
+        scope = [claims.roles, claims.scopes].concat();
+    }
     TokenSet {
-        access_token: answer.access_token().secret().clone().into(),
+        access_token,
         refresh_token: answer
             .refresh_token()
             .map(|token| token.secret().clone().into()),
         issued_at,
         expires_at: Timestamp::from_nanos(issued_at.as_nanos().saturating_add(life)),
-        scope: scope.iter().map(|scope| scope.to_string()).collect(),
+        scope,
     }
 }
 

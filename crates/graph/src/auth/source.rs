@@ -16,7 +16,7 @@ use super::error::{LoginError, LoginErrorKind};
 use super::store::{StoreLock, TokenStore};
 use super::token::TokenSet;
 use crate::config::{AuthConfig, HttpOptions, SignIn};
-use crate::error::GraphError;
+use crate::error::{GraphError, with_causes};
 
 /// After a failed renewal its failure stands for this long, so that a crowd of requests does not
 /// become a crowd of renewals.
@@ -35,15 +35,28 @@ pub struct TokenSource {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+/// Reads the settings of the application anew: `None` when somebody signed out, `Err` says why it is
+/// not possible. Blocks.
+pub type Reload = Arc<dyn Fn() -> Result<Option<AuthConfig>, String> + Send + Sync>;
+
 struct Shared {
-    endpoint: Option<TokenEndpoint>,
+    endpoint: Mutex<Option<Arc<TokenEndpoint>>>,
     sign_in: SignIn,
+    http: HttpOptions,
+    reload: Mutex<Option<Reload>>,
     store: TokenStore,
     state: Mutex<State>,
     /// Held across a renewal: this is the single flight.
     flight: tokio::sync::Mutex<()>,
     needs_login: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenSource")
+            .field("sign_in", &self.sign_in)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -79,12 +92,20 @@ impl TokenSource {
         store: TokenStore,
     ) -> Result<Arc<Self>, GraphError> {
         let endpoint = TokenEndpoint::new(http, config)?;
+        let state = State::default();
         Ok(Self::build(
             Some(endpoint),
             config.sign_in,
+            http,
             store,
-            State::default(),
+            state,
         ))
+    }
+
+    /// Has the settings of the application read anew before every renewal: its secret or its
+    /// certificate may have been replaced since.
+    pub fn set_reload(&self, reload: Reload) {
+        *self.shared.reload.lock() = Some(reload);
     }
 
     /// A source with one token that cannot be renewed.
@@ -103,19 +124,23 @@ impl TokenSource {
             loaded: true,
             ..State::default()
         };
-        Self::build(None, SignIn::User, TokenStore::memory(), state)
+        let http = HttpOptions::default();
+        Self::build(None, SignIn::User, &http, TokenStore::memory(), state)
     }
 
     fn build(
         endpoint: Option<TokenEndpoint>,
         sign_in: SignIn,
+        http: &HttpOptions,
         store: TokenStore,
         state: State,
     ) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::new(Shared {
-                endpoint,
+                endpoint: Mutex::new(endpoint.map(Arc::new)),
                 sign_in,
+                http: http.clone(),
+                reload: Mutex::new(None),
                 store,
                 state: Mutex::new(state),
                 flight: tokio::sync::Mutex::new(()),
@@ -300,19 +325,19 @@ impl Shared {
 
     /// Renews the token, alone in this process and, by the lock, on this machine.
     async fn renew_alone(self: &Arc<Self>, want: Want) -> Result<SecretString, LoginError> {
-        let Some(endpoint) = &self.endpoint else {
+        if self.endpoint.lock().is_none() {
             let text = "The given token is no longer accepted and cannot be renewed.";
             return Err(LoginError::new(LoginErrorKind::NeedsLogin, text));
-        };
-        if self.sign_in == SignIn::App {
-            self.check_replacement(&want)?;
-            let token = endpoint.client_credentials().await?;
-            return Ok(self.replace(token, &want));
         }
         // The task waits here for a lock of another process, hence off the runtime's threads.
         let shared = Arc::clone(self);
         let locked = tokio::task::spawn_blocking(move || shared.lock_and_read());
-        let _lock: Option<StoreLock> = locked.await.ok();
+        let interrupted = |_| {
+            let text = "the renewal of the sign-in was interrupted";
+            LoginError::new(LoginErrorKind::Transient, text)
+        };
+        let (_lock, endpoint) = locked.await.map_err(interrupted)?;
+        let endpoint = endpoint?;
         let (refresh, current) = {
             let state = self.state.lock();
             if let Some(token) = state.usable(&want) {
@@ -331,6 +356,11 @@ impl Shared {
             (refresh, current)
         };
         self.check_replacement(&want)?;
+        if self.sign_in == SignIn::App {
+            let token = endpoint.client_credentials().await?;
+            self.keep(token.clone()).await;
+            return Ok(self.replace(token, &want));
+        }
         let Some(refresh) = refresh else {
             let text = "Nobody is signed in. Sign in first.";
             return Err(LoginError::new(LoginErrorKind::NeedsLogin, text));
@@ -375,8 +405,8 @@ impl Shared {
         access
     }
 
-    /// Waits for other processes and reads what they stored.
-    fn lock_and_read(&self) -> StoreLock {
+    /// Waits for other processes, and reads what they stored and what the application is now.
+    fn lock_and_read(&self) -> (StoreLock, Result<Arc<TokenEndpoint>, LoginError>) {
         let lock = self.store.lock();
         match self.store.load() {
             Ok(Some(stored)) => {
@@ -390,9 +420,42 @@ impl Shared {
                 state.loaded = true;
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "could not use the saved sign-in"),
+            Err(error) => tracing::warn!(
+                error = with_causes(&error),
+                "could not use the saved sign-in"
+            ),
         }
-        lock
+        (lock, self.present_endpoint())
+    }
+
+    /// The token endpoint for what the application is now. While its settings cannot be read, the
+    /// last ones stand: a secret that is just being replaced must not end a sign-in.
+    fn present_endpoint(&self) -> Result<Arc<TokenEndpoint>, LoginError> {
+        let reload = self.reload.lock().clone();
+        let fresh = reload.map(|reload| match reload() {
+            Ok(Some(config)) => {
+                let endpoint = TokenEndpoint::new(&self.http, &config);
+                endpoint.map(Some).map_err(|error| with_causes(&error))
+            }
+            Ok(None) => Ok(None),
+            Err(why) => Err(why),
+        });
+        match fresh {
+            Some(Ok(Some(endpoint))) => *self.endpoint.lock() = Some(Arc::new(endpoint)),
+            Some(Ok(None)) => {
+                let text = "Nobody is signed in. Sign in first.";
+                return Err(LoginError::new(LoginErrorKind::NeedsLogin, text));
+            }
+            Some(Err(why)) => tracing::warn!(
+                why,
+                "could not read the settings of the application; went on with the last ones"
+            ),
+            None => {}
+        }
+        self.endpoint.lock().clone().ok_or_else(|| {
+            let text = "The given token is no longer accepted and cannot be renewed.";
+            LoginError::new(LoginErrorKind::NeedsLogin, text)
+        })
     }
 
     /// Stores a renewed token. A failure costs a new sign-in after a restart, not the present work.

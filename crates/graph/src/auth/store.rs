@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use onedrivefs_core::{ExposeSecret as _, SecretString};
 use parking_lot::Mutex;
 
 use super::token::{StoredToken, TokenSet};
@@ -31,9 +32,32 @@ const LOCK_PAUSE: Duration = Duration::from_millis(25);
 #[derive(Clone, Debug)]
 pub struct TokenStore(Kind);
 
+/// A place outside of the file system that keeps secrets, such as the desktop's. Its calls block.
+pub trait Vault: Send + Sync + std::fmt::Debug {
+    /// Reads what is kept; `None` when there is nothing.
+    ///
+    /// # Errors
+    /// The place cannot be reached or is locked.
+    fn load(&self) -> io::Result<Option<SecretString>>;
+
+    /// Replaces what is kept.
+    ///
+    /// # Errors
+    /// The place cannot be reached or is locked; then the old content is still there.
+    fn save(&self, text: &SecretString) -> io::Result<()>;
+
+    /// Removes what is kept; nothing is fine too.
+    ///
+    /// # Errors
+    /// The place cannot be reached or is locked.
+    fn clear(&self) -> io::Result<()>;
+}
+
 #[derive(Clone, Debug)]
 enum Kind {
     File(PathBuf),
+    /// With the file that processes take turns by.
+    Vault(Arc<dyn Vault>, PathBuf),
     Memory(Arc<Mutex<Option<TokenSet>>>),
 }
 
@@ -46,6 +70,12 @@ impl TokenStore {
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
+    }
+
+    /// A vault; `turns` names a file, beside which a lock keeps processes from renewing at once.
+    #[must_use]
+    pub fn vault(vault: Arc<dyn Vault>, turns: impl Into<PathBuf>) -> Self {
+        Self(Kind::Vault(vault, turns.into()))
     }
 
     /// Memory only: forgotten with the last clone.
@@ -61,6 +91,16 @@ impl TokenStore {
     pub fn load(&self) -> Result<Option<TokenSet>, GraphError> {
         match &self.0 {
             Kind::Memory(token) => Ok(token.lock().clone()),
+            Kind::Vault(vault, _) => vault
+                .load()
+                .and_then(|text| {
+                    text.map(|text| parse(text.expose_secret().as_bytes()))
+                        .transpose()
+                })
+                .map_err(|source| GraphError::Io {
+                    what: "could not read the saved sign-in from the keyring".to_owned(),
+                    source,
+                }),
             Kind::File(path) => read(path).map_err(|source| GraphError::Io {
                 what: format!(
                     "could not read the saved sign-in {}; sign in again",
@@ -81,6 +121,13 @@ impl TokenStore {
                 *own.lock() = Some(token.clone());
                 Ok(())
             }
+            Kind::Vault(vault, _) => serde_json::to_string(&StoredToken::from(token))
+                .map_err(io::Error::from)
+                .and_then(|text| vault.save(&text.into()))
+                .map_err(|source| GraphError::Io {
+                    what: "could not save the sign-in to the keyring".to_owned(),
+                    source,
+                }),
             Kind::File(path) => write(path, token).map_err(|source| GraphError::Io {
                 what: format!("could not save the sign-in to {}", path.display()),
                 source,
@@ -98,6 +145,12 @@ impl TokenStore {
                 *own.lock() = None;
                 return Ok(());
             }
+            Kind::Vault(vault, _) => {
+                return vault.clear().map_err(|source| GraphError::Io {
+                    what: "could not remove the saved sign-in from the keyring".to_owned(),
+                    source,
+                });
+            }
             Kind::File(path) => path,
         };
         match fs::remove_file(path) {
@@ -112,7 +165,7 @@ impl TokenStore {
     /// Waits for other processes to finish their renewal. Blocks; a lock that cannot be had is
     /// done without, because an extra renewal does less harm than none.
     pub(super) fn lock(&self) -> StoreLock {
-        let Kind::File(path) = &self.0 else {
+        let (Kind::File(path) | Kind::Vault(_, path)) = &self.0 else {
             return StoreLock(None);
         };
         let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -182,10 +235,15 @@ fn read(path: &Path) -> io::Result<Option<TokenSet>> {
     }
     let mut text = Vec::new();
     file.take(FILE_MAX_BYTES).read_to_end(&mut text)?;
-    let stored: StoredToken = serde_json::from_slice(&text)
+    parse(&text).map(Some)
+}
+
+/// Reads the form on disk.
+fn parse(text: &[u8]) -> io::Result<TokenSet> {
+    let stored: StoredToken = serde_json::from_slice(text)
         // The parser's message could quote a secret.
-        .map_err(|_error| io::Error::new(io::ErrorKind::InvalidData, "the file is damaged"))?;
-    Ok(Some(stored.into()))
+        .map_err(|_error| io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))?;
+    Ok(stored.into())
 }
 
 /// Replaces the file: a new one for its owner only, flushed, then renamed over the old.
@@ -209,7 +267,7 @@ fn write(path: &Path, token: &TokenSet) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onedrivefs_core::{ExposeSecret as _, Timestamp};
+    use onedrivefs_core::Timestamp;
 
     fn token(refresh: &str) -> TokenSet {
         TokenSet {

@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::AccountsArgs;
-use crate::account::{self, AccountRecord};
+use crate::account::{self, AccountRecord, SignInKind};
 use crate::control::registry;
+use crate::credentials::Expiry;
 use crate::failure::Outcome;
 use crate::output::{self, printable};
 use crate::paths::Dirs;
@@ -17,16 +18,28 @@ pub(crate) fn run(args: &AccountsArgs) -> Outcome {
     let mut values = Vec::new();
     for name in account::list(&dirs)? {
         let record = AccountRecord::load(&dirs, &name)?.unwrap_or_default();
-        let signed_in = dirs.token_file(&name).exists();
+        // A keyring that does not answer is a matter for `doctor`.
+        let signed_in = record.is_signed_in(&dirs, &name).unwrap_or(false);
         let mounts: Vec<String> = running
             .iter()
             .filter(|daemon| daemon.account == name)
             .map(|daemon| daemon.mountpoint.display().to_string())
             .collect();
+        let app = record.sign_in == SignInKind::App;
+        let expiry = Expiry::of(&record);
+        let warning = expiry.as_ref().and_then(|end| end.warning(name.as_str()));
         let user = record.user.unwrap_or_default();
+        let shown = if app {
+            format!("application {}", record.client_id)
+        } else {
+            user.principal.clone()
+        };
+        if let Some(warning) = &warning {
+            output::note(format!("warning: {warning}"));
+        }
         rows.push(vec![
             name.to_string(),
-            printable(&user.principal),
+            printable(&shown),
             if signed_in { "signed in" } else { "signed out" }.to_owned(),
             printable(&mounts.join(", ")),
         ]);
@@ -34,7 +47,11 @@ pub(crate) fn run(args: &AccountsArgs) -> Outcome {
             "account": name,
             "user": user.principal,
             "name": user.name,
+            "application": app.then_some(&record.client_id),
+            "tenant": record.tenant,
             "signed_in": signed_in,
+            "secrets": record.kept_in,
+            "expires": expiry,
             "mounts": mounts,
         }));
     }

@@ -47,6 +47,7 @@ pub(crate) async fn run(args: &DemoArgs) -> Outcome {
     let drive = look_up(&graph).await?;
     let created = create_mountpoint(&mountpoint)?;
     let outcome = daemon::serve(Plan {
+        sign_in: None,
         dirs,
         account: demo_account()?,
         drive,
@@ -141,6 +142,7 @@ async fn look_up(graph: &GraphClient) -> Outcome<DriveRecord> {
         kind: drive.kind,
         name: drive.name,
         own: true,
+        mailbox: None,
         site: None,
         site_default: false,
     })

@@ -1,13 +1,13 @@
 //! `onedrivefs drives`.
 
-use onedrivefs_graph::{DriveInfo, GraphClient};
+use onedrivefs_graph::{DriveInfo, Feature, GraphClient};
 use serde_json::{Value, json};
 
 use super::DrivesArgs;
-use crate::account::{self, DriveRecord};
+use crate::account::{self, DriveRecord, SignInKind};
 use crate::config::Layer;
 use crate::connect::{self, Patience, explain_graph};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::{self, printable};
 use crate::paths::Dirs;
 use crate::size::ByteSize;
@@ -28,6 +28,14 @@ pub(crate) async fn run(args: &DrivesArgs) -> Outcome {
     let config = Layer::load(&dirs.config_file)?;
     let (name, mut record) = account::choose(&dirs, &config, args.account.account.as_ref())?;
     let graph = connect::client(&dirs, &config, &name, &record, Patience::Person)?;
+    if args.site.is_some() {
+        connect::require(&record, &name, Feature::Sites)?;
+    } else if record.sign_in == SignInKind::App {
+        return Err(Failure::usage("listing drives", "an application has no drives of its own").next(
+            "`onedrivefs users` lists the people whose drives `mount --user UPN` takes; --site NAME \
+             finds libraries",
+        ));
+    }
     let found = match &args.site {
         None => own_drives(&graph).await?,
         Some(search) => site_drives(&graph, search).await?,
@@ -38,6 +46,7 @@ pub(crate) async fn run(args: &DrivesArgs) -> Outcome {
             kind: entry.drive.kind,
             name: entry.drive.name.clone(),
             own: entry.own,
+            mailbox: None,
             site: None,
             site_default: false,
         });

@@ -7,23 +7,29 @@ use std::path::{Path, PathBuf};
 use onedrivefs_store::Store;
 
 use super::{LogoutArgs, daemons};
-use crate::account;
+use crate::account::{self, SignInKind};
 use crate::config::Layer;
 use crate::control::registry;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::output;
-use crate::paths::{AccountName, Dirs, remove_file, unreadable};
+use crate::paths::{AccountName, Dirs, unreadable};
 
 /// Removes the tokens of an account, and with `--forget` everything else about it.
 pub(crate) async fn run(args: &LogoutArgs) -> Outcome {
     let dirs = Dirs::from_env()?;
     let config = Layer::load(&dirs.config_file)?;
-    let (name, _) = account::choose(&dirs, &config, args.account.account.as_ref())?;
+    let (name, mut record) = account::choose(&dirs, &config, args.account.account.as_ref())?;
     if args.forget {
         check_forgettable(&dirs, &name)?;
     }
-    remove_file(&dirs.token_file(&name))?;
+    record.secrets(&dirs, &name).clear()?;
     if !args.forget {
+        if record.sign_in == SignInKind::App {
+            record.signed_out = true;
+        }
+        record.secret_kept = false;
+        record.passphrase_kept = false;
+        record.save(&dirs, &name)?;
         daemons::announce_credentials(&dirs, &name).await?;
         return output::line(format!(
             "Signed out of {name}. Changes not sent yet are kept and go out after the next login."

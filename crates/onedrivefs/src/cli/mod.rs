@@ -2,7 +2,9 @@
 //! completions and manual pages cannot differ.
 
 mod accounts;
+mod app;
 mod completions;
+mod consent;
 mod daemons;
 mod demo;
 mod doctor;
@@ -16,6 +18,7 @@ mod service;
 mod status;
 mod sync;
 mod unmount;
+mod users;
 
 use std::path::PathBuf;
 
@@ -44,10 +47,15 @@ enum Command {
     Login(LoginArgs),
     /// Sign out of an account
     Logout(LogoutArgs),
+    /// Work with the registration of an application
+    #[command(subcommand)]
+    App(AppCommand),
     /// List the accounts signed in to, and what is mounted
     Accounts(AccountsArgs),
     /// List the drives an account can mount
     Drives(DrivesArgs),
+    /// List the people whose drives an application can mount
+    Users(UsersArgs),
     /// Mount a drive and serve it until it is unmounted
     Mount(MountArgs),
     /// Unmount, after everything accepted is safe on this machine
@@ -99,18 +107,18 @@ enum Command {
     Guard(GuardArgs),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct AccountArg {
     /// The account, by the name given at login
     #[arg(long, value_name = "NAME")]
     account: Option<AccountName>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(
     after_help = "The redirect URI to register is http://localhost, platform \"Public \
-                  client/native\"; any port is used then. Another one is set as redirect_uri below \
-                  [accounts.NAME] in the configuration, exactly as registered."
+                  client/native\"; any port is used then. Another one is given as --redirect-uri, or \
+                  as redirect_uri below [accounts.NAME] in the configuration, exactly as registered."
 )]
 pub(crate) struct LoginArgs {
     #[command(flatten)]
@@ -118,6 +126,9 @@ pub(crate) struct LoginArgs {
     /// Sign in on another device by typing a code, instead of in this machine's browser
     #[arg(long)]
     device_code: bool,
+    /// Sign in with a browser on another machine, and paste the address it ends at
+    #[arg(long, conflicts_with = "device_code")]
+    paste: bool,
     /// Application (client) id of your app registration
     #[arg(long, value_name = "ID", env = "ONEDRIVEFS_CLIENT_ID")]
     client_id: Option<String>,
@@ -127,12 +138,117 @@ pub(crate) struct LoginArgs {
     /// The cloud of the account: global, usgov-l4, usgov-l5 or china [default: global]
     #[arg(long, value_name = "C")]
     cloud: Option<String>,
-    /// File with the client secret, for registrations of platform "Web"
-    #[arg(long, value_name = "F", conflicts_with = "device_code")]
-    client_secret_file: Option<PathBuf>,
+    /// The redirect URI, exactly as registered [default: http://localhost]
+    #[arg(long, value_name = "URI")]
+    redirect_uri: Option<String>,
+    /// Sign in as the application itself, without a person
+    #[arg(long, conflicts_with_all = ["device_code", "paste", "scopes", "read_only", "sites"])]
+    app_only: bool,
+    /// Whose drive an application mounts, by sign-in name or id; implies --app-only
+    #[arg(long, value_name = "UPN")]
+    user: Option<String>,
+    #[command(flatten)]
+    proof: ProofArgs,
     /// Permission to ask for, instead of the usual ones; may be repeated
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
+    /// Ask for no permission to change anything; mounts are read-only then
+    #[arg(long, conflicts_with = "scopes")]
+    read_only: bool,
+    /// Ask for the permission to find sites and their libraries, too
+    #[arg(long, conflicts_with = "scopes")]
+    sites: bool,
+    /// Print the address at which an administrator approves the application for everybody
+    #[arg(long, conflicts_with_all = ["device_code", "paste"])]
+    admin_consent_url: bool,
+    /// Tell what the address says at which the administrator's browser ended
+    #[arg(long, value_name = "URL", conflicts_with_all = ["device_code", "paste", "admin_consent_url"])]
+    admin_consent_result: Option<String>,
+}
+
+/// What proves an application.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ProofArgs {
+    /// File with the client secret; - reads standard input
+    #[arg(long, value_name = "F", conflicts_with = "device_code")]
+    client_secret_file: Option<PathBuf>,
+    /// Ask for the client secret on the terminal
+    #[arg(long, conflicts_with_all = ["client_secret_file", "certificate"])]
+    client_secret: bool,
+    /// The last day on which the client secret is good, for example 2028-11-30
+    #[arg(long, value_name = "DATE")]
+    secret_expires: Option<jiff::civil::Date>,
+    /// Certificate in PEM, instead of a client secret
+    #[arg(long, value_name = "PEM", conflicts_with = "client_secret_file")]
+    certificate: Option<PathBuf>,
+    /// Private key of the certificate in PEM [default: in the same file]
+    #[arg(long, value_name = "PEM", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// File with the passphrase of the private key; - reads standard input
+    #[arg(long, value_name = "F", requires = "certificate")]
+    key_passphrase_file: Option<PathBuf>,
+    /// Thumbprint under which the certificate is registered, in hexadecimal
+    #[arg(long, value_name = "HEX", requires = "certificate")]
+    thumbprint: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AppCommand {
+    /// Print the keyCredentials entry of the manifest that registers a certificate
+    Cert(AppCertArgs),
+    /// Sign in an application that another program knows as app_permission~CLIENT-ID
+    Import(AppImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AppCertArgs {
+    /// Certificate in PEM
+    #[arg(value_name = "PEM")]
+    certificate: PathBuf,
+    /// Id of the entry [default: a new one]
+    #[arg(long, value_name = "GUID")]
+    key_id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AppImportArgs {
+    #[command(flatten)]
+    account: AccountArg,
+    /// The combined name: app_permission~ and the client id
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Directory (tenant) id, or a domain of it
+    #[arg(long, value_name = "T")]
+    tenant: String,
+    /// Whose drive is mounted, by sign-in name or id
+    #[arg(long, value_name = "UPN")]
+    user: Option<String>,
+    /// The cloud of the account: global, usgov-l4, usgov-l5 or china [default: global]
+    #[arg(long, value_name = "C")]
+    cloud: Option<String>,
+    #[command(flatten)]
+    proof: ImportProof,
+}
+
+/// Where the secret of an imported application comes from.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ImportProof {
+    /// File with the client secret; - reads standard input
+    #[arg(long, value_name = "F")]
+    client_secret_file: Option<PathBuf>,
+    /// Ask for the client secret on the terminal
+    #[arg(long)]
+    client_secret: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UsersArgs {
+    #[command(flatten)]
+    account: AccountArg,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -168,8 +284,11 @@ pub(crate) struct MountArgs {
     #[command(flatten)]
     account: AccountArg,
     /// The drive, by its id as `onedrivefs drives` prints it [default: your own drive]
-    #[arg(long, value_name = "ID", conflicts_with = "site")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["site", "user"])]
     drive: Option<String>,
+    /// The drive of this person, by sign-in name or id
+    #[arg(long, value_name = "UPN", conflicts_with = "site")]
+    user: Option<String>,
     /// A library of this SharePoint site
     #[arg(long, value_name = "URL")]
     site: Option<String>,
@@ -307,6 +426,12 @@ pub(crate) struct EvictArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Print the hosts that a firewall or a proxy has to let through, and whether they answer
+    #[arg(long)]
+    network: bool,
+    /// Write everything into one file for a bug report, without anything secret
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["network", "json"])]
+    report: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -349,6 +474,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Man(args) => completions::man(&args),
         Command::Guard(args) => guard::run(args.connection, &args.mountpoint),
         Command::Login(args) => block_on(login::run(args)),
+        Command::App(command) => block_on(app::run(command)),
+        Command::Users(args) => block_on(users::run(&args)),
         Command::Logout(args) => block_on(logout::run(&args)),
         Command::Drives(args) => block_on(drives::run(&args)),
         Command::Mount(args) => block_on(mount::run(args)),

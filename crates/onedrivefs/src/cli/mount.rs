@@ -4,35 +4,48 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use onedrivefs_core::DriveId;
-use onedrivefs_graph::{DriveInfo, GraphClient};
+use onedrivefs_graph::{DriveInfo, Feature, GraphClient, GraphError};
 
 use super::MountArgs;
-use crate::account::{self, AccountRecord, DriveRecord};
+use super::consent::user_failure;
+use crate::account::{self, AccountRecord, DriveRecord, SignInKind};
 use crate::config::{Layer, MountLayer};
 use crate::connect::{self, Patience, explain_graph};
 use crate::daemon::{self, Access, Plan};
 use crate::failure::{Failure, Outcome};
 use crate::paths::{AccountName, Dirs, absolute};
+use crate::sign_in::SignInReport;
 
 /// Mounts a drive and serves it until it is unmounted.
 pub(crate) async fn run(args: MountArgs) -> Outcome {
     let dirs = Dirs::from_env()?;
     let config = layers(&args, Layer::load(&dirs.config_file)?)?;
     let mountpoint = absolute(&args.mountpoint)?;
-    let wanted = wanted(args, mount_layer(&config, &mountpoint));
+    let mut wanted = wanted(args, mount_layer(&config, &mountpoint));
     let (account, mut record) = account::choose(&dirs, &config, wanted.account.as_ref())?;
+    let nobody = wanted.drive.is_none() && wanted.site.is_none() && wanted.user.is_none();
+    if nobody && record.sign_in == SignInKind::App {
+        wanted.user.clone_from(&record.mailbox);
+    }
     let graph = connect::client(&dirs, &config, &account, &record, Patience::Daemon)?;
-    let drive = Selection::of(&wanted)
+    let selection = Selection::of(&wanted);
+    selection.check(&account, &record)?;
+    let drive = selection
         .resolve(&dirs, &account, &mut record, &graph)
         .await?;
+    let forbidden = record.permissions().read_only();
+    if forbidden {
+        tracing::info!("The sign-in has no permission to change anything; the mount is read-only");
+    }
     daemon::serve(Plan {
+        sign_in: Some(SignInReport::new(&dirs, &config, &account)),
         dirs,
         account,
         drive,
         graph,
         config,
         access: Access {
-            read_only: wanted.read_only.unwrap_or(false),
+            read_only: wanted.read_only.unwrap_or(false) || forbidden,
             allow_other: wanted.allow_other.unwrap_or(false),
         },
         greeting: io::stderr().is_terminal().then(|| greeting(&mountpoint)),
@@ -75,15 +88,16 @@ fn mount_layer(config: &Layer, mountpoint: &Path) -> MountLayer {
 /// The command line over what the configuration says about the mountpoint. A drive named on the
 /// command line replaces the configured one altogether.
 fn wanted(args: MountArgs, below: MountLayer) -> MountLayer {
-    let named = args.drive.is_some() || args.site.is_some();
-    let (drive, site, library) = if named {
-        (args.drive, args.site, args.library)
+    let named = args.drive.is_some() || args.site.is_some() || args.user.is_some();
+    let (drive, user, site, library) = if named {
+        (args.drive, args.user, args.site, args.library)
     } else {
-        (below.drive, below.site, below.library)
+        (below.drive, below.user, below.site, below.library)
     };
     MountLayer {
         account: args.account.account.or(below.account),
         drive,
+        user,
         site,
         library,
         read_only: Some(args.read_only || below.read_only.unwrap_or(false)),
@@ -97,6 +111,8 @@ enum Selection {
     Own,
     /// The one of this id.
     Id(DriveId),
+    /// The one of a person of the organisation.
+    User(String),
     /// A library of a site.
     Site {
         url: String,
@@ -106,13 +122,36 @@ enum Selection {
 
 impl Selection {
     fn of(wanted: &MountLayer) -> Self {
-        match (&wanted.drive, &wanted.site) {
-            (Some(id), _) => Self::Id(DriveId::new(id.as_str())),
-            (None, Some(url)) => Self::Site {
+        match (&wanted.drive, &wanted.user, &wanted.site) {
+            (Some(id), ..) => Self::Id(DriveId::new(id.as_str())),
+            (None, Some(user), _) => Self::User(user.clone()),
+            (None, None, Some(url)) => Self::Site {
                 url: url.trim_end_matches('/').to_owned(),
                 library: wanted.library.clone(),
             },
-            (None, None) => Self::Own,
+            (None, None, None) => Self::Own,
+        }
+    }
+
+    /// Refuses what the sign-in cannot do, with what is missing.
+    fn check(&self, account: &AccountName, record: &AccountRecord) -> Outcome {
+        let app = record.sign_in == SignInKind::App;
+        match self {
+            Self::Own if app => Err(Failure::usage(
+                format!("account {account}"),
+                "an application has no drive of its own",
+            )
+            .next("name whose drive it is: --user UPN; `onedrivefs users` lists the people")),
+            Self::Own => connect::require(record, account, Feature::ReadOwn),
+            Self::Id(id) if record.own_drive().is_some_and(|own| own.id == *id) => {
+                connect::require(record, account, Feature::ReadOwn)
+            }
+            Self::Id(_) | Self::User(_) => connect::require(record, account, Feature::ReadOthers),
+            // A library that was found before needs no more looking for.
+            Self::Site { .. } if self.remembered(record).is_some() => {
+                connect::require(record, account, Feature::ReadOthers)
+            }
+            Self::Site { .. } => connect::require(record, account, Feature::Sites),
         }
     }
 
@@ -137,6 +176,7 @@ impl Selection {
         match self {
             Self::Own => record.own_drive(),
             Self::Id(id) => record.drive(id),
+            Self::User(name) => record.drive_of(name),
             Self::Site { url, library } => record.library(url, library.as_deref()),
         }
     }
@@ -160,6 +200,14 @@ impl Selection {
                     .map(remembered_form)
                     .map_err(first(format!("looking up drive {}", id.as_str())))
             }
+            Self::User(name) => {
+                let drive = graph.user_drive(name).await;
+                let drive = drive.map_err(|error| unknown_user(name, error))?;
+                Ok(DriveRecord {
+                    mailbox: Some(name.clone()),
+                    ..remembered_form(drive)
+                })
+            }
             Self::Site { url, library } => {
                 let drives = graph.site_drives(url).await;
                 let drives = drives.map_err(first(format!("looking up {url}")))?;
@@ -169,12 +217,22 @@ impl Selection {
     }
 }
 
+/// Why a person's drive was not found.
+fn unknown_user(name: &str, error: GraphError) -> Failure {
+    let what = format!("looking up the drive of {name}, which the first mount needs");
+    if error.is_not_found() || error.is_unprovisioned() {
+        return user_failure(&what, error);
+    }
+    explain_graph(&what, error)
+}
+
 fn remembered_form(drive: DriveInfo) -> DriveRecord {
     DriveRecord {
         id: drive.id,
         kind: drive.kind,
         name: drive.name,
         own: false,
+        mailbox: None,
         site: None,
         site_default: false,
     }

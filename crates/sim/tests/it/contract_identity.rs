@@ -71,7 +71,7 @@ async fn authorization_code_with_pkce() {
     let access = tokens["access_token"].as_str().unwrap();
     let me = c
         .http
-        .get(c.url("/me"))
+        .get(c.url("/me/drive"))
         .bearer_auth(access)
         .send()
         .await

@@ -46,6 +46,14 @@ pub enum HydrateError {
     Refused(#[source] Arc<GraphError>),
 }
 
+impl HydrateError {
+    /// Tells whether whoever signed in may not have the content.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.status() == Some(403))
+    }
+}
+
 impl From<io::Error> for HydrateError {
     fn from(error: io::Error) -> Self {
         match error.kind() {

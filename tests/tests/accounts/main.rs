@@ -1,0 +1,10 @@
+//! Signing in and staying signed in, as people and services meet it: the built binary against the
+//! simulated identity platform, over real HTTP.
+//!
+//! Tests are named after the requirement they keep, so that each can be found by its id.
+
+mod app_only;
+mod keys;
+mod person;
+mod tenants;
+mod world;
