@@ -81,6 +81,23 @@ impl HttpClients {
         })
     }
 
+    /// A client for one look at a host, watched by a witness.
+    pub(crate) fn watched(
+        options: &HttpOptions,
+        url: &Url,
+        tls: rustls::ClientConfig,
+    ) -> Result<Client, GraphError> {
+        install_crypto_provider();
+        build(options, &[], |builder| {
+            let builder = builder.tls_backend_preconfigured(tls.clone());
+            if is_loopback(url) {
+                builder.no_proxy()
+            } else {
+                builder
+            }
+        })
+    }
+
     /// The client to use for a URL.
     pub(crate) fn for_url(&self, url: &Url, traffic: Traffic) -> &Client {
         match traffic {
@@ -126,7 +143,6 @@ fn build(
             .user_agent(&options.user_agent)
             .redirect(redirect::Policy::none())
             .referer(false)
-            .tls_info(true)
             .connect_timeout(options.connect_timeout)
             .tcp_keepalive(TCP_KEEPALIVE)
             .tcp_user_timeout(options.idle_timeout)

@@ -32,6 +32,7 @@ mod send;
 mod throttle;
 mod upload;
 mod wire;
+mod witness;
 
 pub use client::GraphClient;
 pub use config::{AuthConfig, Cloud, Endpoints, HttpOptions, Reach, SignIn, default_scopes};
@@ -44,5 +45,5 @@ pub use models::{
     SiteInfo, UploadProps, UploadSession, UploadStatus, UploadTarget, Version,
 };
 pub use permissions::{Feature, Permissions};
-pub use probe::{Probe, addresses, probe};
+pub use probe::{Probe, Silence, addresses, probe};
 pub use push::{PushChannel, PushEndpoint};

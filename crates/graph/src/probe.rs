@@ -4,15 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use onedrivefs_core::Timestamp;
-use reqwest::tls::TlsInfo;
 use tokio::time::Instant;
 use url::Url;
-use x509_cert::Certificate;
-use x509_cert::der::Decode as _;
 
 use crate::config::HttpOptions;
 use crate::error::GraphError;
-use crate::http_client::{HttpClients, Traffic, host_of, transport_error};
+use crate::http_client::{HttpClients, host_of, transport_error};
+use crate::witness::Witness;
 
 /// Template under which a probe shows in logs and errors.
 const ROUTE: &str = "a look whether it answers";
@@ -33,30 +31,48 @@ pub struct Probe {
     pub issuer: Option<String>,
 }
 
+/// Why there was no answer.
+#[derive(Debug)]
+pub struct Silence {
+    /// The failure.
+    pub error: GraphError,
+    /// Who issued the certificate that was shown and perhaps not trusted.
+    pub issuer: Option<String>,
+}
+
 /// Sends one request without credentials. Any answer is a success.
 ///
 /// # Errors
 /// The options are unusable, or there was no answer.
-pub async fn probe(url: &Url, options: &HttpOptions) -> Result<Probe, GraphError> {
-    let clients = HttpClients::new(options)?;
+pub async fn probe(url: &Url, options: &HttpOptions) -> Result<Probe, Silence> {
+    let unusable = |error| Silence {
+        error,
+        issuer: None,
+    };
+    let (witness, tls) = Witness::new(options).map_err(unusable)?;
+    let client = HttpClients::watched(options, url, tls).map_err(unusable)?;
+    let silence = |error| Silence {
+        error,
+        issuer: witness.issuer(),
+    };
     let started = Instant::now();
-    let request = clients.for_url(url, Traffic::Api).get(url.clone()).send();
+    let request = client.get(url.clone()).send();
     let response = tokio::time::timeout(options.answer_timeout, request)
         .await
-        .map_err(|_elapsed| GraphError::Stalled {
-            host: host_of(url),
-            route: ROUTE,
-            after: options.answer_timeout,
+        .map_err(|_elapsed| {
+            silence(GraphError::Stalled {
+                host: host_of(url),
+                route: ROUTE,
+                after: options.answer_timeout,
+            })
         })?
-        .map_err(|error| transport_error(error, url, ROUTE))?;
+        .map_err(|error| silence(transport_error(error, url, ROUTE)))?;
     let date = response.headers().get(http::header::DATE);
-    let tls = response.extensions().get::<TlsInfo>();
-    let certificate = tls.and_then(TlsInfo::peer_certificate);
     Ok(Probe {
         status: response.status().as_u16(),
         date: date.and_then(|date| parse_http_date(date.to_str().ok()?)),
         took: started.elapsed(),
-        issuer: certificate.and_then(issuer_of),
+        issuer: witness.issuer(),
     })
 }
 
@@ -72,14 +88,6 @@ pub async fn addresses(host: &str) -> std::io::Result<Vec<IpAddr>> {
     all.sort();
     all.dedup();
     Ok(all)
-}
-
-/// Who issued a certificate, as people write names.
-fn issuer_of(der: &[u8]) -> Option<String> {
-    let certificate = Certificate::from_der(der).ok()?;
-    Some(crate::error::clean(
-        &certificate.tbs_certificate.issuer.to_string(),
-    ))
 }
 
 /// Parses the `Date` header (RFC 9110, section 5.6.7).
@@ -103,7 +111,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_at_home_is_an_error_without_a_hang() {
         let url = Url::parse("http://127.0.0.1:1/").unwrap();
-        let error = probe(&url, &HttpOptions::default()).await.unwrap_err();
-        assert_eq!(error.disposition(), crate::Disposition::Offline);
+        let silence = probe(&url, &HttpOptions::default()).await.unwrap_err();
+        assert_eq!(silence.error.disposition(), crate::Disposition::Offline);
     }
 }

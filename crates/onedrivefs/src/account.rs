@@ -325,13 +325,14 @@ fn only_account(dirs: &Dirs) -> Outcome<AccountName> {
     }
 }
 
-fn not_signed_in(name: &AccountName) -> Failure {
+/// There is an account of this name, or none, and nobody is signed in to it.
+pub(crate) fn not_signed_in(name: &AccountName) -> Failure {
     let command = if *name == AccountName::default() {
         "onedrivefs login".to_owned()
     } else {
         format!("onedrivefs login --account {name}")
     };
-    Failure::new(format!("account {name}"), "nobody has signed in yet").next(format!(
+    Failure::new(format!("account {name}"), "nobody is signed in").next(format!(
         "run `{command}`; to try without an account: `onedrivefs demo ~/OneDrive-demo`"
     ))
 }

@@ -113,7 +113,10 @@ pub(crate) fn client(
     patience: Patience,
 ) -> Outcome<GraphClient> {
     let secrets = record.secrets(dirs, account);
-    let auth = auth_config(config, record, &secrets)?;
+    let auth = match auth_config(config, record, &secrets) {
+        Err(_) if record.signed_out => return Err(account::not_signed_in(account)),
+        other => other?,
+    };
     let graph = with_store(&auth, http_options(config, patience), secrets.tokens())?;
     if record.sign_in == SignInKind::App
         || auth.client_secret.is_some()

@@ -25,6 +25,9 @@ use crate::paths::{AccountName, Dirs, remove_file, write_private};
 /// Largest file taken for a secret, in bytes; a secret has about 40.
 const SECRET_SIZE_MAX: u64 = 4096;
 
+/// What tokens are called in the keyring.
+const SIGN_IN: &str = "sign-in";
+
 /// Where an account's secrets are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,7 +93,7 @@ impl Secrets {
     pub(crate) fn tokens(&self) -> TokenStore {
         match self.place {
             Place::File => TokenStore::file(&self.token_file),
-            Place::Keyring => TokenStore::vault(Arc::new(self.item("sign-in")), &self.token_file),
+            Place::Keyring => TokenStore::vault(Arc::new(self.item(SIGN_IN)), &self.token_file),
         }
     }
 
@@ -132,24 +135,21 @@ impl Secrets {
         }
     }
 
-    /// Removes everything. What the keyring does not let go of is an error.
+    /// Removes everything from this place. What the keyring does not let go of is an error.
     pub(crate) fn clear(&self) -> Outcome {
-        if self.place == Place::Keyring {
-            for kind in [
-                "sign-in",
-                Kept::ClientSecret.kind(),
-                Kept::Passphrase.kind(),
-            ] {
-                let item = self.item(kind).for_person();
-                item.clear()
-                    .explain(|| format!("removing the {kind} from the keyring"))
-                    .map_err(|failure| failure.next(KEYRING_REMEDY))?;
+        if self.place == Place::File {
+            for what in [Kept::ClientSecret, Kept::Passphrase] {
+                remove_file(&self.dir.join(what.file_name()))?;
             }
+            return remove_file(&self.token_file);
         }
-        for what in [Kept::ClientSecret, Kept::Passphrase] {
-            remove_file(&self.dir.join(what.file_name()))?;
+        for kind in [SIGN_IN, Kept::ClientSecret.kind(), Kept::Passphrase.kind()] {
+            let item = self.item(kind).for_person();
+            item.clear()
+                .explain(|| format!("removing the {kind} from the keyring"))
+                .map_err(|failure| failure.next(KEYRING_REMEDY))?;
         }
-        remove_file(&self.token_file)
+        Ok(())
     }
 }
 

@@ -4,7 +4,13 @@
 //! Tests are named after the requirement they keep, so that each can be found by its id.
 
 mod app_only;
+mod doctor;
+mod keeping;
 mod keys;
+mod lost;
+mod manual;
 mod person;
+mod proxies;
 mod tenants;
+mod tls;
 mod world;

@@ -420,6 +420,11 @@ impl Shared {
                 state.loaded = true;
             }
             Ok(None) => {}
+            // A keyring that is locked will be unlocked: nothing is lost, and nobody has to sign in.
+            Err(error) if self.store.is_vault() && self.state.lock().current.is_none() => {
+                let text = format!("{}. Unlock it; it is tried again.", with_causes(&error));
+                return (lock, Err(LoginError::new(LoginErrorKind::Transient, text)));
+            }
             Err(error) => tracing::warn!(
                 error = with_causes(&error),
                 "could not use the saved sign-in"

@@ -84,6 +84,11 @@ impl TokenStore {
         Self(Kind::Memory(Arc::default()))
     }
 
+    /// Tells whether the tokens are in a vault.
+    pub(super) fn is_vault(&self) -> bool {
+        matches!(self.0, Kind::Vault(..))
+    }
+
     /// Reads the tokens; `None` when there are none.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! let through.
 
 use onedrivefs_core::Timestamp;
-use onedrivefs_graph::{Cloud, Endpoints, GraphError, addresses, probe};
+use onedrivefs_graph::{Cloud, Endpoints, Silence, addresses, probe};
 use serde::Serialize;
 use url::Url;
 
@@ -145,7 +145,7 @@ pub(super) async fn host(config: &Layer, name: &str, url: &Url) -> Vec<Check> {
             }
             checks.extend(answer.date.map(|date| clock(&host, date, Timestamp::now())));
         }
-        Err(error) => checks.push(no_answer(name, &host, error)),
+        Err(silence) => checks.push(no_answer(name, &host, silence)),
     }
     checks
 }
@@ -159,20 +159,28 @@ fn no_name(host: &str, why: &str) -> Check {
 }
 
 /// Says which host was not reached, and whether trust was the reason.
-fn no_answer(name: &str, host: &str, error: GraphError) -> Check {
-    let failure = explain_graph(name, error);
-    let reason = failure.reason();
+fn no_answer(name: &str, host: &str, silence: Silence) -> Check {
+    let failure = explain_graph(name, silence.error);
+    // A certificate that was trusted leads to an answer or to another failure.
     let untrusted = ["certificate", "UnknownIssuer"]
         .iter()
-        .any(|word| reason.contains(word));
-    let next = if untrusted {
-        "a proxy may be looking into encrypted connections: put its certificate authority into a PEM \
-         file and set ca_bundle to that"
-            .to_owned()
-    } else {
-        format!("check the network and the proxy; {host} must be allowed")
-    };
-    Check::fail(name, reason, next)
+        .any(|word| failure.reason().contains(word));
+    match silence.issuer.filter(|_| untrusted) {
+        Some(issuer) => Check::fail(
+            name,
+            format!(
+                "{host} shows a certificate of {issuer}, which is not trusted: somebody may be \
+                     looking into the connection"
+            ),
+            "if that is your organization, put its certificate authority into a PEM file and set \
+             ca_bundle to that; otherwise do not sign in from this network",
+        ),
+        None => Check::fail(
+            name,
+            failure.reason(),
+            format!("check the network and the proxy; {host} must be allowed"),
+        ),
+    }
 }
 
 /// Whether the certificate is one of the service's own.

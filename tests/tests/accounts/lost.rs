@@ -1,0 +1,149 @@
+//! Sign-ins that end while they are in use, and what each refusal says.
+
+use std::fs;
+
+use onedrivefs_sim::{FaultAction, FaultRule};
+use onedrivefs_tests::{Desktop, Home, Need, needs, tree, wait};
+
+use crate::world::{self, begin_login, text};
+
+#[test]
+fn a_lost_sign_in_keeps_the_mount_and_a_new_one_takes_it_up() {
+    if !needs::met(&[Need::Fuse, Need::Program("dbus-daemon")]) {
+        return;
+    }
+    let service = world::start();
+    let drive = service.default_drive();
+    drive.put("/cached", "cached").expect("file");
+    let home = Home::new(&service);
+    let desktop = Desktop::start(&service, &home.path("run"));
+    home.run(&[
+        "login",
+        "--account",
+        "work",
+        "--client-id",
+        "public",
+        "--device-code",
+    ])
+    .ok();
+    let mount = home.mount_args(&["--account", "work", "--poll", "1"]);
+    assert_eq!(fs::read(mount.at("cached")).expect("read"), b"cached");
+    let pid = mount.pid();
+    // The password was changed.
+    service.set_knobs(|knobs| knobs.refresh_error = Some(50_173));
+    service.expire_tokens();
+    wait::until("the state", wait::secs(60), || {
+        mount.status()["state"] == "needs-login"
+    });
+    let note = desktop.wait_for("sign-in needed");
+    assert!(
+        note.body.contains("onedrivefs login --account work"),
+        "{note:?}"
+    );
+    let told = home.run(&["status", text(mount.path())]).ok();
+    assert!(told.contains("onedrivefs login --account work"), "{told}");
+    // Local work goes on.
+    home.sh(
+        r#"cat "$M/cached"; echo kept > "$M/new"; mkdir "$M/folder"; mv "$M/new" "$M/folder/""#,
+    );
+    assert!(!drive.exists("/folder"));
+    service.set_knobs(|knobs| knobs.refresh_error = None);
+    begin_login(&home, &["--account", "work"])
+        .expect("an address")
+        .browse()
+        .ok();
+    wait::until("the file", wait::secs(60), || drive.exists("/folder/new"));
+    mount.sync();
+    assert_eq!(mount.status()["state"], "online");
+    assert_eq!(mount.pid(), pid, "it is the same mount");
+    tree::assert_in_step(mount.path(), &drive);
+    mount.unmount();
+}
+
+#[test]
+fn each_refusal_of_a_renewal_is_told_with_its_cause_and_next_step() {
+    let service = world::start();
+    let home = Home::new(&service);
+    home.run(&["login", "--device-code", "--client-id", "public"])
+        .ok();
+    for (error, says) in [
+        ("invalid_grant 700082", "not used for too long"),
+        ("invalid_grant 50173", "password or a policy changed"),
+        ("interaction_required 50076", "another proof of identity"),
+        (
+            "interaction_required 53003",
+            "policy of the organization forbids",
+        ),
+        ("invalid_grant 65001", "not approved"),
+        ("invalid_grant 90094", "only administrators approve"),
+        ("invalid_grant 50057", "account is disabled"),
+        ("invalid_grant 50055", "password expired"),
+        ("invalid_grant 50105", "not assigned to this application"),
+        ("invalid_request 90002", "no such tenant"),
+        ("invalid_request 50194", "one tenant only"),
+        ("invalid_request 9002332", "work accounts only"),
+        ("invalid_request 90038", "another cloud"),
+        ("unauthorized_client 700016", "unknown in this tenant"),
+        ("unauthorized_client 7000112", "disabled in this tenant"),
+        ("invalid_client 7000218", "does not allow public clients"),
+        ("invalid_client 700025", "must not send a secret"),
+        ("invalid_client 7000215", "secret is wrong"),
+        ("invalid_client 7000222", "secret has expired"),
+        ("invalid_client 700027", "certificate does not fit"),
+        ("invalid_scope 70011", "permission does not exist"),
+        ("invalid_request 900144", "not understood"),
+    ] {
+        service.set_knobs(|knobs| knobs.token_error = Some(error.into()));
+        service.expire_tokens();
+        let ran = home.run(&["drives"]);
+        ran.explained(1, says);
+        let number = error.rsplit(' ').next().expect("number");
+        assert!(ran.err.contains(&format!("AADSTS{number}")), "{}", ran.err);
+        let login = home.run(&["login", "--device-code", "--client-id", "public"]);
+        assert_eq!(login.code, Some(1), "{}", login.err);
+        assert!(
+            login.err.contains(says) && login.err.contains("next: "),
+            "{}",
+            login.err
+        );
+    }
+    // Trouble of the platform is no reason to sign in again.
+    service.set_knobs(|knobs| knobs.token_error = Some("temporarily_unavailable 90033".into()));
+    service.expire_tokens();
+    let ran = home.run(&["drives"]);
+    ran.explained(1, "trouble");
+    assert!(!ran.err.contains("sign in again"), "{}", ran.err);
+    service.set_knobs(|knobs| knobs.token_error = None);
+    home.run(&["drives"]).ok();
+}
+
+#[test]
+fn each_refusal_of_graph_is_told_with_what_to_do() {
+    let service = world::start();
+    let home = Home::new(&service);
+    home.run(&["login", "--device-code", "--client-id", "public"])
+        .ok();
+    for (status, code, says) in [
+        (403, "accessDenied", "lacks a permission"),
+        (403, "accessRestricted", "from this device or place"),
+        (403, "serviceReadOnly", "read-only for this application"),
+        (403, "provisioningNotAllowed", "no OneDrive yet"),
+        (404, "itemNotFound", "onedrivefs drives"),
+        (423, "resourceLocked", "locked"),
+        (501, "notSupported", "does not offer that"),
+        (507, "quotaLimitReached", "drive is full"),
+        (402, "quotaLimitReached", "drive is full"),
+        (500, "generalException", "try again in a few minutes"),
+    ] {
+        let mut action = FaultAction::status(status);
+        if let FaultAction::Status { code: named, .. } = &mut action {
+            *named = Some(code.into());
+        }
+        service.faults().add(FaultRule::on("drive", action));
+        let ran = home.run(&["drives"]);
+        assert_eq!(ran.code, Some(1), "{status} {code}: {}", ran.err);
+        assert!(ran.err.contains(says), "{status} {code}: {}", ran.err);
+        assert!(ran.err.contains("next: "), "{}", ran.err);
+        service.faults().clear();
+    }
+}
