@@ -161,6 +161,8 @@ pub struct HttpOptions {
     pub ca_bundle: Option<PathBuf>,
     /// A proxy for everything but loopback; without it the environment decides.
     pub proxy: Option<Url>,
+    /// A proxy for the bytes of files, instead of that one.
+    pub content_proxy: Option<Url>,
     /// What the service sees as our name; traffic named by its pattern is preferred.
     pub user_agent: String,
     /// Time to establish a connection.
@@ -176,6 +178,7 @@ impl Default for HttpOptions {
         Self {
             ca_bundle: None,
             proxy: None,
+            content_proxy: None,
             user_agent: concat!("ISV|onedrivefs|onedrivefs/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: CONNECT_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,

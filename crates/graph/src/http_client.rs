@@ -67,7 +67,11 @@ impl HttpClients {
         install_crypto_provider();
         let extra = read_bundle(options)?;
         let api = build(options, &extra, |builder| builder)?;
-        let content = build(options, &extra, |builder| {
+        let for_content = HttpOptions {
+            proxy: options.content_proxy.clone().or(options.proxy.clone()),
+            ..options.clone()
+        };
+        let content = build(&for_content, &extra, |builder| {
             builder
                 .http1_only()
                 .pool_max_idle_per_host(CONTENT_IDLE_CONNECTIONS)

@@ -26,6 +26,8 @@ pub(crate) struct AccountRecord {
     pub(crate) client_id: String,
     /// The tenant signed in to.
     pub(crate) tenant: String,
+    /// Whether the tenant stood in the configuration, and is none once it does no longer.
+    pub(crate) tenant_configured: bool,
     /// The cloud the account belongs to.
     pub(crate) cloud: String,
     /// The permissions asked for.
@@ -278,6 +280,10 @@ pub(crate) fn settings(
             *known = own;
         }
     };
+    if record.tenant_configured {
+        record.tenant.clear();
+    }
+    record.tenant_configured = layer.tenant.is_some();
     text(layer.client_id, &mut record.client_id);
     text(layer.tenant, &mut record.tenant);
     text(layer.cloud, &mut record.cloud);

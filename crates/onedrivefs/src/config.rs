@@ -51,6 +51,8 @@ pub(crate) struct Layer {
     pub(crate) ca_bundle: Option<PathBuf>,
     /// Proxy for all requests, instead of the one the environment names.
     pub(crate) proxy: Option<Url>,
+    /// Proxy for the bytes of files, instead of that one.
+    pub(crate) content_proxy: Option<Url>,
     /// Limit of the content cache of one drive.
     pub(crate) cache_size: Option<ByteSize>,
     /// Space on the disk that the cache leaves free.
@@ -277,6 +279,7 @@ const TOP_KEYS: &[&str] = &[
     "account",
     "ca_bundle",
     "proxy",
+    "content_proxy",
     "cache_size",
     "free_space",
     "poll",
@@ -400,6 +403,7 @@ impl Layer {
             account: self.account.or(below.account),
             ca_bundle: self.ca_bundle.or(below.ca_bundle),
             proxy: self.proxy.or(below.proxy),
+            content_proxy: self.content_proxy.or(below.content_proxy),
             cache_size: self.cache_size.or(below.cache_size),
             free_space: self.free_space.or(below.free_space),
             poll: self.poll.or(below.poll),
@@ -542,6 +546,7 @@ mod tests {
         account = "work"
         ca_bundle = "/etc/ssl/corp.pem"
         proxy = "http://proxy.example:3128"
+        content_proxy = "http://proxy.example:3129"
         cache_size = "10GiB"
         free_space = 1073741824
         poll = 30

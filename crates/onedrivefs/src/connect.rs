@@ -43,6 +43,7 @@ pub(crate) fn http_options(config: &Layer, patience: Patience) -> HttpOptions {
     let mut options = HttpOptions {
         ca_bundle: config.ca_bundle.clone(),
         proxy: config.proxy.clone(),
+        content_proxy: config.content_proxy.clone(),
         ..HttpOptions::default()
     };
     if patience == Patience::Person {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Zoned;
@@ -217,7 +217,7 @@ impl Expiry {
     }
 }
 
-fn certificate_end(path: &PathBuf) -> Option<Date> {
+fn certificate_end(path: &Path) -> Option<Date> {
     let read = PublicCertificate::read(path).ok()?;
     let end = jiff::Timestamp::from_second(read.not_after().seconds()).ok()?;
     Some(end.to_zoned(jiff::tz::TimeZone::UTC).date())

@@ -65,7 +65,11 @@ impl Control {
     /// Takes over a sign-in that happened elsewhere.
     async fn take_over(&self) -> Answer {
         let tokens = Arc::clone(self.graph.tokens());
+        let sign_in = self.sign_in.clone();
         let answer = blocking(move || {
+            if let Some(store) = sign_in.and_then(|report| report.tokens()) {
+                tokens.set_store(store);
+            }
             if let Err(error) = tokens.reload() {
                 tracing::warn!(%error, "Could not read the new sign-in");
             }

@@ -15,6 +15,7 @@ use onedrivefs_graph::auth::{TokenStore, Vault};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::{Deserialize, Serialize};
 
+use crate::account::AccountRecord;
 use crate::config::{KeepMode, Layer};
 use crate::connect::explain_graph;
 use crate::failure::{Explain, Failure, Outcome};
@@ -157,10 +158,16 @@ impl Secrets {
 pub(crate) const KEYRING_REMEDY: &str = "unlock the keyring, or set secrets = \"file\" in the \
                                          configuration and sign in again";
 
-/// Decides where the secrets of a new sign-in go.
-pub(crate) fn choose_place(config: &Layer) -> Outcome<Place> {
+/// Decides where the secrets of a sign-in go. While something is mounted they stay where they are: a
+/// daemon of the system may not reach the keyring of this session.
+pub(crate) fn choose_place(
+    config: &Layer,
+    known: Option<&AccountRecord>,
+    mounted: bool,
+) -> Outcome<Place> {
     match config.secrets.unwrap_or(KeepMode::Auto) {
         KeepMode::File => Ok(Place::File),
+        KeepMode::Auto if mounted && let Some(known) = known => Ok(known.kept_in),
         KeepMode::Auto if keyring::is_offered() => Ok(Place::Keyring),
         KeepMode::Auto => Ok(Place::File),
         KeepMode::Keyring if keyring::is_offered() => Ok(Place::Keyring),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use onedrivefs_graph::auth::TokenStore;
 use serde_json::{Value, json};
 
 use crate::account::{self, SignInKind};
@@ -45,6 +46,13 @@ impl SignInReport {
             "announcements": record.sign_in == SignInKind::Person,
             "login": format!("onedrivefs login --account {}", self.account),
         })
+    }
+
+    /// Where the tokens are now: a new sign-in may have put them somewhere else.
+    pub(crate) fn tokens(&self) -> Option<TokenStore> {
+        let record = account::known(&self.dirs, &self.config, &self.account);
+        let secrets = record.ok().flatten()?.secrets(&self.dirs, &self.account);
+        Some(secrets.tokens())
     }
 
     /// A sentence when the secret or certificate ends soon.

@@ -162,9 +162,31 @@ fn cf_22_unknown_people_and_those_without_a_drive_are_told_apart() {
     app_login(&home, &[]).ok();
     home.try_mount(&["--user", "nobody@example.com"])
         .explained(1, "no such user");
-    // AL-03: reported by the mount, too.
-    let ran = home.try_mount(&["--user", "new@example.com"]);
-    assert!(ran.err.contains("not provisioned"), "{}", ran.err);
+}
+
+#[test]
+fn al_03_a_mount_in_advance_waits_until_the_drive_exists() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = organisation();
+    let home = Home::new(&service);
+    app_login(&home, &[]).ok();
+    let mut mount = home.begin_mount(MountSpec {
+        arguments: vec!["--user".into(), "new@example.com".into()],
+        ..MountSpec::default()
+    });
+    wait::until("the report", wait::secs(30), || {
+        mount.log().contains("not provisioned")
+    });
+    let drive = service.add_drive(onedrivefs_sim::DriveSpec {
+        owner: "new".into(),
+        ..onedrivefs_sim::DriveSpec::default()
+    });
+    drive.put("/there.txt", "there").expect("file");
+    assert!(mount.comes_up());
+    assert_eq!(fs::read(mount.at("there.txt")).expect("read"), b"there");
+    mount.unmount();
 }
 
 #[test]
@@ -206,7 +228,7 @@ fn al_16_people_are_listed_or_the_place_is_named_where_they_are() {
         "{all}"
     );
     service.set_client("daemon", |client| {
-        client.roles = vec!["Files.ReadWrite.All".into()]
+        client.roles = vec!["Files.ReadWrite.All".into()];
     });
     service.expire_tokens();
     let ran = home.run(&["users"]);
@@ -281,6 +303,27 @@ fn cf_13_a_secret_comes_from_a_file_or_standard_input_and_is_never_an_argument()
 }
 
 #[test]
+fn cf_13_a_secret_can_be_typed_and_is_not_shown() {
+    if !needs::met(&[Need::Program("script")]) {
+        return;
+    }
+    let service = organisation();
+    let home = Home::new(&service);
+    private_file(&home, "typed", &format!("{SECRET}\n"));
+    let typed = format!(
+        "(sleep 2; cat typed) | script -qec '{} login --app-only --client-id daemon \
+         --tenant {TENANT} --client-secret' /dev/null",
+        home.binary().display()
+    );
+    let shown = home.sh(&typed);
+    assert!(shown.contains("client secret:"), "{shown}");
+    assert!(shown.contains("Signed in as the application"), "{shown}");
+    assert!(!shown.contains(SECRET), "what is typed is shown");
+    service.expire_tokens();
+    home.run(&["users"]).ok();
+}
+
+#[test]
 fn fe_11_the_id_of_a_secret_is_recognised_before_it_is_refused() {
     let service = organisation();
     let home = Home::new(&service);
@@ -329,7 +372,7 @@ fn cf_23_the_combined_name_of_another_program_is_imported() {
 }
 
 #[test]
-fn cf_19_id_secret_tenant_and_user_are_set_in_the_configuration_or_by_flags() {
+fn cf_19_cf_20_al_15_ap_05_id_secret_tenant_and_user_are_set_in_the_configuration_or_by_flags() {
     let service = organisation();
     let home = Home::new(&service);
     let secret = private_file(&home, "secret", SECRET);
@@ -476,7 +519,7 @@ fn ap_06_a_secret_is_replaced_while_mounted_and_warned_about_before() {
     );
     // The old secret is taken away; what is written meanwhile waits.
     service.set_client("daemon", |client| {
-        client.secret = Some("brand~new_secret.value-here".into())
+        client.secret = Some("brand~new_secret.value-here".into());
     });
     service.expire_tokens();
     fs::write(mount.at("meanwhile"), "kept").expect("written");

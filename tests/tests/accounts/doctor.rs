@@ -112,7 +112,7 @@ fn al_12_the_three_roles_of_an_application_are_listed() {
         assert!(detail.contains(role), "{detail}");
     }
     service.set_client("daemon", |client| {
-        client.roles = vec!["Files.Read.All".into()]
+        client.roles = vec!["Files.Read.All".into()];
     });
     service.expire_tokens();
     // The kept token is still fresh by this machine's clock; a new sign-in tells what holds now.

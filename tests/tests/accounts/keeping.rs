@@ -89,6 +89,36 @@ fn a_locked_keyring_delays_the_network_and_nothing_else() {
 }
 
 #[test]
+fn a_mount_follows_its_sign_in_to_another_place() {
+    if !bus() {
+        return;
+    }
+    let service = world::start();
+    let home = Home::new(&service);
+    home.run(LOGIN).ok();
+    let mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    let _desktop = Desktop::start(&service, &home.path("run"));
+    let keyring = Keyring::start(&service, &home.path("run"));
+    // By itself it stays where it is.
+    home.run(LOGIN).ok();
+    assert!(keyring.kept().is_empty() && home.account_state().join("token.json").exists());
+    home.configure("secrets = \"keyring\"\n");
+    home.run(LOGIN).ok();
+    assert!(!home.account_state().join("token.json").exists());
+    let before = keyring.kept()[0].value.clone();
+    service.expire_tokens();
+    fs::write(mount.at("new"), "x").expect("written");
+    mount.sync();
+    assert_ne!(
+        keyring.kept()[0].value,
+        before,
+        "the renewed one is kept there"
+    );
+    mount.unmount();
+}
+
+#[test]
 fn typed_secrets_of_applications_are_in_the_keyring_too() {
     if !bus() {
         return;

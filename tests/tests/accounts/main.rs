@@ -11,6 +11,7 @@ mod lost;
 mod manual;
 mod person;
 mod proxies;
+mod rows;
 mod tenants;
 mod tls;
 mod world;

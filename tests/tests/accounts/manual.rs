@@ -133,10 +133,8 @@ impl Drop for Reader<'_> {
                 .ok()
                 .and_then(rustix::process::Pid::from_raw);
             if let Some(pid) = pid {
-                drop(rustix::process::kill_process(
-                    pid,
-                    rustix::process::Signal::TERM,
-                ));
+                // One that has ended already is what is wanted.
+                let _sent = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
             drop(daemon.wait());
         }
@@ -155,7 +153,7 @@ fn follow(page: &str, client: &'static str) {
     service.set_client("web", |client| {
         client
             .redirect_uris
-            .push("http://localhost:8400/callback".into())
+            .push("http://localhost:8400/callback".into());
     });
     let home = Home::new(&service);
     Reader::new(&home, client).follow(page, &service);

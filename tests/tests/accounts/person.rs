@@ -9,7 +9,7 @@ use onedrivefs_tests::{Home, Need, Service, needs, wait};
 use crate::world::{self, SECRET, TENANT, begin_login, parameter, private_file, text};
 
 #[test]
-fn fe_05_cf_30_a_browser_ends_the_login_by_itself() {
+fn fe_05_cf_28_cf_30_a_browser_ends_the_login_by_itself() {
     let service = world::start();
     let home = Home::new(&service);
     let login = begin_login(&home, &["--client-id", "public"]).expect("an address");
@@ -38,7 +38,7 @@ fn fe_05_cf_30_a_browser_ends_the_login_by_itself() {
 }
 
 #[test]
-fn cf_08_cf_09_a_web_registration_sends_its_secret_and_its_redirect_byte_for_byte() {
+fn cf_08_cf_09_fe_09_kl_04_a_web_registration_sends_its_secret_and_its_redirect_byte_for_byte() {
     let service = world::start();
     let home = Home::new(&service);
     let secret = private_file(&home, "secret", SECRET);
@@ -159,7 +159,7 @@ fn kl_13_ap_10_a_sign_in_that_would_end_within_hours_is_told_at_once() {
 }
 
 #[test]
-fn kl_12_kl_14_the_sets_of_the_guides_are_enough() {
+fn kl_12_kl_14_kl_15_the_sets_of_the_guides_are_enough() {
     let service = world::start();
     for (number, set) in [
         &[
@@ -200,7 +200,7 @@ fn kl_12_kl_14_the_sets_of_the_guides_are_enough() {
 }
 
 #[test]
-fn fe_13_login_asks_for_no_more_than_the_mode_needs() {
+fn fe_13_fe_19_ap_09_login_asks_for_no_more_than_the_mode_needs() {
     let service = world::start();
     let home = Home::new(&service);
     for (flags, asked) in [

@@ -272,6 +272,31 @@ fn cf_02_behind_an_allow_list_of_two_hosts_the_third_is_named() {
 }
 
 #[test]
+fn al_19_the_bytes_of_files_can_have_a_proxy_of_their_own() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let net = net();
+    net.service
+        .default_drive()
+        .put("/large.bin", vec![7_u8; 1 << 20])
+        .expect("file");
+    let api = serve_proxy(&net.service, &API_HOSTS, net.tls, None);
+    let content = serve_proxy(&net.service, &[CONTENT_HOST], net.tls, None);
+    let home = Home::new(&net.service);
+    let lines = format!(
+        "proxy = \"http://127.0.0.1:{}\"\ncontent_proxy = \"http://127.0.0.1:{}\"\n",
+        api.port, content.port
+    );
+    configure(&home, &net, &lines);
+    let ran = run(&home, MOUNT, &[]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    let copy = fs::read(home.work().join("copy")).expect("copy");
+    assert_eq!(copy.len(), 1 << 20);
+    assert_eq!(content.hosts(), [CONTENT_HOST]);
+}
+
+#[test]
 fn a_proxy_without_its_password_is_explained() {
     let net = net();
     let proxy = serve_proxy(&net.service, &API_HOSTS, net.tls, Some("Basic nobody"));

@@ -95,7 +95,7 @@ fn sign_in(home: &Home<'_>, way: Way, client: &str, tenant: &str, cloud: &str) -
 }
 
 #[test]
-fn fe_08_kl_02_every_way_at_every_tenant_and_cloud_works_or_is_refused_with_the_reason() {
+fn fe_08_cf_07_ap_15_every_way_at_every_tenant_and_cloud_works_or_is_refused_with_the_reason() {
     let service = world::start();
     let home = Home::new(&service);
     private_file(&home, "secret", SECRET);
@@ -193,7 +193,7 @@ fn cf_04_cf_05_cf_27_personal_and_business_accounts_sign_in() {
 }
 
 #[test]
-fn fe_15_ap_16_ap_18_a_blank_tenant_is_common_and_removing_the_key_returns_to_it() {
+fn fe_15_ap_12_ap_14_ap_16_ap_18_a_blank_tenant_is_common_and_removing_the_key_returns_to_it() {
     let service = world::start();
     let home = Home::new(&service);
     let asked = |home: &Home<'_>, more: &[&str]| {
@@ -212,7 +212,20 @@ fn fe_15_ap_16_ap_18_a_blank_tenant_is_common_and_removing_the_key_returns_to_it
         "[accounts.default]\nclient_id = \"public\"\ntenant = \"{TENANT}\"\n"
     ));
     assert!(asked(&home, &[]).contains(&format!("/{TENANT}/oauth2/")));
+    home.run(&["login", "--device-code"]).ok();
+    service.expire_tokens();
+    home.run(&["drives"]).ok();
     home.configure("[accounts.default]\nclient_id = \"public\"\n");
+    service.expire_tokens();
+    // Until the next sign-in it stays.
+    let before = service.last_request();
+    home.run(&["drives"]).ok();
+    let renewals = service.requests().since(before);
+    assert!(
+        renewals
+            .iter()
+            .all(|record| !record.path.contains("/common/"))
+    );
     assert!(asked(&home, &[]).contains("/common/oauth2/"));
 }
 

@@ -256,6 +256,10 @@ pub(crate) struct Pending {
 }
 
 /// Begins a sign-in through a browser, and reads the address for it.
+#[allow(
+    clippy::zombie_processes,
+    reason = "whoever gets the pending sign-in waits for its end"
+)]
 pub(crate) fn begin_login(home: &Home<'_>, more: &[&str]) -> Result<Pending, Ran> {
     use std::io::{BufRead as _, Read as _};
     let mut command = home.command(&["login"]);

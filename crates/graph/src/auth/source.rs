@@ -44,7 +44,7 @@ struct Shared {
     sign_in: SignIn,
     http: HttpOptions,
     reload: Mutex<Option<Reload>>,
-    store: TokenStore,
+    store: Mutex<TokenStore>,
     state: Mutex<State>,
     /// Held across a renewal: this is the single flight.
     flight: tokio::sync::Mutex<()>,
@@ -141,7 +141,7 @@ impl TokenSource {
                 sign_in,
                 http: http.clone(),
                 reload: Mutex::new(None),
-                store,
+                store: Mutex::new(store),
                 state: Mutex::new(state),
                 flight: tokio::sync::Mutex::new(()),
                 needs_login: watch::Sender::new(false),
@@ -211,7 +211,12 @@ impl TokenSource {
     /// The token cannot be stored; it is used all the same.
     pub fn adopt(&self, token: TokenSet) -> Result<(), GraphError> {
         self.shared.adopt(token.clone());
-        self.shared.store.save(&token)
+        self.shared.store().save(&token)
+    }
+
+    /// From now on the tokens are kept in another place, whose content is not read yet.
+    pub fn set_store(&self, store: TokenStore) {
+        *self.shared.store.lock() = store;
     }
 
     /// Takes over what the store has now: the token of a sign-in elsewhere on this machine, or
@@ -220,7 +225,7 @@ impl TokenSource {
     /// # Errors
     /// The store cannot be read; then nothing changes.
     pub fn reload(&self) -> Result<(), GraphError> {
-        match self.shared.store.load()? {
+        match self.shared.store().load()? {
             Some(token) => {
                 self.shared.adopt(token);
             }
@@ -270,6 +275,10 @@ impl State {
 }
 
 impl Shared {
+    fn store(&self) -> TokenStore {
+        self.store.lock().clone()
+    }
+
     /// Gets a token, renewing it if nobody did meanwhile.
     async fn renew(
         self: &Arc<Self>,
@@ -407,8 +416,8 @@ impl Shared {
 
     /// Waits for other processes, and reads what they stored and what the application is now.
     fn lock_and_read(&self) -> (StoreLock, Result<Arc<TokenEndpoint>, LoginError>) {
-        let lock = self.store.lock();
-        match self.store.load() {
+        let lock = self.store().lock();
+        match self.store().load() {
             Ok(Some(stored)) => {
                 let mut state = self.state.lock();
                 let newer = state.current.as_ref().is_none_or(|own| {
@@ -421,7 +430,7 @@ impl Shared {
             }
             Ok(None) => {}
             // A keyring that is locked will be unlocked: nothing is lost, and nobody has to sign in.
-            Err(error) if self.store.is_vault() && self.state.lock().current.is_none() => {
+            Err(error) if self.store().is_vault() && self.state.lock().current.is_none() => {
                 let text = format!("{}. Unlock it; it is tried again.", with_causes(&error));
                 return (lock, Err(LoginError::new(LoginErrorKind::Transient, text)));
             }
@@ -466,7 +475,7 @@ impl Shared {
     /// Stores a renewed token. A failure costs a new sign-in after a restart, not the present work.
     async fn keep(self: &Arc<Self>, token: TokenSet) {
         let shared = Arc::clone(self);
-        let saved = tokio::task::spawn_blocking(move || shared.store.save(&token)).await;
+        let saved = tokio::task::spawn_blocking(move || shared.store().save(&token)).await;
         if let Ok(Err(error)) = saved {
             tracing::warn!(%error, "could not save the renewed sign-in; it is lost at a restart");
         }

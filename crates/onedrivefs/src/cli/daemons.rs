@@ -15,6 +15,12 @@ pub(crate) fn find(path: Option<&Path>) -> Outcome<(Running, Option<String>)> {
     registry::find(&Dirs::from_env()?, path)
 }
 
+/// Tells whether something of an account is mounted.
+pub(crate) fn are_running(dirs: &Dirs, account: &AccountName) -> Outcome<bool> {
+    let running = registry::list(dirs)?;
+    Ok(running.iter().any(|daemon| daemon.account == *account))
+}
+
 /// Tells the running daemons of an account that somebody signed in or out.
 pub(crate) async fn announce_credentials(dirs: &Dirs, account: &AccountName) -> Outcome {
     for daemon in registry::list(dirs)? {

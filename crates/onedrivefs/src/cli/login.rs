@@ -34,8 +34,8 @@ register an application, once, free of charge:
    2. any name; supported account types: any organizational directory and personal accounts
    3. redirect URI: platform \"Public client/native\", http://localhost ; then Register
    4. Authentication: switch \"Allow public client flows\" on, Save
-   5. API permissions, Microsoft Graph, Delegated: Files.ReadWrite.All, Sites.Read.All,
-      User.Read, offline_access
+   5. API permissions, Microsoft Graph, Delegated: Files.ReadWrite.All, User.Read,
+      offline_access; and Sites.Read.All for libraries of SharePoint sites
    6. copy the \"Application (client) ID\" from the overview page
    7. onedrivefs login --client-id ID    (remembered for the account; it is not a secret)
    or put it where every login finds it: client_id = \"ID\" below [accounts.NAME] in
@@ -83,7 +83,8 @@ async fn sign_in(args: &LoginArgs, dirs: &Dirs, config: &Layer, name: &AccountNa
     check_client_id(&record.client_id, config)?;
     // Asked before the person goes through the sign-in for nothing.
     check_writable(&dirs.account(name))?;
-    record.kept_in = secrets::choose_place(config)?;
+    record.kept_in =
+        secrets::choose_place(config, known.as_ref(), daemons::are_running(dirs, name)?)?;
     record.signed_out = false;
     let typed = Typed::read(args, &mut record)?;
     let auth = typed.auth_config(config, &record, dirs, name)?;
@@ -342,6 +343,7 @@ fn requested(
     };
     text(&args.client_id, &mut record.client_id);
     text(&args.tenant, &mut record.tenant);
+    record.tenant_configured &= args.tenant.is_none();
     text(&args.cloud, &mut record.cloud);
     record.client_id = or_else(record.client_id, BUILT_IN_CLIENT_ID.unwrap_or_default());
     record.tenant = or_else(record.tenant, "common");

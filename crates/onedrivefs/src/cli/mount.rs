@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::time::Duration;
 
 use onedrivefs_core::DriveId;
 use onedrivefs_graph::{DriveInfo, Feature, GraphClient, GraphError};
@@ -13,8 +14,15 @@ use crate::config::{Layer, MountLayer};
 use crate::connect::{self, Patience, explain_graph};
 use crate::daemon::{self, Access, Plan};
 use crate::failure::{Failure, Outcome};
+use crate::output;
 use crate::paths::{AccountName, Dirs, absolute};
 use crate::sign_in::SignInReport;
+
+/// First pause between two looks for a drive that is not set up yet; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Mounts a drive and serves it until it is unmounted.
 pub(crate) async fn run(args: MountArgs) -> Outcome {
@@ -166,7 +174,7 @@ impl Selection {
         if let Some(known) = self.remembered(record) {
             return Ok(known.clone());
         }
-        let found = self.ask(graph).await?;
+        let found = self.wait_for(graph).await?;
         record.remember(found.clone());
         record.save(dirs, account)?;
         Ok(found)
@@ -178,6 +186,37 @@ impl Selection {
             Self::Id(id) => record.drive(id),
             Self::User(name) => record.drive_of(name),
             Self::Site { url, library } => record.library(url, library.as_deref()),
+        }
+    }
+
+    /// Asks for the drive. Somebody's who has none yet is waited for: setting one up takes hours, and
+    /// a mount that is made in advance should not have to be made again.
+    async fn wait_for(&self, graph: &GraphClient) -> Outcome<DriveRecord> {
+        let Self::User(name) = self else {
+            return self.ask(graph).await;
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match graph.user_drive(name).await {
+                Err(error) if error.is_unprovisioned() => {
+                    if pause == FIRST_PAUSE {
+                        let what = format!("looking up the drive of {name}");
+                        output::note(user_failure(&what, error).to_string());
+                        output::note(
+                            "Waiting for it; this mount comes up by itself. Ctrl-C ends it.",
+                        );
+                    }
+                }
+                found => {
+                    let drive = found.map_err(|error| unknown_user(name, error))?;
+                    return Ok(DriveRecord {
+                        mailbox: Some(name.clone()),
+                        ..remembered_form(drive)
+                    });
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -202,11 +241,9 @@ impl Selection {
             }
             Self::User(name) => {
                 let drive = graph.user_drive(name).await;
-                let drive = drive.map_err(|error| unknown_user(name, error))?;
-                Ok(DriveRecord {
-                    mailbox: Some(name.clone()),
-                    ..remembered_form(drive)
-                })
+                drive
+                    .map(remembered_form)
+                    .map_err(|error| unknown_user(name, error))
             }
             Self::Site { url, library } => {
                 let drives = graph.site_drives(url).await;
