@@ -179,6 +179,11 @@ impl AccountRecord {
         Permissions::new(&self.granted)
     }
 
+    /// Tells whether the application proves itself by something in the keyring.
+    pub(crate) fn keeps_in_keyring(&self) -> bool {
+        self.kept_in == Place::Keyring && (self.secret_kept || self.passphrase_kept)
+    }
+
     /// Where this account's secrets are.
     pub(crate) fn secrets(&self, dirs: &Dirs, account: &AccountName) -> Secrets {
         Secrets::at(self.kept_in, dirs, account)
@@ -232,6 +237,17 @@ pub(crate) fn list(dirs: &Dirs) -> Outcome<Vec<AccountName>> {
     Ok(names)
 }
 
+/// All accounts: those signed in to, and applications that need nobody to sign in.
+pub(crate) fn all(dirs: &Dirs, config: &Layer) -> Outcome<Vec<AccountName>> {
+    let mut names = list(dirs)?;
+    let by_itself = config.accounts.iter();
+    let by_itself = by_itself.filter(|(_, settings)| settings.app_only == Some(true));
+    names.extend(by_itself.filter_map(|(name, _)| name.parse().ok()));
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
 /// Finds the account that is meant: the one named, the configured one, the one signed in to
 /// without a name, or the only one there is.
 pub(crate) fn choose(
@@ -241,7 +257,7 @@ pub(crate) fn choose(
 ) -> Outcome<(AccountName, AccountRecord)> {
     let name = match named.or(config.account.as_ref()) {
         Some(name) => name.clone(),
-        None => only_account(dirs)?,
+        None => only_account(dirs, config)?,
     };
     match known(dirs, config, &name)? {
         Some(record) => Ok((name, record)),
@@ -313,8 +329,8 @@ pub(crate) fn settings(
     Ok(record)
 }
 
-fn only_account(dirs: &Dirs) -> Outcome<AccountName> {
-    let mut accounts = list(dirs)?;
+fn only_account(dirs: &Dirs, config: &Layer) -> Outcome<AccountName> {
+    let mut accounts = all(dirs, config)?;
     let unnamed = AccountName::default();
     match accounts.len() {
         0 => Ok(unnamed),

@@ -92,10 +92,7 @@ pub(crate) fn auth_config_with(
             .as_ref()
             .map(|user| user.principal.clone())
             .filter(|principal| !principal.is_empty()),
-        sign_in: match record.sign_in {
-            SignInKind::Person => SignIn::User,
-            SignInKind::App => SignIn::App,
-        },
+        sign_in: sign_in_of(record),
         ..AuthConfig::new(record.client_id.as_str(), record.tenant.as_str(), endpoints)
     };
     let proof = Proof::read(record, secrets, given)?;
@@ -103,6 +100,13 @@ pub(crate) fn auth_config_with(
     auth.certificate = proof.certificate;
     auth.check().map_err(configured)?;
     Ok(auth)
+}
+
+fn sign_in_of(record: &AccountRecord) -> SignIn {
+    match record.sign_in {
+        SignInKind::Person => SignIn::User,
+        SignInKind::App => SignIn::App,
+    }
 }
 
 /// A client that uses and renews the account's stored tokens. Makes no request.
@@ -116,6 +120,18 @@ pub(crate) fn client(
     let secrets = record.secrets(dirs, account);
     let auth = match auth_config(config, record, &secrets) {
         Err(_) if record.signed_out => return Err(account::not_signed_in(account)),
+        // A mount comes up without a network, and so it does without the keyring.
+        Err(failure) if patience == Patience::Daemon && record.keeps_in_keyring() => {
+            tracing::warn!(
+                why = failure.sentence(),
+                "What was kept at login cannot be read yet"
+            );
+            let http = http_options(config, patience);
+            let reload = reload(dirs, config, account);
+            let tokens = TokenSource::later(sign_in_of(record), &http, secrets.tokens(), reload);
+            let endpoints = endpoints(config, &record.cloud)?;
+            return GraphClient::new(endpoints, http, tokens).map_err(configured);
+        }
         other => other?,
     };
     let graph = with_store(&auth, http_options(config, patience), secrets.tokens())?;

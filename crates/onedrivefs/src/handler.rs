@@ -52,10 +52,13 @@ impl Control {
             Err(error) => return failed(describe(&error), "run `onedrivefs doctor`"),
         };
         let sign_in = self.sign_in.clone();
+        let tokens = self.graph.tokens();
+        let problem = tokens.needs_login().then(|| tokens.problem()).flatten();
         blocking(move || {
             let mut status = serde_json::to_value(&status).unwrap_or_default();
             if let Some(report) = sign_in {
                 status["sign_in"] = report.to_json();
+                status["sign_in"]["problem"] = problem.into();
             }
             done(&status)
         })

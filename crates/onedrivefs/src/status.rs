@@ -31,6 +31,7 @@ struct View {
 #[serde(default)]
 struct SignInView {
     warning: Option<String>,
+    problem: Option<String>,
     announcements: Option<bool>,
     login: String,
 }
@@ -158,9 +159,12 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
     let mut lines = vec![
         format!("{}  ({}, {})", mountpoint, view.drive.name, view.drive.kind),
         format!("  state      {}", describe_state(&view)),
-        format!("  items      {}", view.items),
-        format!("  updated    {}", updated(&view)),
     ];
+    if let Some(problem) = &view.sign_in.problem {
+        lines.push(format!("             {}", printable(problem)));
+    }
+    lines.push(format!("  items      {}", view.items));
+    lines.push(format!("  updated    {}", updated(&view)));
     if let Some(warning) = &view.sign_in.warning {
         lines.push(format!("  warning    {}", printable(warning)));
     }

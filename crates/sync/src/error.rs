@@ -140,6 +140,8 @@ impl EngineError {
             Self::Graph(error) => match error.disposition() {
                 Disposition::Offline => Some(Net::Offline),
                 Disposition::Reauth => Some(Net::NeedsLogin),
+                // Without a token nothing can be asked, as without a network.
+                _ if matches!(error, GraphError::Login(_)) => Some(Net::Offline),
                 _ => None,
             },
             Self::Hydrate(HydrateError::Offline) => Some(Net::Offline),

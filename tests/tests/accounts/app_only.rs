@@ -384,6 +384,12 @@ fn cf_19_cf_20_al_15_ap_05_id_secret_tenant_and_user_are_set_in_the_configuratio
     ));
     let users = home.run(&["users"]).ok();
     assert!(users.contains("ada@example.com"), "{users}");
+    assert!(home.run(&["accounts"]).ok().contains("application daemon"));
+    assert!(
+        home.run(&["doctor"])
+            .out
+            .contains("account work: permissions")
+    );
     home.run(&["login"]).ok();
     // A flag wins over the file, and the environment gives the client id.
     let wrong = home.run(&["login", "--client-id", "nobody"]);
@@ -531,6 +537,8 @@ fn ap_06_a_secret_is_replaced_while_mounted_and_warned_about_before() {
         note.body.contains("onedrivefs login --account default"),
         "{note:?}"
     );
+    let told = home.run(&["status", text(mount.path())]).ok();
+    assert!(told.contains("client secret is wrong"), "{told}");
     // Replacing the file is enough; nobody has to unmount or sign in.
     private_file(&home, "secret", "brand~new_secret.value-here");
     wait::until("the file", wait::secs(120), || {

@@ -149,6 +149,54 @@ fn typed_secrets_of_applications_are_in_the_keyring_too() {
 }
 
 #[test]
+fn a_mount_of_an_application_comes_up_while_the_keyring_is_locked() {
+    if !bus() {
+        return;
+    }
+    let service = world::start();
+    let home = Home::new(&service);
+    let _desktop = Desktop::start(&service, &home.path("run"));
+    let keyring = Keyring::start(&service, &home.path("run"));
+    let arguments = [
+        "login",
+        "--app-only",
+        "--client-id",
+        "daemon",
+        "--tenant",
+        TENANT,
+        "--user",
+        "ada@example.com",
+        "--client-secret-file",
+        "-",
+    ];
+    assert_eq!(run_with_input(&home, &arguments, SECRET).code, Some(0));
+    let mount = home.mount();
+    mount.sync();
+    mount.unmount();
+    keyring.set_locked(true);
+    let mount = home.mount_args(&["--poll", "1"]);
+    fs::write(mount.at("meanwhile"), "kept").expect("written");
+    assert_ne!(mount.status()["state"], "needs-login");
+    keyring.set_locked(false);
+    service.expire_tokens();
+    wait::until("the file", wait::secs(120), || {
+        service.default_drive().exists("/meanwhile")
+    });
+    mount.unmount();
+}
+
+#[test]
+fn a_name_stays_with_the_kind_of_sign_in_that_it_has() {
+    let service = world::start();
+    let home = Home::new(&service);
+    home.run(LOGIN).ok();
+    world::app_login(&home, &["--user", "ada@example.com"]).explained(1, "belongs to a person");
+    world::app_login(&home, &["--account", "app", "--user", "ada@example.com"]).ok();
+    home.run(&[LOGIN, &["--account", "app"]].concat())
+        .explained(1, "belongs to an application");
+}
+
+#[test]
 fn fe_23_fe_24_profiles_are_private_and_whole_and_the_configuration_has_no_secret() {
     let service = world::start();
     let home = Home::new(&service);

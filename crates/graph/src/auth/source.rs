@@ -102,6 +102,20 @@ impl TokenSource {
         ))
     }
 
+    /// A source whose application cannot be read yet, such as from a keyring that is locked: it is
+    /// read when a token is wanted, and until it can be, that is trouble that passes.
+    #[must_use]
+    pub fn later(
+        sign_in: SignIn,
+        http: &HttpOptions,
+        store: TokenStore,
+        reload: Reload,
+    ) -> Arc<Self> {
+        let source = Self::build(None, sign_in, http, store, State::default());
+        source.set_reload(reload);
+        source
+    }
+
     /// Has the settings of the application read anew before every renewal: its secret or its
     /// certificate may have been replaced since.
     pub fn set_reload(&self, reload: Reload) {
@@ -186,6 +200,14 @@ impl TokenSource {
     #[must_use]
     pub fn needs_login(&self) -> bool {
         *self.shared.needs_login.borrow()
+    }
+
+    /// Why somebody has to sign in, in a sentence.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let state = self.shared.state.lock();
+        let (_, failure) = state.failure.as_ref()?;
+        (!failure.is_transient()).then(|| failure.to_string())
     }
 
     /// Tells when somebody has to sign in, and when that has happened.
@@ -334,7 +356,7 @@ impl Shared {
 
     /// Renews the token, alone in this process and, by the lock, on this machine.
     async fn renew_alone(self: &Arc<Self>, want: Want) -> Result<SecretString, LoginError> {
-        if self.endpoint.lock().is_none() {
+        if self.endpoint.lock().is_none() && self.reload.lock().is_none() {
             let text = "The given token is no longer accepted and cannot be renewed.";
             return Err(LoginError::new(LoginErrorKind::NeedsLogin, text));
         }
@@ -459,6 +481,9 @@ impl Shared {
             Some(Ok(None)) => {
                 let text = "Nobody is signed in. Sign in first.";
                 return Err(LoginError::new(LoginErrorKind::NeedsLogin, text));
+            }
+            Some(Err(why)) if self.endpoint.lock().is_none() => {
+                return Err(LoginError::new(LoginErrorKind::Transient, why));
             }
             Some(Err(why)) => tracing::warn!(
                 why,

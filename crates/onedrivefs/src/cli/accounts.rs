@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::AccountsArgs;
-use crate::account::{self, AccountRecord, SignInKind};
+use crate::account::{self, SignInKind};
+use crate::config::Layer;
 use crate::control::registry;
 use crate::credentials::Expiry;
 use crate::failure::Outcome;
@@ -16,8 +17,9 @@ pub(crate) fn run(args: &AccountsArgs) -> Outcome {
     let running = registry::list(&dirs)?;
     let mut rows = Vec::new();
     let mut values = Vec::new();
-    for name in account::list(&dirs)? {
-        let record = AccountRecord::load(&dirs, &name)?.unwrap_or_default();
+    let config = Layer::load(&dirs.config_file)?;
+    for name in account::all(&dirs, &config)? {
+        let record = account::known(&dirs, &config, &name)?.unwrap_or_default();
         // A keyring that does not answer is a matter for `doctor`.
         let signed_in = record.is_signed_in(&dirs, &name).unwrap_or(false);
         let mounts: Vec<String> = running

@@ -3,26 +3,26 @@
 //! Nothing is stored before the sign-in was proven by reading the drive: a token that cannot do
 //! its work is an error now, not when the first file is saved.
 
-use std::io::{self, Write};
+mod finding;
+mod typed;
+mod ways;
+
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
-use onedrivefs_core::{ExposeSecret as _, SecretString};
-use onedrivefs_graph::auth::{self, CodeFlow, TokenSet, TokenStore};
-use onedrivefs_graph::{
-    AuthConfig, DriveInfo, GraphClient, GraphError, HttpOptions, Me, Reach, SignIn, default_scopes,
-};
+use onedrivefs_graph::auth::{self, TokenSet, TokenStore};
+use onedrivefs_graph::{AuthConfig, GraphClient, Reach, SignIn, default_scopes};
 
+use self::finding::{Finding, check_same_kind, check_same_person, own_drive, somebody};
+use self::typed::Typed;
+use self::ways::{Trouble, authorization_code, device_code};
 use super::{LoginArgs, ProofArgs, consent, daemons};
 use crate::account::{self, AccountRecord, DriveRecord, SignInKind, User};
 use crate::config::Layer;
-use crate::connect::{self, Given, Patience, explain_graph, is_guid};
-use crate::credentials::{self, Expiry};
-use crate::failure::{Explain, Failure, Outcome};
-use crate::output::{self, printable};
+use crate::connect::{self, Patience, explain_graph, is_guid};
+use crate::failure::{Failure, Outcome};
+use crate::output;
 use crate::paths::{AccountName, Dirs, absolute, check_writable};
 use crate::secrets::{self, Kept, is_stdin};
-use crate::size::ByteSize;
 
 /// The application id baked in by whoever built this program.
 const BUILT_IN_CLIENT_ID: Option<&str> = option_env!("ONEDRIVEFS_CLIENT_ID");
@@ -81,6 +81,7 @@ async fn sign_in(args: &LoginArgs, dirs: &Dirs, config: &Layer, name: &AccountNa
     let known = AccountRecord::load(dirs, name)?;
     let mut record = requested(args, config, name, known.clone().unwrap_or_default())?;
     check_client_id(&record.client_id, config)?;
+    check_same_kind(name, known.as_ref(), &record)?;
     // Asked before the person goes through the sign-in for nothing.
     check_writable(&dirs.account(name))?;
     record.kept_in =
@@ -107,67 +108,6 @@ async fn sign_in(args: &LoginArgs, dirs: &Dirs, config: &Layer, name: &AccountNa
     attempt.keep(&record, &typed, &tokens)?;
     finding.report(name, &record)?;
     daemons::announce_credentials(dirs, name).await
-}
-
-/// What was typed or piped in, and has to be kept.
-#[derive(Default)]
-struct Typed {
-    secret: Option<SecretString>,
-    passphrase: Option<SecretString>,
-}
-
-impl Typed {
-    /// Reads what comes from a terminal or from standard input, and notes in the record that it does.
-    fn read(args: &LoginArgs, record: &mut AccountRecord) -> Outcome<Self> {
-        let mut typed = Self::default();
-        let proof = &args.proof;
-        if proof.client_secret {
-            typed.secret = Some(secrets::ask("client secret", "--client-secret-file")?);
-        } else if let Some(path) = proof.client_secret_file.as_deref().filter(|p| is_stdin(p)) {
-            typed.secret = Some(secrets::read_file(path, "client secret")?);
-        }
-        if let Some(secret) = &typed.secret {
-            record.use_secret_file(PathBuf::new());
-            record.client_secret_file = None;
-            record.secret_kept = true;
-            credentials::check_secret(secret.expose_secret());
-        } else if let Some(path) = &record.client_secret_file {
-            let secret = secrets::read_file(path, "client secret")?;
-            credentials::check_secret(secret.expose_secret());
-        }
-        if let Some(path) = proof.key_passphrase_file.as_deref().filter(|p| is_stdin(p)) {
-            typed.passphrase = Some(secrets::read_file(path, "passphrase")?);
-        } else if record.needs_passphrase() {
-            typed.passphrase = Some(secrets::ask(
-                "passphrase of the private key",
-                "--key-passphrase-file",
-            )?);
-        }
-        if typed.passphrase.is_some() {
-            record.key_passphrase_file = None;
-            record.passphrase_kept = true;
-        }
-        Ok(typed)
-    }
-
-    /// The configuration of the sign-in, with what was typed in place of what is kept.
-    fn auth_config(
-        &self,
-        config: &Layer,
-        record: &AccountRecord,
-        dirs: &Dirs,
-        name: &AccountName,
-    ) -> Outcome<AuthConfig> {
-        let before = AccountRecord {
-            user: None,
-            ..record.clone()
-        };
-        let given = Given {
-            secret: self.secret.clone(),
-            passphrase: self.passphrase.clone(),
-        };
-        connect::auth_config_with(config, &before, &record.secrets(dirs, name), given)
-    }
 }
 
 impl Attempt<'_> {
@@ -421,249 +361,6 @@ fn check_client_id(client_id: &str, config: &Layer) -> Outcome {
     Ok(())
 }
 
-/// Why there are no tokens.
-enum Trouble {
-    /// Something on this machine, which is explained already.
-    Here(Failure),
-    /// The identity platform, or the way to it.
-    There(GraphError),
-}
-
-impl From<GraphError> for Trouble {
-    fn from(error: GraphError) -> Self {
-        Self::There(error)
-    }
-}
-
-async fn device_code(http: &HttpOptions, auth: &AuthConfig) -> Result<TokenSet, GraphError> {
-    auth::login_device_code(http, auth, |prompt| {
-        output::note(format!(
-            "Open {} on any device and type the code {}\nWaiting for you to finish there; the code \
-             is good for {} minutes.",
-            printable(&prompt.verification_uri),
-            printable(&prompt.user_code),
-            prompt.expires_in.as_secs().div_ceil(60),
-        ));
-    })
-    .await
-}
-
-async fn authorization_code(
-    http: &HttpOptions,
-    auth: &AuthConfig,
-    paste: bool,
-) -> Result<TokenSet, Trouble> {
-    let flow = CodeFlow::begin(http, auth)?;
-    let url = flow.authorize_url().to_string();
-    output::note(format!(
-        "To sign in, open this address in a browser:\n\n{url}\n"
-    ));
-    if paste || !flow.has_listener() {
-        let pasted = ask_for_address(flow.redirect_text()).map_err(Trouble::Here)?;
-        return Ok(flow.finish_from_url(&pasted).await?);
-    }
-    if open_browser(&url) {
-        output::note("It should have opened by itself. Waiting for you to finish there.");
-    } else {
-        output::note(
-            "Waiting for you to finish there. The browser must run on this machine; for another \
-             one, use `onedrivefs login --device-code` or `onedrivefs login --paste`.",
-        );
-    }
-    Ok(flow.wait().await?)
-}
-
-/// Reads the address the browser ended at, for redirect addresses that are not on this machine, and
-/// browsers that are not.
-fn ask_for_address(redirect: &str) -> Outcome<String> {
-    let what = || "reading the address".to_owned();
-    let mut err = io::stderr();
-    write!(
-        err,
-        "Then paste the whole address the browser ends at; it begins with {redirect}, and the page \
-         may be empty or an error: "
-    )
-    .and_then(|()| err.flush())
-    .explain(what)?;
-    let mut pasted = String::new();
-    io::stdin().read_line(&mut pasted).explain(what)?;
-    if pasted.trim().is_empty() {
-        return Err(Failure::usage(
-            "login",
-            "no address was pasted, and the browser's answer cannot reach this machine",
-        )
-        .next("run this in a terminal, or use `--device-code`"));
-    }
-    Ok(pasted.trim().to_owned())
-}
-
-/// Opens the desktop's browser, if there is a desktop.
-fn open_browser(url: &str) -> bool {
-    let desktop = ["WAYLAND_DISPLAY", "DISPLAY"]
-        .iter()
-        .any(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()));
-    desktop
-        && Command::new("xdg-open")
-            .arg(url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .is_ok()
-}
-
-/// Keeps the changes that wait for one person from going out as another.
-fn check_same_person(
-    name: &AccountName,
-    known: Option<&AccountRecord>,
-    me: &Me,
-    drive: Option<&DriveInfo>,
-) -> Outcome {
-    let Some(known) = known else {
-        return Ok(());
-    };
-    let before = match &known.user {
-        // Without the permission to ask for a name, somebody is known by their drive.
-        Some(user) if is_drive_id(&user.id) || is_drive_id(&me.id) => {
-            let now = drive.map(|drive| &drive.id);
-            let own = known.own_drive().map(|drive| &drive.id);
-            (own.is_some() && own != now).then(|| user.principal.clone())
-        }
-        Some(user) => (user.id != me.id).then(|| user.principal.clone()),
-        None => None,
-    };
-    let Some(before) = before else {
-        return Ok(());
-    };
-    Err(Failure::new(
-        format!("account {name}"),
-        format!(
-            "belongs to {before}, but {} signed in",
-            me.user_principal_name.as_deref().unwrap_or(&me.id)
-        ),
-    )
-    .next(format!(
-        "give the other person a name: `onedrivefs login --account OTHER`; or run `onedrivefs \
-         logout --forget --account {name}` first"
-    )))
-}
-
-/// Begins the ids of people who are known by their drive only.
-const DRIVE_ID: &str = "drive ";
-
-fn is_drive_id(id: &str) -> bool {
-    id.starts_with(DRIVE_ID)
-}
-
-/// Somebody whose name may not be asked for.
-fn somebody(drive: Option<&DriveInfo>) -> Me {
-    Me {
-        id: format!("{DRIVE_ID}{}", drive.map_or("", |drive| drive.id.as_str())),
-        display_name: drive.and_then(|drive| drive.owner.clone()),
-        user_principal_name: None,
-    }
-}
-
-fn own_drive(drive: &DriveInfo) -> DriveRecord {
-    DriveRecord {
-        id: drive.id.clone(),
-        kind: drive.kind,
-        name: drive.name.clone(),
-        own: true,
-        mailbox: None,
-        site: None,
-        site_default: false,
-    }
-}
-
-/// What a sign-in has shown.
-struct Finding {
-    drive: Option<DriveInfo>,
-    /// What was asked for, of a person.
-    asked: Vec<String>,
-}
-
-impl Finding {
-    fn report(&self, name: &AccountName, record: &AccountRecord) -> Outcome {
-        match record.sign_in {
-            SignInKind::Person => self.about_person(name, record)?,
-            SignInKind::App => about_app(name, record)?,
-        }
-        if let Some(drive) = &self.drive {
-            let space = drive.quota.map_or_else(String::new, |quota| {
-                format!(
-                    ", {} of {} used",
-                    ByteSize(quota.used),
-                    ByteSize(quota.total)
-                )
-            });
-            output::line(format!(
-                "Drive: {} ({}){space}.",
-                printable(&drive.name),
-                drive.kind.as_str()
-            ))?;
-        }
-        let expiry = Expiry::of(record).and_then(|expiry| expiry.warning(name.as_str()));
-        if let Some(warning) = expiry {
-            output::note(format!("warning: {warning}"));
-        }
-        match (record.sign_in, &self.drive) {
-            (SignInKind::App, None) => output::note(
-                "Mount somebody's drive with `onedrivefs mount --user UPN MOUNTPOINT`; `onedrivefs \
-                 users` lists them.",
-            ),
-            (_, Some(_)) => output::note("Mount it with `onedrivefs mount MOUNTPOINT`."),
-            (SignInKind::Person, None) => output::note(
-                "This person has no drive that can be seen; sites may have: `onedrivefs drives --site \
-                 NAME`.",
-            ),
-        }
-        Ok(())
-    }
-
-    fn about_person(&self, name: &AccountName, record: &AccountRecord) -> Outcome {
-        let user = record.user.clone().unwrap_or_default();
-        output::line(format!(
-            "Signed in as {} <{}>, kept as account {name}.",
-            printable(&user.name),
-            printable(&user.principal)
-        ))?;
-        let permissions = record.permissions();
-        let missing = permissions.missing(&self.asked);
-        if !missing.is_empty() {
-            output::note(format!(
-                "warning: not granted, though asked for: {}. What needs it does not work",
-                printable(&missing.join(", "))
-            ));
-        }
-        if permissions.read_only() {
-            output::note("No permission to change anything was granted: mounts are read-only.");
-        }
-        Ok(())
-    }
-}
-
-fn about_app(name: &AccountName, record: &AccountRecord) -> Outcome {
-    output::line(format!(
-        "Signed in as the application {} of {}, kept as account {name}.",
-        printable(&record.client_id),
-        printable(&record.tenant)
-    ))?;
-    output::line(format!(
-        "Granted to it: {}.",
-        printable(&match record.granted.as_slice() {
-            [] => "not told".to_owned(),
-            granted => granted.join(", "),
-        })
-    ))?;
-    output::note(
-        "warning: whoever has this secret or key can read the files of everybody the permissions \
-         cover, usually the whole organization. Keep it closed, and consider Sites.Selected, which \
-         covers named sites only.",
-    );
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -720,26 +417,5 @@ mod tests {
         if std::env::var_os("ONEDRIVEFS_CLIENT_ID").is_none() {
             assert_eq!(record.client_id, "remembered");
         }
-    }
-
-    #[test]
-    fn another_person_does_not_take_an_account_over() {
-        let me = |id: &str| Me {
-            id: id.to_owned(),
-            display_name: None,
-            user_principal_name: Some("b@example.com".into()),
-        };
-        let known = AccountRecord {
-            user: Some(User {
-                id: "1".into(),
-                ..User::default()
-            }),
-            ..AccountRecord::default()
-        };
-        let name = AccountName::default();
-        assert!(check_same_person(&name, Some(&known), &me("1"), None).is_ok());
-        assert!(check_same_person(&name, None, &me("2"), None).is_ok());
-        let refused = check_same_person(&name, Some(&known), &me("2"), None).expect_err("refused");
-        assert!(refused.to_string().contains("b@example.com"), "{refused}");
     }
 }

@@ -26,7 +26,7 @@ const FULL_WARN: u64 = 95;
 
 /// The hosts, then every account on them.
 pub(super) async fn examine(dirs: &Dirs, config: &Layer) -> Vec<Check> {
-    let accounts = match account::list(dirs) {
+    let accounts = match account::all(dirs, config) {
         Ok(accounts) => accounts,
         Err(failure) => return vec![Check::failure("accounts", &failure)],
     };
@@ -38,7 +38,7 @@ pub(super) async fn examine(dirs: &Dirs, config: &Layer) -> Vec<Check> {
     }
     let mut seen = Vec::new();
     for name in accounts {
-        match AccountRecord::load(dirs, &name) {
+        match account::known(dirs, config, &name) {
             Ok(record) => {
                 let record = record.unwrap_or_default();
                 if !seen.contains(&record.cloud) {

@@ -213,8 +213,8 @@ fn clock(host: &str, theirs: Timestamp, ours: Timestamp) -> Check {
 /// Every host that accounts on this machine need; without accounts, those of the global cloud.
 pub(crate) fn hosts(dirs: &Dirs, config: &Layer) -> Outcome<Vec<Host>> {
     let mut records: Vec<AccountRecord> = Vec::new();
-    for name in account::list(dirs)? {
-        records.extend(AccountRecord::load(dirs, &name)?);
+    for name in account::all(dirs, config)? {
+        records.extend(account::known(dirs, config, &name)?);
     }
     if records.is_empty() {
         records.push(AccountRecord::default());

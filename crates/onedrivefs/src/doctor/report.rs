@@ -72,8 +72,8 @@ pub(crate) async fn write(path: &Path, checks: &[Check]) -> Outcome {
     }
     let mut names = Redaction::default();
     section(&mut text, "accounts");
-    for name in account::list(&dirs).unwrap_or_default() {
-        if let Ok(Some(record)) = AccountRecord::load(&dirs, &name) {
+    for name in account::all(&dirs, &config).unwrap_or_default() {
+        if let Ok(Some(record)) = account::known(&dirs, &config, &name) {
             names.learn_account(name.as_str(), &record);
             line(&mut text, &about(&record).to_string());
         }

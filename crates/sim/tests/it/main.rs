@@ -11,6 +11,7 @@ mod client;
 mod contract_delta;
 mod contract_files;
 mod contract_identity;
+mod contract_tenants;
 mod contract_uploads;
 mod faults;
 mod push;
