@@ -333,7 +333,7 @@ pub fn base_on(row: &mut BodyRow, source: &Source) {
 }
 
 /// A row of an empty, complete and clean body.
-fn new_row(ino: Ino, now: Timestamp) -> BodyRow {
+pub(crate) fn new_row(ino: Ino, now: Timestamp) -> BodyRow {
     BodyRow {
         id: 0,
         ino,

@@ -1,9 +1,10 @@
 //! What must hold between rounds, and what an item keeps that comes back or arrives.
 
-use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, RemoteItem, Timestamp};
-use onedrivefs_store::{Item, Kind, Ops, Remote, Store, StoreError, Tx};
+use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, QuickXorHash, RemoteItem, Timestamp};
+use onedrivefs_store::{BodyRow, Item, Kind, Ops, Place, Remote, Store, StoreError, Tx};
 
 use super::{Applied, Applier, Facts, is_aside};
+use crate::bodies::new_row;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
@@ -299,4 +300,40 @@ fn base_of(there: &RemoteItem) -> Remote {
         size: 0,
         mtime: Timestamp::from_nanos(0),
     }
+}
+
+/// A program set the time of a file whose content was being sent. The answer was lost, and the
+/// service shows the content with a time of its own.
+#[test]
+fn a_time_that_was_set_here_stays_when_the_content_turns_out_to_be_ours() {
+    let (_dir, store) = store_with(&[there("FILE", "file", 1)]);
+    let before = item(&store, "FILE");
+    let hash = QuickXorHash::from_bytes([7; 20]);
+    let set = Timestamp::from_nanos(3 * DAY_NS + 5);
+    change(&store, |tx| {
+        let row = BodyRow {
+            size: 9,
+            hash: Some(hash),
+            place: Place::Spool,
+            ..new_row(before.ino, facts().now)
+        };
+        let body = Some(tx.insert_body(&row)?);
+        tx.update_item(&Item {
+            body,
+            size: 9,
+            mtime: set,
+            ..before.clone()
+        })?;
+        wait(tx, before.ino, Ops::CONTENT.with(Ops::TIMES))
+    });
+    apply(
+        &store,
+        &[RemoteItem {
+            size: Some(9),
+            hash: Some(hash),
+            ..there("FILE", "file", 2)
+        }],
+    );
+    assert_eq!(item(&store, "FILE").mtime, set);
+    assert!(waiting(&store, before.ino).has(Ops::TIMES));
 }

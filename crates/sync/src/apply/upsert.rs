@@ -167,7 +167,8 @@ impl Applier<'_> {
                 self.changes.push(KernelChange::Content { ino: item.ino });
             }
             ContentVerdict::Adopt => {
-                self.adopt_content(&mut item, remote, waiting)?;
+                let ours = self.is_our_content(there)?;
+                self.adopt_content(&mut item, remote, waiting, ours)?;
             }
             ContentVerdict::KeepBoth => {
                 return self
@@ -236,16 +237,19 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// The content there is the one that waits here.
+    /// The content there is the one that waits here. With `ours`, a request of this machine made it.
     fn adopt_content(
         &mut self,
         item: &mut Item,
         remote: Remote,
         waiting: Ops,
+        ours: bool,
     ) -> Result<(), StoreError> {
         let mut left = waiting.without(settled_by_equal_content(item));
-        if item.size == 0 && !remote.mtime.same_second(item.mtime) {
-            // Most likely ours: nothing carries the times of an empty file along.
+        // An empty one is most likely ours, too. Only a session carries times along; and what a
+        // program set by itself stays.
+        let keeps_time = item.size == 0 || ours || waiting.has(Ops::TIMES);
+        if keeps_time && !remote.mtime.same_second(item.mtime) {
             left = left.with(Ops::TIMES);
         } else {
             left = left.without(Ops::TIMES);
