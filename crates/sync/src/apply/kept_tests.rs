@@ -337,3 +337,21 @@ fn a_time_that_was_set_here_stays_when_the_content_turns_out_to_be_ours() {
     assert_eq!(item(&store, "FILE").mtime, set);
     assert!(waiting(&store, before.ino).has(Ops::TIMES));
 }
+
+/// Theirs has the name of a file that was deleted here and renamed there, in this order of news.
+#[test]
+fn a_name_that_a_deleted_file_has_left_there_is_given_to_what_is_shown_beside_it() {
+    let (_dir, store) = store_with(&[there("GONE", "name", 1), there("THEIRS", "other", 1)]);
+    apply(&store, &[there("THEIRS", "name", 2)]);
+    assert_eq!(item(&store, "THEIRS").name, "name (2)");
+    let gone = item(&store, "GONE");
+    change(&store, |tx| {
+        tx.update_item(&Item {
+            parent: None,
+            ..gone.clone()
+        })?;
+        wait(tx, gone.ino, Ops::DELETE)
+    });
+    apply(&store, &[there("GONE", "elsewhere", 2)]);
+    assert_eq!(item(&store, "THEIRS").name, "name");
+}

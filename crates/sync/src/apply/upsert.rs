@@ -178,6 +178,7 @@ impl Applier<'_> {
         }
         if item != before {
             self.tx.update_item(&item)?;
+            self.reclaim_left(&item, before.remote)?;
         }
         Ok(Applied::Done)
     }
@@ -282,8 +283,23 @@ impl Applier<'_> {
             );
             return Ok(());
         }
-        item.remote = Some(remote);
-        self.tx.update_item(&item)
+        let left = item.remote.replace(remote);
+        self.tx.update_item(&item)?;
+        self.reclaim_left(&item, left)
+    }
+
+    /// An item has left a place on the service, where another one may be that had to be shown beside
+    /// it.
+    fn reclaim_left(&mut self, item: &Item, left: Option<Remote>) -> Result<(), StoreError> {
+        let now = item.remote.as_ref();
+        let place = |base: &Remote| base.parent.map(|parent| (parent, base.name.clone()));
+        let left = left.as_ref().and_then(place);
+        if let Some((parent, name)) = left.filter(|left| now.and_then(place).as_ref() != Some(left))
+        {
+            let shown = shown_name(&name, item.kind).to_owned();
+            self.changes.extend(reclaim(self.tx, parent, &shown)?);
+        }
+        Ok(())
     }
 
     /// Brings an item that was unlinked here back under a name.
