@@ -1,5 +1,7 @@
 //! An item that exists on the service: new, moved, changed, or all of it.
 
+use std::time::Duration;
+
 use onedrivefs_core::{Ino, RemoteItem};
 use onedrivefs_store::{Item, JournalRow, Kind, Ops, Remote, Role, StoreError};
 
@@ -17,6 +19,9 @@ const DEPTH_MAX: u32 = 4096;
 
 /// Deepest nesting that is looked into by going down.
 const NESTING_MAX: u32 = 512;
+
+/// How long a save takes at most, from its last byte to the rename that ends it.
+const SAVING: Duration = Duration::from_secs(10);
 
 /// Where the service has an item.
 pub(super) struct Place {
@@ -167,8 +172,7 @@ impl Applier<'_> {
                 self.changes.push(KernelChange::Content { ino: item.ino });
             }
             ContentVerdict::Adopt => {
-                let ours = self.is_our_content(there)?;
-                self.adopt_content(&mut item, remote, waiting, ours)?;
+                self.adopt_content(&mut item, remote, waiting)?;
             }
             ContentVerdict::KeepBoth => {
                 return self
@@ -238,18 +242,17 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// The content there is the one that waits here. With `ours`, a request of this machine made it.
+    /// The content there is the one that waits here.
     fn adopt_content(
         &mut self,
         item: &mut Item,
         remote: Remote,
         waiting: Ops,
-        ours: bool,
     ) -> Result<(), StoreError> {
         let mut left = waiting.without(settled_by_equal_content(item));
-        // An empty one is most likely ours, too. Only a session carries times along; and what a
-        // program set by itself stays.
-        let keeps_time = item.size == 0 || ours || waiting.has(Ops::TIMES);
+        // An empty one is most likely ours: nothing carries the times of an empty file along. And
+        // what a program set stays.
+        let keeps_time = item.size == 0 || waiting.has(Ops::TIMES) && was_time_set(item);
         if keeps_time && !remote.mtime.same_second(item.mtime) {
             left = left.with(Ops::TIMES);
         } else {
@@ -764,6 +767,12 @@ fn is_in(item: &Item, folder: Ino) -> bool {
     item.remote
         .as_ref()
         .is_some_and(|remote| remote.parent == Some(folder))
+}
+
+/// Tells whether a program set the time of a file to another one than that of its last change.
+fn was_time_set(item: &Item) -> bool {
+    let apart = item.mtime.as_nanos().abs_diff(item.ctime.as_nanos());
+    u128::from(apart) > SAVING.as_nanos()
 }
 
 /// What does not wait any more once the service has the same content. A body still has to leave
