@@ -614,3 +614,44 @@ fn what_comes_into_a_folder_while_its_deletion_waits_to_be_sent_is_kept() {
     tree::assert_in_step(mount.path(), &drive);
     mount.unmount();
 }
+
+/// A save gets there and the daemon dies before it hears of that. Then the file is made what the
+/// service was last known to have.
+#[test]
+fn content_that_comes_back_is_sent_although_it_is_what_the_service_was_known_to_have() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.put("/file", "").expect("file");
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    assert_eq!(fs::read(mount.at("file")).expect("file"), b"");
+    mount.sync();
+
+    let silent = FaultRule::on("upload_fragment", FaultAction::StallBody { bytes: 0 }).times(1);
+    service.faults().add(silent);
+    write(&mount, "file", "sent");
+    wait::until("arrival", wait::secs(30), || {
+        drive.read("/file").as_deref() == Some(&b"sent"[..])
+    });
+    drop(File::create(mount.at("file")).expect("emptied"));
+    mount.crash();
+    drop(mount);
+
+    // What is found out is found out by the next upload.
+    let rounds = service
+        .faults()
+        .add(FaultRule::on("delta", FaultAction::Hold));
+    let mount = home.mount();
+    wait::until("nothing to send", wait::secs(30), || {
+        mount.status()["pending"]["ops"] == 0
+    });
+    service.faults().remove(rounds);
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
+    assert_eq!(drive.read("/file").as_deref(), Some(&b""[..]));
+    mount.unmount();
+}

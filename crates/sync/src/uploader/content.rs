@@ -102,10 +102,11 @@ impl Engine {
         let Some((body, snapshot)) = self.freeze(&body_row)? else {
             return Ok(Step::Blocked);
         };
-        if let Some(there) = same_there(item, body_row.size, body_row.hash) {
+        if let Some(there) = self.same_there(item, body_row.size, body_row.hash)? {
             if let Some(barrier) = barrier {
                 barrier.passed().await?;
             }
+            self.drop_session(item, row).await?;
             let body = Some((body_row.id, body_row.generation));
             let unsent = unsent(item, body, body_row.size, body_row.hash);
             return self.arrived(&unsent, &there);
@@ -160,7 +161,7 @@ impl Engine {
             name: stored_name(item),
             times_sent: false,
         };
-        if let Some(there) = same_there(item, sent.size, sent.hash) {
+        if let Some(there) = self.same_there(item, sent.size, sent.hash)? {
             return self.arrived(&unsent(item, sent.body, sent.size, sent.hash), &there);
         }
         let noted = self.note_unanswered(item, Some(sent.size), sent.hash);
@@ -377,22 +378,33 @@ impl Engine {
             .into()),
         }
     }
-}
 
-/// The service's item, when it is known to have content of this size and hash.
-fn same_there(item: &Item, size: u64, hash: Option<QuickXorHash>) -> Option<RemoteItem> {
-    let remote = item.remote.as_ref()?;
-    let same = remote.size == size && (size == 0 || hash? == remote.hash?);
-    same.then(|| RemoteItem {
-        deleted: false,
-        kind: ItemKind::File,
-        size: Some(remote.size),
-        etag: remote.etag.clone(),
-        ctag: remote.ctag.clone(),
-        modified: Some(remote.mtime),
-        hash: remote.hash,
-        ..tombstone_for(item)
-    })
+    /// The service's item, when it is known to have content of this size and hash.
+    fn same_there(
+        &self,
+        item: &Item,
+        size: u64,
+        hash: Option<QuickXorHash>,
+    ) -> Result<Option<RemoteItem>, EngineError> {
+        let Some(remote) = &item.remote else {
+            return Ok(None);
+        };
+        let hashes = hash.zip(remote.hash);
+        let same = remote.size == size && (size == 0 || hashes.is_some_and(|(a, b)| a == b));
+        if !same || self.is_content_in_doubt(&remote.id)? {
+            return Ok(None);
+        }
+        Ok(Some(RemoteItem {
+            deleted: false,
+            kind: ItemKind::File,
+            size: Some(remote.size),
+            etag: remote.etag.clone(),
+            ctag: remote.ctag.clone(),
+            modified: Some(remote.mtime),
+            hash: remote.hash,
+            ..tombstone_for(item)
+        }))
+    }
 }
 
 /// Describes content that did not have to be sent.

@@ -46,6 +46,14 @@ impl Engine {
         Ok(noted)
     }
 
+    /// Tells whether an item may have other content on the service than was last seen, because a
+    /// request that replaces it was not answered: that content here is the same as then is no reason
+    /// not to send it.
+    pub(super) fn is_content_in_doubt(&self, id: &ItemId) -> Result<bool, EngineError> {
+        let sent = self.store.read(|r| r.unanswered_for(id))?;
+        Ok(sent.iter().any(|sent| sent.size.is_some()))
+    }
+
     /// Tells whether a request that is on its way may make what an inode stands for that is to be
     /// deleted: what it makes is found when it was answered.
     pub(super) fn is_being_made_for(&self, ino: Ino) -> Result<bool, EngineError> {
