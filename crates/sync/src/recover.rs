@@ -66,7 +66,8 @@ fn save_body(
         Bodies::record_save(tx, row, body)?;
         return Ok(());
     };
-    if body.size() == 0 && keep_last_save(tx, &mut item, row.previous)? {
+    let was_saved_empty = row.generation > 0 && row.size == 0;
+    if body.size() == 0 && !was_saved_empty && keep_last_save(tx, &mut item, row.previous)? {
         let path = tx.path(item.ino)?;
         tracing::warn!(
             path,

@@ -223,9 +223,13 @@ impl Vfs {
         let (body, dropped) = self.store().write(|tx| {
             let mut item = tx.item(file.ino)?.ok_or(VfsError::Stale)?;
             let mut old = item.body.map(|id| tx.body(id)).transpose()?.flatten();
+            let mut saved_empty = 0;
             let previous = match &mut old {
-                // Never saved: what was saved before it stays the last save.
+                // Not saved since it was written to: what was saved before stays the last save.
                 Some(row) if row.dirty => {
+                    if row.size == 0 {
+                        saved_empty = row.generation;
+                    }
                     let saved = row.previous.take();
                     tx.update_body(row)?;
                     tx.delete_body(row.id)?;
@@ -237,7 +241,12 @@ impl Vfs {
                 .engine
                 .bodies
                 .create_empty(tx, file.ino, previous, Self::now());
-            let (row, body) = made?;
+            let (mut row, body) = made?;
+            if saved_empty > 0 {
+                // The last save is that of an empty file.
+                row.generation = saved_empty;
+                tx.update_body(&row)?;
+            }
             item.body = Some(row.id);
             tx.update_item(&item)?;
             Ok::<_, VfsError>((body, old))

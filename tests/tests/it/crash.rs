@@ -306,3 +306,44 @@ fn a_time_that_a_program_set_on_an_open_file_survives_kill_9() {
     tree::assert_in_step(mount.path(), &service.default_drive());
     mount.unmount();
 }
+
+#[test]
+fn an_empty_file_stays_empty_when_the_daemon_is_killed_at_the_start_of_a_later_write() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    for name in ["once", "twice"] {
+        let mut file = File::create(mount.at(name)).expect("created");
+        file.write_all(b"older").expect("written");
+        file.sync_all().expect("synced");
+        drop(file);
+        // What is certain is kept until this is.
+        drop(File::create(mount.at(name)).expect("emptied"));
+    }
+    let open = |name| {
+        let file = File::options().write(true).open(mount.at(name));
+        file.expect("opened")
+    };
+    // The body is made ready for a write that turns out to be too large.
+    let once = open("once");
+    let far = 1 << 40;
+    assert!(once.write_all_at(b"x", far).is_err());
+    let twice = open("twice");
+    twice.write_all_at(b"never saved", 0).expect("written");
+    twice.set_len(0).expect("emptied");
+    mount.crash();
+    drop((once, twice, mount));
+
+    let mount = home.mount();
+    for name in ["once", "twice"] {
+        assert_eq!(fs::read(mount.at(name)).expect("file"), b"", "{name}");
+    }
+    mount.sync();
+    let drive = service.default_drive();
+    assert_eq!(drive.read("/once").as_deref(), Some(&b""[..]));
+    assert_eq!(drive.read("/twice").as_deref(), Some(&b""[..]));
+    mount.unmount();
+}
