@@ -186,6 +186,15 @@ impl Adapter {
     }
 }
 
+/// The content of a file was changed. If it is known under another spelling than it has, no program
+/// is to meet the size that the kernel keeps under its own, nor the pages below that.
+fn content_known_of(vfs: &Vfs, node: INodeNo) {
+    if is_other_spelling(node) {
+        // Where it cannot be done at once it is done after the answer.
+        let _at_once = vfs.forget_names();
+    }
+}
+
 /// Passes on the result of giving or taking names in directories. If one of them is known under
 /// another spelling than it has, no program is to meet what the kernel keeps under its own.
 fn names_known_in<T>(
@@ -278,7 +287,11 @@ impl Filesystem for Adapter {
             vfs.setattr(ino(node), &wanted)
         };
         let changed = self.changed(node);
+        let vfs = Arc::clone(&self.vfs);
         self.soon(call, reply, work, move |reply, attr| {
+            if size.is_some() {
+                content_known_of(&vfs, node);
+            }
             reply::attributes(reply, node, &attr);
             changed();
         });
@@ -448,6 +461,9 @@ impl Filesystem for Adapter {
         };
         let (files, vfs) = (Arc::clone(&self.files), Arc::clone(&self.vfs));
         self.soon(call, reply, work, move |reply, mut opened| {
+            if flags.truncate {
+                content_known_of(&vfs, node);
+            }
             files.opened(ino(node));
             // Its pages are kept under the spelling that the file has.
             opened.direct_io |= is_other_spelling(node);
@@ -521,9 +537,14 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let call = Call::new("flush", request, node);
+        let was_written = is_other_spelling(node) && self.vfs.is_written(handle.0);
         let work = |vfs: &Arc<Vfs>| vfs.flush(ino(node), handle.0);
         let changed = self.changed(node);
+        let vfs = Arc::clone(&self.vfs);
         self.soon(call, reply, work, move |reply, ()| {
+            if was_written {
+                content_known_of(&vfs, node);
+            }
             reply::done(reply, ());
             changed();
         });

@@ -304,6 +304,13 @@ impl Vfs {
         self.open_file(ino).is_some()
     }
 
+    /// Tells whether what was written to an open file has not been saved yet.
+    #[must_use]
+    pub fn is_written(&self, fh: u64) -> bool {
+        let handle = self.handle(fh);
+        handle.is_ok_and(|handle| handle.flags.write && handle.file.state.lock().dirty)
+    }
+
     /// The open file of an item, made if need be, with one more handle counted.
     pub(crate) fn acquire(&self, item: &Item) -> Arc<OpenFile> {
         let mut files = self.files.lock();

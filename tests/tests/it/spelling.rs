@@ -1,9 +1,9 @@
 //! Names that differ in case only are one name here, but several to the kernel.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 
-use onedrivefs_tests::{Home, Mount, Need, Service, needs};
+use onedrivefs_tests::{Home, Mount, Need, Service, needs, wait};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// Enough for the kernel to be asked in the moment in which it could still be wrong.
@@ -88,6 +88,41 @@ fn swapped_names_lead_to_the_other_at_once_under_every_spelling() {
         assert!(!mount.at(file).join("new").exists(), "round {round}");
         let read = fs::read_to_string(mount.at(folder)).expect("file");
         assert_eq!(read, "text", "round {round}");
+    }
+    mount.unmount();
+}
+
+#[test]
+fn a_file_that_was_emptied_under_another_spelling_is_empty_at_once() {
+    if !needs::met(&[Need::Fuse]) || !kernel_forgets_at_once() {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    for round in 0..ROUNDS {
+        make(&mount, "file", "text");
+        assert_eq!(fs::read(mount.at("file")).expect("file"), b"text");
+        let mut other = if round % 2 == 0 {
+            // Not before the kernel has let go of whoever has read it.
+            let emptied = || fs::File::create(mount.at("FILE")).ok();
+            wait::value("emptied", wait::secs(10), emptied)
+        } else {
+            let other = fs::File::options().write(true).open(mount.at("FILE"));
+            let other = other.expect("file");
+            other.set_len(0).expect("emptied");
+            other
+        };
+        let len = fs::metadata(mount.at("file")).expect("file").len();
+        assert_eq!(len, 0, "round {round}");
+        // By copy_file_range, in which the kernel reads pages that it has.
+        fs::copy(mount.at("file"), mount.at("copy")).expect("copy");
+        let copied = fs::read(mount.at("copy")).expect("copy");
+        assert!(copied.is_empty(), "round {round}: {copied:?}");
+        other.write_all(b"more than before").expect("write");
+        drop(other);
+        let read = fs::read(mount.at("file")).expect("file");
+        assert_eq!(read, b"more than before", "round {round}");
     }
     mount.unmount();
 }
