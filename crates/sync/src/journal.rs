@@ -153,19 +153,18 @@ pub fn record(
 /// # Errors
 /// The store's errors.
 pub fn forget(tx: &Tx<'_>, ino: Ino, now: Timestamp) -> Result<(), StoreError> {
-    if let Some(row) = tx.journal(ino)? {
-        if row.copy.is_some() {
-            abandon_unanswered(tx, ino, now)?;
-        }
-        if let Some(session) = row.session {
-            abandon(tx, session, now)?;
-        }
+    if tx.journal(ino)?.is_some_and(|row| row.copy.is_some()) {
+        abandon_unanswered(tx, ino, now)?;
+    }
+    if let Some(session) = tx.journal(ino)?.and_then(|row| row.session) {
+        abandon(tx, session, now)?;
     }
     tx.delete_journal(ino)
 }
 
 /// Has deleted what unanswered requests may have created for an inode, which is about to stand for
-/// another item of the service.
+/// another item of the service. An upload session that was begun for it is ended first: until then
+/// it may still create something.
 ///
 /// # Errors
 /// The store's errors.
@@ -183,16 +182,14 @@ pub fn abandon_unanswered(tx: &Tx<'_>, ino: Ino, now: Timestamp) -> Result<(), S
     let stray = tx.insert_item(&stray)?;
     tx.move_unanswered(ino, stray)?;
     set_ops(tx, stray, Ops::DELETE, now)?;
+    let (Some(mut row), Some(mut stray)) = (tx.journal(ino)?, tx.journal(stray)?) else {
+        return Ok(());
+    };
     // A copy that the service is still making has to be followed to its end first.
-    if let Some(mut row) = tx.journal(ino)?
-        && let Some(copy) = row.copy.take()
-        && let Some(mut stray) = tx.journal(stray)?
-    {
-        tx.put_journal(&row)?;
-        stray.copy = Some(copy);
-        tx.put_journal(&stray)?;
-    }
-    Ok(())
+    stray.copy = row.copy.take();
+    stray.session = row.session.take();
+    tx.put_journal(&row)?;
+    tx.put_journal(&stray)
 }
 
 /// Has an upload session ended that nothing goes on with. Until it is ended the service may hold

@@ -144,8 +144,8 @@ impl Vfs {
     ) -> Result<Option<BodyRow>, VfsError> {
         let local_only = self.stays_local(tx, &source, parent, name)?;
         if local_only && !source.local_only {
-            journal::forget(tx, source.ino, now)?;
             journal::abandon_unanswered(tx, source.ino, now)?;
+            journal::forget(tx, source.ino, now)?;
         }
         let mut dropped = None;
         let mut shown_as = None;

@@ -655,3 +655,55 @@ fn content_that_comes_back_is_sent_although_it_is_what_the_service_was_known_to_
     assert_eq!(drive.read("/file").as_deref(), Some(&b""[..]));
     mount.unmount();
 }
+
+/// The daemon dies while a new file is on its way, and the next one has the file saved over another
+/// one. Until its upload session is ended it could still make the file.
+#[test]
+fn an_upload_of_a_dead_daemon_is_ended_when_a_save_takes_the_file_elsewhere() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.put("/kept", "old").expect("file");
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    assert_eq!(fs::read(mount.at("kept")).expect("file"), b"old");
+    mount.sync();
+
+    let stalled = FaultRule::on("upload_fragment", FaultAction::Stall).times(1);
+    let stalled = service.faults().add(stalled);
+    fs::write(mount.at("draft"), "new").expect("file");
+    wait_for_hit(&service, stalled);
+    mount.crash();
+    drop(mount);
+    let sessions = || service.sessions().as_array().map_or(0, Vec::len);
+    assert_eq!(sessions(), 1);
+
+    service.set_reach(Reach::Offline);
+    let mount = home.mount();
+    fs::rename(mount.at("draft"), mount.at("kept")).expect("save");
+    // As long as it is open it is not sent.
+    let open = File::options().append(true).open(mount.at("kept"));
+    let mut open = open.expect("file");
+    open.write_all(b"er").expect("write");
+    let before = service.last_request();
+    service.set_reach(Reach::Online);
+    wait::until("end of the session", wait::secs(30), || sessions() == 0);
+    let looked = || {
+        let all = service.requests().since(before);
+        let of = |op: &str| all.iter().position(|request| request.op == op);
+        of("upload_cancel").zip(of("item"))
+    };
+    wait::until("a look at what was made", wait::secs(30), || {
+        looked().is_some()
+    });
+    assert!(looked().is_some_and(|(ended, looked)| ended < looked));
+    drop(open);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
+    assert_eq!(drive.read("/kept").as_deref(), Some(&b"newer"[..]));
+    mount.unmount();
+}

@@ -314,6 +314,9 @@ impl Engine {
         item: &Item,
         row: &JournalRow,
     ) -> Result<Step, EngineError> {
+        if item.remote.is_none() && self.is_being_made_for(item.ino)? {
+            return Ok(Step::Blocked);
+        }
         if let Some(session) = &row.session {
             // An unfinished upload of a file that is gone, for which the name may be held.
             kill_point("before-abandoned-session-cancel");
@@ -323,9 +326,6 @@ impl Engine {
             }
         }
         let Some(remote) = &item.remote else {
-            if self.is_being_made_for(item.ino)? {
-                return Ok(Step::Blocked);
-            }
             if !self.find_unanswered(item).await? {
                 self.forget_item(item.ino)?;
             }
