@@ -311,6 +311,28 @@ impl Bodies {
         Ok(needless)
     }
 
+    /// Makes a save that was kept, while another body was to take its place, the body of a file
+    /// again. It may be the last save of another file that this one replaced: that one is gone from
+    /// here, and must not take the body along when it is forgotten.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub fn give_back(tx: &Tx<'_>, item: &mut Item, mut saved: BodyRow) -> Result<(), StoreError> {
+        item.body = Some(saved.id);
+        item.size = saved.size;
+        if saved.ino == item.ino {
+            return Ok(());
+        }
+        if let Some(mut former) = tx.item(saved.ino)?
+            && former.body == Some(saved.id)
+        {
+            former.body = None;
+            tx.update_item(&former)?;
+        }
+        saved.ino = item.ino;
+        tx.update_body(&saved)
+    }
+
     /// Writes down which bytes of a body are here, after they are safely on disk.
     ///
     /// # Errors

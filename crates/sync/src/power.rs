@@ -88,12 +88,13 @@ pub(crate) fn undo_uncertain(
         });
         match &row.durable {
             Some(durable) if body.as_ref().is_some_and(|b| b.size() >= durable.size) => {
-                trust(store, bodies, row, body)?;
+                trust(store, row, body)?;
             }
             _ => distrust(store, bodies, &owner, row, body.as_deref(), state_dir)?,
         }
     }
     bring_home(store, bodies)?;
+    bring_back(store, bodies)?;
     for place in [Folder::Spool, Folder::Cache] {
         bodies.content().sync_dir(place)?;
     }
@@ -122,7 +123,6 @@ fn renew_copy(store: &Store, bodies: &Bodies, mut row: BodyRow) -> Result<(), En
 /// local disk; it is the only copy.
 fn trust(
     store: &Store,
-    bodies: &Bodies,
     mut row: BodyRow,
     body: Option<std::sync::Arc<Body>>,
 ) -> Result<(), EngineError> {
@@ -136,9 +136,6 @@ fn trust(
                 source,
             })?;
     }
-    // An answer may have moved it to the cache, where anybody may delete it, in a commit that is
-    // not there any more.
-    bodies.content().promote(&body)?;
     if row.is_durable() {
         return Ok(());
     }
@@ -226,15 +223,16 @@ fn go_back(tx: &Tx<'_>, bodies: &Bodies, item: &mut Item, row: &BodyRow) -> Resu
         }
         doubtful = previous;
     }
-    if let Some(mut previous) = certain {
-        previous.ino = item.ino;
-        tx.update_body(&previous)?;
-        item.body = Some(previous.id);
-        item.size = previous.size;
-        left = match previous.place {
-            Place::Spool => left.with(Ops::CONTENT),
-            Place::Cache => left.without(Ops::CONTENT),
+    if let Some(previous) = certain {
+        // It may be the content of a file that this one replaced, which has an item of its own.
+        let is_sent = previous.place == Place::Cache
+            && item.remote.is_some()
+            && previous.base_item.as_ref() == item.item_id();
+        left = match is_sent {
+            true => left.without(Ops::CONTENT),
+            false => left.with(Ops::CONTENT),
         };
+        Bodies::give_back(tx, item, previous)?;
     } else {
         tx.delete_body(doubtful.id)?;
         match &item.remote {
@@ -274,6 +272,19 @@ fn set_aside(
     let kept = folder.join(format!("{now}-{id:x}-{}", &owner.name[..end]));
     let moved = bodies.content().set_aside(BodyId(id), &kept)?;
     Ok(moved.then_some(kept))
+}
+
+/// Bodies of the spool that an answer moved to the cache, where anybody may delete them, in a commit
+/// that is not there any more.
+fn bring_back(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
+    for row in store.read(|r| r.spooled_bodies())? {
+        if row.place == Place::Spool
+            && let Some(body) = bodies.open(&row).ok().flatten()
+        {
+            bodies.content().promote(&body)?;
+        }
+    }
+    Ok(())
 }
 
 /// Bodies of the cache that were moved to the spool to be written, by a commit that is not there any

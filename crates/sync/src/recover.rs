@@ -94,8 +94,7 @@ fn save_body(
 /// one.
 fn keep_last_save(tx: &Tx<'_>, item: &mut Item, previous: Option<u64>) -> Result<bool, StoreError> {
     if let Some(saved) = previous.map(|id| tx.body(id)).transpose()?.flatten() {
-        item.body = Some(saved.id);
-        item.size = saved.size;
+        Bodies::give_back(tx, item, saved)?;
         return Ok(true);
     }
     let unsent = tx
@@ -202,7 +201,7 @@ fn remove_unknown(
 mod tests {
     use onedrivefs_content::{BodyId, Content};
     use onedrivefs_core::Ino;
-    use onedrivefs_store::Kind;
+    use onedrivefs_store::{Durable, Kind};
 
     use super::*;
     use crate::bodies::BodyError;
@@ -307,6 +306,104 @@ mod tests {
         assert_eq!(strays(), 1);
     }
 
+    /// A program replaced a file and emptied the new one, and the daemon is killed before it wrote
+    /// anything. The deletion of the old file is sent after that.
+    #[test]
+    fn a_save_that_is_kept_does_not_go_with_the_file_that_it_was_made_for() {
+        let dir = tempfile::tempdir().expect("directory");
+        let store = Store::open(&dir.path().join("meta.db")).expect("database");
+        let open = || {
+            let (spool, cache) = (dir.path().join("spool"), dir.path().join("cache"));
+            Bodies::new(Content::open(&spool, &cache).expect("folders"))
+        };
+        let now = Timestamp::now();
+        let bodies = open();
+        let file = |tx: &Tx<'_>, previous| {
+            let mut item = Item::new(Kind::File, Ino::ROOT, "file", now);
+            item.ino = tx.insert_item(&item)?;
+            let (row, body) = bodies.create_empty(tx, item.ino, previous, now)?;
+            item.body = Some(row.id);
+            tx.update_item(&item)?;
+            Ok::<_, Failed>((item, row, body))
+        };
+        let (former, now_there) = store
+            .write(|tx| {
+                let (mut former, mut row, body) = file(tx, None)?;
+                body.write_at(0, b"saved")?;
+                Bodies::record_save(tx, &mut row, &body)?;
+                former.parent = None;
+                former.size = row.size;
+                tx.update_item(&former)?;
+                journal::set_ops(tx, former.ino, Ops::DELETE, now)?;
+                let (item, ..) = file(tx, Some(row.id))?;
+                Ok::<_, Failed>((former.ino, item.ino))
+            })
+            .expect("state");
+        drop(bodies);
+        run(&store, &open(), dir.path()).expect("recovery");
+        store
+            .write(|tx| {
+                // As it goes when its deletion was sent.
+                let gone = tx.item(former)?.expect("item");
+                if let Some(body) = gone.body {
+                    tx.delete_body(body)?;
+                }
+                tx.delete_journal(former)?;
+                tx.delete_item(former)
+            })
+            .expect("forgotten");
+        run(&store, &open(), dir.path()).expect("recovery");
+        let item = store.item(now_there).expect("state").expect("item");
+        let body = item.body.expect("body");
+        let row = store.read(|r| r.body(body)).expect("state").expect("row");
+        assert_eq!((item.size, row.ino), (5, now_there));
+        let body = open().open(&row).expect("opened").expect("there");
+        let mut bytes = [0; 5];
+        body.read_at(0, &mut bytes).expect("present");
+        assert_eq!(&bytes, b"saved");
+    }
+
+    /// A body was moved to the cache when its upload was answered, and a power cut undid what was
+    /// noted of that. What it was to be replaced by is not certain, so it is the file's again.
+    #[test]
+    fn a_save_that_a_power_cut_brings_back_is_in_the_spool() {
+        let dir = tempfile::tempdir().expect("directory");
+        let store = Store::open(&dir.path().join("meta.db")).expect("database");
+        let open = || {
+            let (spool, cache) = (dir.path().join("spool"), dir.path().join("cache"));
+            Bodies::new(Content::open(&spool, &cache).expect("folders"))
+        };
+        let now = Timestamp::now();
+        let bodies = open();
+        let (ino, saved) = store
+            .write(|tx| {
+                let mut item = Item::new(Kind::File, Ino::ROOT, "file", now);
+                item.ino = tx.insert_item(&item)?;
+                let (mut row, body) = bodies.create_empty(tx, item.ino, None, now)?;
+                body.write_at(0, b"saved")?;
+                Bodies::record_save(tx, &mut row, &body)?;
+                row.durable = Some(Durable {
+                    generation: row.generation,
+                    size: row.size,
+                    ranges: None,
+                });
+                tx.update_body(&row)?;
+                bodies.content().demote(&body)?;
+                let (next, _) = bodies.create_empty(tx, item.ino, Some(row.id), now)?;
+                item.body = Some(next.id);
+                tx.update_item(&item)?;
+                Ok::<_, Failed>((item.ino, row.id))
+            })
+            .expect("state");
+        drop(bodies);
+        let bodies = open();
+        power::undo_uncertain(&store, &bodies, dir.path()).expect("undone");
+        let item = store.item(ino).expect("state").expect("item");
+        assert_eq!((item.body, item.size), (Some(saved), 5));
+        let spooled = bodies.content().list(Place::Spool).expect("list");
+        assert!(spooled.iter().any(|stored| stored.id == BodyId(saved)));
+    }
+
     /// What setting the state up can fail with.
     #[derive(Debug, thiserror::Error)]
     enum Failed {
@@ -316,5 +413,7 @@ mod tests {
         Body(#[from] BodyError),
         #[error(transparent)]
         File(#[from] std::io::Error),
+        #[error(transparent)]
+        Content(#[from] onedrivefs_content::ContentError),
     }
 }
