@@ -226,6 +226,9 @@ pub(crate) async fn mkdir(
     let now = world.now();
     let (idx, status) = {
         let mut tree = target.drive.tree.lock();
+        if !tree.node(parent).is_live() {
+            return Err(ApiError::not_found());
+        }
         match (tree.child(parent, &name), conflict) {
             (None, _) => (tree.mkdir(parent, &name, times, now)?, 201),
             (Some(found), Conflict::Replace) if tree.node(found).is_folder() => (found, 200),
@@ -268,6 +271,9 @@ pub(crate) async fn patch(
     }
     {
         let mut tree = target.drive.tree.lock();
+        if !tree.node(idx).is_live() {
+            return Err(ApiError::not_found());
+        }
         check_preconditions(&tree, Some(idx), &req)?;
         let now = world.now();
         let parent = new_parent(world, &target.drive, &tree, idx, &body["parentReference"])?;

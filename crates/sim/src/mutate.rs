@@ -12,7 +12,7 @@ use crate::error::{ApiError, ApiResult};
 const MAX_VERSIONS: usize = 500;
 
 impl Tree {
-    /// Adds an item under a name that must be free.
+    /// Adds an item under a name that must be free, in a folder that still exists.
     pub(crate) fn insert(
         &mut self,
         parent: Idx,
@@ -21,6 +21,10 @@ impl Tree {
         times: FsTimes,
         now: i64,
     ) -> ApiResult<Idx> {
+        // It may have been deleted since the request was resolved.
+        if !self.node(parent).is_live() {
+            return Err(ApiError::not_found());
+        }
         self.check_name(parent, name)?;
         let key = self.fold(name);
         let idx = Idx::try_from(self.nodes.len())
@@ -149,6 +153,9 @@ impl Tree {
             return Err(ApiError::bad_request(
                 "The root cannot be moved or renamed.",
             ));
+        }
+        if !self.node(idx).is_live() || !self.node(parent).is_live() {
+            return Err(ApiError::not_found());
         }
         self.check_unlocked(idx)?;
         if self.is_within(parent, idx) {

@@ -449,6 +449,58 @@ async fn copies_run_behind_a_monitor() {
 }
 
 #[tokio::test]
+async fn nothing_is_made_in_a_folder_that_was_deleted_meanwhile() {
+    let c = Client::new(DriveKind::Business).await;
+    let drive = c.sim.default_drive();
+    drive.put("/a.txt", "content").unwrap();
+    let source = c.id("/a.txt").await;
+    // A copy takes a while.
+    drive.mkdir("/copied into").unwrap();
+    let folder = c.id("/copied into").await;
+    let body = json!({"name": "b.txt", "parentReference": {"driveId": c.drive, "id": folder}});
+    let copy = c.call(Method::POST, &format!("~/items/{source}/copy"));
+    let started = copy.json(&body).send().await.unwrap();
+    let monitor = started.headers()["location"].to_str().unwrap().to_owned();
+    drive.delete("/copied into").unwrap();
+    c.http.get(&monitor).send().await.unwrap();
+    let (_, state) = answer(c.http.get(&monitor).send().await.unwrap()).await;
+    assert_eq!(state["status"], "failed", "{state}");
+    // So do the bodies of requests that make a folder or move something.
+    for (method, op) in [(Method::POST, "mkdir"), (Method::PATCH, "patch")] {
+        drive.mkdir("/folder").unwrap();
+        let folder = c.id("/folder").await;
+        let (path, body) = match op {
+            "mkdir" => (
+                format!("~/items/{folder}/children"),
+                json!({"name": "new", "folder": {}}),
+            ),
+            _ => (
+                format!("~/items/{folder}"),
+                json!({"fileSystemInfo": {"lastModifiedDateTime": "2021-05-06T07:08:09Z"}}),
+            ),
+        };
+        let (rest, slow) = tokio::sync::oneshot::channel::<Vec<u8>>();
+        let slow = futures_util::stream::once(slow);
+        let request = c
+            .call(method, &path)
+            .header("content-type", "application/json")
+            .body(reqwest::Body::wrap_stream(slow));
+        let sent = tokio::spawn(request.send());
+        while c.sim.requests().count(op) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        drive.delete("/folder").unwrap();
+        rest.send(serde_json::to_vec(&body).unwrap()).unwrap();
+        assert_eq!(sent.await.unwrap().unwrap().status(), 404, "{op}");
+    }
+    assert_eq!(drive.dump().len(), 1, "{:?}", drive.dump());
+    // Nor are there news of what does not exist.
+    let (news, _) = c.pages("~/root/delta").await;
+    let inside = |item: &&Value| item["name"] == "b.txt" || item["name"] == "new";
+    assert_eq!(news.iter().filter(inside).count(), 0, "{news:?}");
+}
+
+#[tokio::test]
 async fn shortcuts_show_only_on_request() {
     let c = Client::new(DriveKind::Business).await;
     let other = c.sim.add_drive(onedrivefs_sim::DriveSpec {
