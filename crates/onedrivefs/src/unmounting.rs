@@ -14,6 +14,10 @@ use crate::status::counted;
 /// Time that programs have to close what they wanted to read from.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Time that uses have which end by themselves: a process that is just being started holds what its
+/// parent has open until it runs its program.
+const MOMENT: Duration = Duration::from_millis(500);
+
 /// Pause between two attempts within that.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -23,12 +27,13 @@ const NAMED_MAX: usize = 5;
 /// Takes a mount out of the tree; the daemon sees it go and ends.
 pub(crate) async fn unmount(engine: &Arc<Engine>, mountpoint: &Path) -> Result<(), MountError> {
     let mut tried = attempt(mountpoint).await;
-    if !is_busy(&tried) || !engine.waiters.is_anybody_here() {
-        return tried;
-    }
-    let _closed = Closed::new(&engine.waiters);
-    let end = Instant::now() + GRACE;
+    let mut end = Instant::now() + MOMENT;
+    let mut closed = None;
     while is_busy(&tried) && Instant::now() < end {
+        if closed.is_none() && engine.waiters.is_anybody_here() {
+            closed = Some(Closed::new(&engine.waiters));
+            end = Instant::now() + GRACE;
+        }
         tokio::time::sleep(LOOK_EVERY).await;
         tried = attempt(mountpoint).await;
     }

@@ -104,6 +104,24 @@ fn fusermount_ends_an_ordinary_users_mount_cleanly() {
     }
 }
 
+/// As a process does that is just being started, which has for a moment what its parent has open.
+#[test]
+fn a_use_that_ends_by_itself_does_not_keep_a_mount() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    let mut user = Command::new("sleep")
+        .arg("0.2")
+        .current_dir(mount.path())
+        .spawn()
+        .expect("program");
+    by_command(&home, &mut mount);
+    assert!(user.wait().expect("program").success());
+}
+
 #[test]
 fn a_signal_ends_a_mount_that_is_in_use() {
     if !needs::met(&[Need::Fuse]) {
