@@ -39,6 +39,10 @@ const OFFLINE_RETRIES: u32 = 1;
 /// For how long reads are repeated before their failure is passed on.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often a request has its token replaced that the service refuses. A new one may be refused as
+/// well, for a moment: by a server whose clock is behind, or that has not heard of it.
+pub(crate) const REPLACEMENTS_MAX: u32 = 3;
+
 /// First pause between attempts of a read; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -199,7 +203,7 @@ impl GraphClient {
         is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<Answer>, GraphError> {
         let started = Instant::now();
-        let (mut refreshed, mut failures) = (false, 0);
+        let (mut replaced, mut failures) = (0, 0);
         for attempt in 1_u32.. {
             let pass = self.throttle.pass().await;
             let token = self.tokens.access_token().await?;
@@ -219,8 +223,11 @@ impl GraphClient {
                 Err(error) => error,
             };
             match error.disposition() {
-                Disposition::Reauth if !refreshed => {
-                    refreshed = true;
+                Disposition::Reauth if replaced < replacements_of(&error) => {
+                    if replaced > 0 {
+                        tokio::time::sleep(pause_before(replaced)).await;
+                    }
+                    replaced += 1;
                     self.tokens.refreshed(&token).await?;
                     continue;
                 }
@@ -381,6 +388,14 @@ impl GraphClient {
             kind,
             route,
         }
+    }
+}
+
+/// How often a token is replaced that was refused in this way.
+fn replacements_of(error: &GraphError) -> u32 {
+    match is_transient_refusal(error) {
+        true => 1,
+        false => REPLACEMENTS_MAX,
     }
 }
 

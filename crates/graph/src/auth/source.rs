@@ -17,6 +17,7 @@ use super::store::{StoreLock, TokenStore};
 use super::token::TokenSet;
 use crate::config::{AuthConfig, HttpOptions, SignIn};
 use crate::error::{GraphError, with_causes};
+use crate::send::REPLACEMENTS_MAX;
 
 /// After a failed renewal its failure stands for this long, so that a crowd of requests does not
 /// become a crowd of renewals.
@@ -25,8 +26,9 @@ const FAILURE_STANDS: Duration = Duration::from_secs(1);
 /// The same, while the present token still does: nobody should wait for the identity platform then.
 const EARLY_FAILURE_STANDS: Duration = Duration::from_secs(30);
 
-/// A replacement that is refused as well is not replaced again for this long: the service then
-/// refuses the account or the application, and more tokens will not help.
+/// When as many replacements as one request may ask for were refused as well, there is no further one
+/// for this long: the service then refuses the account or the application, and more tokens will not
+/// help.
 const REPLACEMENT_STANDS: Duration = Duration::from_secs(60);
 
 /// A token for all requests of an account.
@@ -68,8 +70,16 @@ struct State {
     failure: Option<(Instant, LoginError)>,
     /// A token whose refresh token was refused for good.
     dead: Option<TokenSet>,
-    /// Since when there is a replacement for a refused token that nobody has seen accepted.
-    unproven: Option<Instant>,
+    /// The replacements for refused tokens of which nobody has seen one accepted.
+    unproven: Option<Unproven>,
+}
+
+/// One replacement after the other for a token that was refused.
+#[derive(Clone, Copy, Debug)]
+struct Unproven {
+    /// Since when there is the last one.
+    since: Instant,
+    count: u32,
 }
 
 /// Why a token is wanted.
@@ -278,6 +288,13 @@ impl TokenSource {
 }
 
 impl State {
+    /// How many replacements for refused tokens there were lately, of which nobody has seen one
+    /// accepted.
+    fn recent_replacements(&self) -> u32 {
+        let recent = |unproven: &Unproven| unproven.since.elapsed() < REPLACEMENT_STANDS;
+        self.unproven.filter(recent).map_or(0, |it| it.count)
+    }
+
     /// The present token, if it does for what is wanted.
     fn usable(&self, want: &Want) -> Option<SecretString> {
         let token = self.current.as_ref()?;
@@ -411,15 +428,13 @@ impl Shared {
         }
     }
 
-    /// Refuses to replace a token that itself replaced a refused one a moment ago.
+    /// Refuses to replace a token that is the last of several replacements of a moment ago.
     fn check_replacement(&self, want: &Want) -> Result<(), LoginError> {
         let state = self.state.lock();
-        let recent = state
-            .unproven
-            .is_some_and(|since| since.elapsed() < REPLACEMENT_STANDS);
+        let is_last = state.recent_replacements() >= REPLACEMENTS_MAX;
         match (want, &state.current) {
-            (Want::InsteadOf(old), Some(current)) if recent && current.is_access(old) => {
-                let text = "The service refuses even a new token. Check that the account and the \
+            (Want::InsteadOf(old), Some(current)) if is_last && current.is_access(old) => {
+                let text = "The service refuses even new tokens. Check that the account and the \
                             application have access, then sign in again.";
                 Err(LoginError::new(LoginErrorKind::Refused, text))
             }
@@ -429,9 +444,13 @@ impl Shared {
 
     /// Makes a renewed token the present one and remembers whether it has to prove itself.
     fn replace(&self, token: TokenSet, want: &Want) -> SecretString {
+        let earlier = self.state.lock().recent_replacements();
         let access = self.adopt(token);
         if matches!(want, Want::InsteadOf(_)) {
-            self.state.lock().unproven = Some(Instant::now());
+            self.state.lock().unproven = Some(Unproven {
+                since: Instant::now(),
+                count: earlier + 1,
+            });
         }
         access
     }

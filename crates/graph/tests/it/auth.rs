@@ -123,6 +123,29 @@ async fn a_dead_sign_in_is_said_once_and_healed_by_a_new_one() {
     assert!(!tokens.needs_login() && !*watch.borrow_and_update());
 }
 
+/// A server that has not heard of a new token yet refuses that as well.
+#[tokio::test]
+async fn a_new_token_that_is_refused_for_a_moment_is_no_reason_to_sign_in() {
+    let store = TokenStore::memory();
+    let sim = sim().await;
+    let tokens = stored_token(&sim, &store);
+    let bench = Bench::with_tokens(sim, Arc::clone(&tokens)).await;
+    let refused = FaultRule::on("item", FaultAction::status(401));
+    let rule = bench.sim.faults().add(refused.clone().times(3));
+    bench.graph.item(&bench.drive, &bench.root).await.unwrap();
+    assert_eq!(bench.sim.faults().hits(rule), 3);
+    assert_eq!(bench.sim.requests().count("token"), 3);
+    assert!(!tokens.needs_login());
+    // One that is refused every time is replaced as often as that, however many ask.
+    bench.sim.faults().add(refused);
+    for _ in 0..3 {
+        let refused = bench.graph.item(&bench.drive, &bench.root).await;
+        assert_eq!(refused.unwrap_err().disposition(), Disposition::Reauth);
+    }
+    assert!(tokens.needs_login());
+    assert_eq!(bench.sim.requests().count("token"), 6);
+}
+
 #[tokio::test]
 async fn trouble_keeps_the_token() {
     let store = TokenStore::memory();

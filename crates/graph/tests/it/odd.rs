@@ -354,7 +354,7 @@ async fn a_service_that_refuses_every_token_is_not_asked_for_ever() {
         let error = graph.my_drive().await.unwrap_err();
         assert_eq!(error.disposition(), Disposition::Reauth);
     }
-    assert_eq!(login.load(Ordering::SeqCst), 1);
+    assert_eq!(login.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]
