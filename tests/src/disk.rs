@@ -52,6 +52,16 @@ impl SmallDisk {
         &self.path
     }
 
+    /// Bytes that are free on it.
+    ///
+    /// # Panics
+    /// When it does not tell.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.path).expect("statvfs");
+        stat.f_bavail * stat.f_frsize
+    }
+
     fn mount(&self, arguments: &[&str]) {
         let mut command = Command::new("mount");
         command.args(arguments).arg(&self.path);

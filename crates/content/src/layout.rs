@@ -183,6 +183,17 @@ impl Layout {
 
     /// Bytes that an unprivileged user may still write in the file system of `place`.
     pub(crate) fn free_bytes(&self, place: Place) -> Result<u64, ContentError> {
+        let stat = self.stat_disk(place)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Size of the file system of `place`, in bytes.
+    pub(crate) fn disk_bytes(&self, place: Place) -> Result<u64, ContentError> {
+        let stat = self.stat_disk(place)?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
+    fn stat_disk(&self, place: Place) -> Result<rustix::fs::StatVfs, ContentError> {
         let dir = self.dir(place);
         let stat = match rustix::fs::statvfs(dir) {
             Err(rustix::io::Errno::NOENT) => {
@@ -191,8 +202,7 @@ impl Layout {
             }
             other => other,
         };
-        let stat = stat.map_err(|e| ContentError::new("asking for space in", dir, e.into()))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        stat.map_err(|e| ContentError::new("asking for space in", dir, e.into()))
     }
 
     /// Visits every body file of `place`.

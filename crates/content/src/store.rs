@@ -377,6 +377,14 @@ impl Content {
         self.layout.free_bytes(place)
     }
 
+    /// Size of the file system of a folder, in bytes.
+    ///
+    /// # Errors
+    /// When the file system does not tell.
+    pub fn disk_bytes(&self, place: Place) -> Result<u64, ContentError> {
+        self.layout.disk_bytes(place)
+    }
+
     /// Puts the entries of a folder, but not the bodies' bytes, on stable storage.
     ///
     /// # Errors

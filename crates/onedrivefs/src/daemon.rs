@@ -181,9 +181,7 @@ fn engine_config(plan: &Plan) -> EngineConfig {
     if let Some(size) = config.cache_size {
         engine.cache_limit_bytes = size.0;
     }
-    if let Some(size) = config.free_space {
-        engine.free_disk_floor_bytes = size.0;
-    }
+    engine.free_disk_floor_bytes = config.free_space.map(|size| size.0);
     if let Some(count) = config.parallel_uploads {
         engine.upload_parallelism = usize::from(count.max(1));
     }

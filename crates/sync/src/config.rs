@@ -32,8 +32,9 @@ pub struct EngineConfig {
     pub poll_interval: Duration,
     /// Most bytes the content cache may take; the least recently used bodies go first.
     pub cache_limit_bytes: u64,
-    /// Bytes that stay free on the disk of the content cache.
-    pub free_disk_floor_bytes: u64,
+    /// Bytes that stay free on the disk of the content cache; `None` for 1 GiB, or an eighth of a
+    /// disk where that is less.
+    pub free_disk_floor_bytes: Option<u64>,
     /// Whether `close` waits until the service has the body.
     pub upload_on_close_wait: bool,
     /// Names that are never uploaded.
@@ -67,7 +68,7 @@ impl EngineConfig {
             drive,
             poll_interval: Duration::from_secs(30),
             cache_limit_bytes: 10 << 30,
-            free_disk_floor_bytes: 1 << 30,
+            free_disk_floor_bytes: None,
             upload_on_close_wait: false,
             local_only: LocalOnly::default(),
             reject_names: false,

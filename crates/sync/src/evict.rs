@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onedrivefs_content::{BodyId, Place};
 use onedrivefs_store::{BodyRow, Ops, Reader, Store, StoreError};
@@ -15,6 +15,7 @@ use crate::bodies::Bodies;
 use crate::config::EngineConfig;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::hydrate::{Demand, Room};
 use crate::reserve::Reserve;
 
 /// Pause between two looks at the disks while nothing is added to the cache.
@@ -29,9 +30,15 @@ const PACE: Duration = Duration::from_secs(1);
 /// Space that must be left beside a download, in bytes.
 const BESIDES: u64 = 1 << 20;
 
-/// Space that is made beside a download when there is too little, in bytes: other downloads run at
-/// the same time.
-const AHEAD: u64 = 16 << 20;
+/// Space that is made beside a download when there is too little, in bytes, so that it lasts for a
+/// while; less on a small disk.
+const AHEAD: u64 = 64 << 20;
+
+/// What stays free unless it is configured, in bytes.
+const FLOOR: u64 = 1 << 30;
+
+/// The part of a small disk that stays free unless it is configured.
+const FLOOR_SHARE: u64 = 8;
 
 /// Makes room on the disks.
 pub(crate) struct Evictor {
@@ -39,7 +46,14 @@ pub(crate) struct Evictor {
     bodies: Arc<Bodies>,
     reserve: Reserve,
     limit: u64,
+    /// Bytes that the cache leaves free on its disk.
     floor: u64,
+    /// Bytes that are made free at a time beside what is needed.
+    ahead: u64,
+    /// Bytes that downloads were promised and have not brought yet.
+    promised: Arc<AtomicU64>,
+    /// When it was found that nothing more can be removed.
+    exhausted_at: Mutex<Option<Instant>>,
     /// Bytes added to the cache since the last look.
     grown: AtomicU64,
     /// Held by whoever makes room, so that others do not remove more than is needed.
@@ -55,12 +69,18 @@ struct Goal {
 
 impl Evictor {
     pub(crate) fn new(config: &EngineConfig, store: Arc<Store>, bodies: Arc<Bodies>) -> Self {
+        let disk = bodies.content().disk_bytes(Place::Cache);
+        let disk = disk.unwrap_or(u64::MAX);
+        let floor = config.free_disk_floor_bytes;
         Self {
             store,
             bodies,
             reserve: Reserve::new(&config.state_dir),
             limit: config.cache_limit_bytes,
-            floor: config.free_disk_floor_bytes,
+            floor: floor.unwrap_or(FLOOR.min(disk / FLOOR_SHARE)),
+            ahead: AHEAD.min(disk / 32),
+            promised: Arc::default(),
+            exhausted_at: Mutex::default(),
             grown: AtomicU64::new(0),
             turn: Mutex::default(),
             wake: Notify::new(),
@@ -96,26 +116,68 @@ impl Evictor {
         })
     }
 
-    /// Makes room for a download, at once. Tells whether there is some.
-    pub(crate) fn make_room(&self, bytes: u64) -> bool {
-        self.note_growth(bytes);
-        let free = || self.bodies.content().free_bytes(Place::Cache).unwrap_or(0);
-        let needed = bytes.saturating_add(BESIDES);
-        let plenty = bytes.saturating_add(AHEAD);
-        if free() >= plenty {
-            if free() < self.floor {
-                self.wake();
+    /// Makes room for a download, at once, and promises it. What an upload needs may take of what is
+    /// to stay free: a save must not wait because of what is merely kept.
+    pub(crate) fn make_room(&self, bytes: u64, demand: Demand) -> Option<Room> {
+        let floor = match demand {
+            Demand::Upload => BESIDES,
+            Demand::Foreground | Demand::ReadAhead | Demand::Pin => {
+                self.floor.saturating_add(BESIDES)
             }
-            return true;
+        };
+        let room = Room::promise(&self.promised, bytes);
+        let needed = || {
+            let promised = self.promised.load(Ordering::Acquire);
+            promised.saturating_add(floor)
+        };
+        if self.free() < needed() {
+            self.free_at_least(needed());
+        }
+        (self.free() >= needed()).then(|| {
+            self.note_growth(bytes);
+            room
+        })
+    }
+
+    /// Makes room for what a program writes, unless there is some. Tells whether there is now.
+    pub(crate) fn make_room_for_save(&self, bytes: u64) -> bool {
+        let free = self.free();
+        if free < self.floor {
+            self.wake();
+        }
+        let needed = bytes.saturating_add(BESIDES);
+        if free < needed {
+            self.free_at_least(needed);
+        }
+        self.free() >= needed
+    }
+
+    /// Bytes free on the disk of the cache.
+    fn free(&self) -> u64 {
+        let free = self.bodies.content().free_bytes(Place::Cache);
+        free.unwrap_or(0)
+    }
+
+    /// Removes bodies until this much is free and a bit more, unless a moment ago there was nothing
+    /// left to remove.
+    fn free_at_least(&self, needed: u64) {
+        let exhausted = || {
+            let at = *self.exhausted_at.lock();
+            at.is_some_and(|at| at.elapsed() < PACE)
+        };
+        if exhausted() {
+            return;
         }
         let goal = Goal {
             used_at_most: u64::MAX,
-            free_at_least: plenty,
+            free_at_least: needed.saturating_add(self.ahead),
         };
         if let Err(error) = self.reach(&goal) {
-            tracing::warn!(%error, "No room could be made for a download.");
+            tracing::warn!(%error, "No room could be made on the disk of the cache.");
         }
-        free() >= needed
+        if self.free() < needed {
+            *self.exhausted_at.lock() = Some(Instant::now());
+        }
     }
 
     /// Removes bodies until a goal is reached.
@@ -315,9 +377,10 @@ impl Engine {
         }
     }
 
-    /// Makes room in the content cache. Tells whether there is some now.
-    pub fn make_room(&self, bytes: u64) -> bool {
-        self.evictor.make_room(bytes)
+    /// Makes room for what is written, at the cost of what is merely kept. Tells whether there is
+    /// some now.
+    pub fn make_room_for_save(&self, bytes: u64) -> bool {
+        self.evictor.make_room_for_save(bytes)
     }
 
     /// Lets a deletion have the space that was set aside for it. Tells whether there was any: the

@@ -17,7 +17,9 @@
 mod claim;
 mod error;
 mod flight;
+mod passing;
 mod pattern;
+mod room;
 mod transfer;
 mod urls;
 mod verify;
@@ -39,7 +41,9 @@ use tokio::time::Instant;
 use claim::Claim;
 pub use error::HydrateError;
 use flight::Flight;
+use passing::Passing;
 use pattern::{Pattern, Plan};
+pub use room::Room;
 use urls::Urls;
 
 /// How long after it was met a full disk is taken for full without trying.
@@ -164,10 +168,10 @@ pub trait PresenceSink: Send + Sync {
     /// [`Body::times_forgotten`].
     fn corrupt(&self, id: BodyId, was_readable: bool);
 
-    /// This many bytes are about to come. Tells whether there is room for them.
-    fn make_room(&self, bytes: u64) -> bool {
-        let _any = bytes;
-        true
+    /// This many bytes are about to come. Promises room for them, if there is some.
+    fn make_room(&self, bytes: u64, demand: Demand) -> Option<Room> {
+        let _any = demand;
+        Some(Room::promise(&Arc::default(), bytes))
     }
 }
 
@@ -191,6 +195,7 @@ struct Inner {
     pins: Semaphore,
     /// Transfers under way of bytes that programs read.
     reading: watch::Sender<usize>,
+    passing: Passing,
     offline: AtomicBool,
     /// When there was no room for what came.
     full_at: Mutex<Option<Instant>>,
@@ -226,6 +231,7 @@ impl Hydrator {
             background: Semaphore::new(config.background_transfers.max(1)),
             pins: Semaphore::new(config.pin_transfers.max(1)),
             reading: watch::Sender::new(0),
+            passing: Passing::default(),
             offline: AtomicBool::new(false),
             full_at: Mutex::default(),
         };
@@ -373,7 +379,8 @@ impl Hydrator {
             }
             read(&mut data, at, gap.start)?;
             at = gap.end;
-            data.extend(transfer::pass(&self.inner, &source, gap).await?);
+            let inner = &self.inner;
+            inner.pass(&source, body.id(), gap, &mut data).await?;
         }
         if at < end {
             read(&mut data, at, end)?;

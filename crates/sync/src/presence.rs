@@ -10,7 +10,7 @@ use crate::bodies::Bodies;
 use crate::change::KernelChange;
 use crate::engine::SharedListener;
 use crate::evict::Evictor;
-use crate::hydrate::PresenceSink;
+use crate::hydrate::{Demand, PresenceSink, Room};
 
 /// Writes presence into the database.
 pub struct PresenceToStore {
@@ -32,8 +32,8 @@ impl PresenceToStore {
 }
 
 impl PresenceSink for PresenceToStore {
-    fn make_room(&self, bytes: u64) -> bool {
-        self.evictor.make_room(bytes)
+    fn make_room(&self, bytes: u64, demand: Demand) -> Option<Room> {
+        self.evictor.make_room(bytes, demand)
     }
 
     fn save(&self, id: BodyId, presence: &Presence, _verified: bool) {

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "helpers of tests fail tests")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use onedrivefs_content::{Body, BodyId, Content, Place, Presence};
@@ -11,7 +12,7 @@ use onedrivefs_graph::auth::TokenSource;
 use onedrivefs_graph::{Cloud, Endpoints, GraphClient, HttpOptions};
 use onedrivefs_sim::{DriveHandle, FaultAction, FaultRule, FileBody, Reach, SimConfig, Simulator};
 use onedrivefs_sync::hydrate::{
-    Demand, HydrateConfig, HydrateError, Hydrator, PresenceSink, Source,
+    Demand, HydrateConfig, HydrateError, Hydrator, PresenceSink, Room, Source,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -25,6 +26,7 @@ const DOWNLOAD: &str = "download";
 struct Sink {
     saves: Mutex<Vec<(BodyId, Presence, bool)>>,
     corrupt: Mutex<Vec<(BodyId, bool)>>,
+    full: AtomicBool,
 }
 
 impl PresenceSink for Sink {
@@ -34,6 +36,11 @@ impl PresenceSink for Sink {
 
     fn corrupt(&self, id: BodyId, was_readable: bool) {
         self.corrupt.lock().push((id, was_readable));
+    }
+
+    fn make_room(&self, bytes: u64, _demand: Demand) -> Option<Room> {
+        let full = self.full.load(Ordering::Relaxed);
+        (!full).then(|| Room::promise(&Arc::default(), bytes))
     }
 }
 
@@ -224,6 +231,52 @@ async fn a_sequential_reader_gets_the_whole_file_verified() {
     assert!(fixture.downloads() < 80, "{} requests", fixture.downloads());
     let moved = fixture.moved();
     assert!(moved < size + size / 10, "{moved} bytes for {size}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_room_passes_through_and_comes_once() {
+    let fixture = Fixture::new().await;
+    let size = 20 * MIB + 12_345;
+    let content = generated(size);
+    let (body, source) = fixture.file(content.clone()).await;
+    fixture.ensure(&body, &source, 0..MIB).await.expect("room");
+    let kept = fixture.moved();
+    fixture.sink.full.store(true, Ordering::Relaxed);
+    let error = fixture.ensure(&body, &source, MIB..2 * MIB).await;
+    assert!(matches!(error, Err(HydrateError::NoSpace)), "{error:?}");
+    assert!(fixture.hydrator.has_no_room());
+    let mut at = 0;
+    while at < size {
+        let range = at..(at + 128 * 1024).min(size);
+        let len = (range.end - range.start) as usize;
+        let passed = fixture
+            .hydrator
+            .pass_through(&body, &source, range.clone())
+            .await
+            .expect("passed");
+        assert!(
+            passed == content.read(at, len).expect("sim"),
+            "bytes differ at {at}"
+        );
+        at = range.end;
+    }
+    assert!(body.missing(0..MIB).is_empty());
+    assert!(!body.has_any(MIB..size), "nothing was kept");
+    assert_eq!(fixture.moved() - kept, size - MIB, "each byte came once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_a_place_of_what_has_no_room_costs_a_piece() {
+    let fixture = Fixture::new().await;
+    let size = 10 << 30;
+    let (body, source) = fixture.file(generated(size)).await;
+    for at in [size - 4096, 5 << 30] {
+        let range = at..at + 4096;
+        let passed = fixture.hydrator.pass_through(&body, &source, range).await;
+        let bytes = generated(size).read(at, 4096).expect("sim");
+        assert!(passed.expect("passed") == bytes, "at {at}");
+    }
+    assert!(fixture.moved() <= 2 * MIB, "{}", fixture.moved());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -206,7 +206,7 @@ impl Vfs {
             return Err(HydrateError::Gone);
         };
         let hydrator = &self.engine.hydrator;
-        let fetched = if hydrator.has_no_room() && !self.engine.make_room(end - offset) {
+        let fetched = if hydrator.has_no_room() {
             Err(HydrateError::NoSpace)
         } else {
             let demand = Demand::Foreground;
@@ -282,7 +282,7 @@ impl Vfs {
             })
         };
         let (row, body) = match make() {
-            Err(VfsError::NoSpace) if self.engine.make_room(0) => make()?,
+            Err(VfsError::NoSpace) if self.engine.make_room_for_save(0) => make()?,
             made => made?,
         };
         state.source = source_of(&self.engine.config.drive.id, &row);

@@ -20,6 +20,9 @@ use crate::vfs::Vfs;
 /// Bytes that stay free on the disk of the spool, so that the database can still commit.
 const DISK_RESERVE: u64 = 16 << 20;
 
+/// Bytes that may be written between two looks at the disk.
+const ROOM_STEP: u64 = 64 << 20;
+
 /// Largest file the service takes, in bytes (250 GiB).
 pub(crate) const FILE_MAX: u64 = 250 << 30;
 
@@ -174,12 +177,16 @@ impl Vfs {
         } else {
             self.space().1
         };
+        let needed = (end - size).saturating_add(DISK_RESERVE);
+        if self.disk_free() < needed.saturating_add(ROOM_STEP) {
+            self.engine.make_room_for_save(needed);
+        }
         let disk = self.disk_free().saturating_sub(DISK_RESERVE);
         if end - size > room.min(disk) {
             return Err(VfsError::NoSpace);
         }
         // Asking for every write would be slow; in between, a full disk shows by itself.
-        state.room_until = end.saturating_add((room.min(disk) - (end - size)).min(64 << 20));
+        state.room_until = end.saturating_add((room.min(disk) - (end - size)).min(ROOM_STEP));
         Ok(())
     }
 

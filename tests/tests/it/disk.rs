@@ -2,7 +2,7 @@
 //! accepted is lost, and everything goes on by itself when there is room.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read as _, Write};
 
 use onedrivefs_sim::{FileBody, Reach};
 use onedrivefs_tests::disk::SmallDisk;
@@ -16,6 +16,18 @@ const RESUME_LIMIT: std::time::Duration = wait::secs(90);
 
 /// What a mount on small disks needs.
 const NEEDS: &[Need] = &[Need::Fuse, Need::Root, Need::Namespaces];
+
+/// Tells whether a file can be mounted as a disk, and says so if not.
+fn has_loop_devices() -> bool {
+    if !needs::met(&[Need::Program("mkfs.ext4")]) {
+        return false;
+    }
+    let there = std::path::Path::new("/dev/loop-control").exists();
+    if !there {
+        needs::cannot("there are no loop devices");
+    }
+    there
+}
 
 /// Makes directories until there is no room to record one. Returns the names of those that were
 /// made, and expects each refusal to say why.
@@ -209,6 +221,59 @@ fn a_download_that_needs_room_has_it_made_at_once() {
 }
 
 #[test]
+fn a_file_larger_than_the_disk_is_read_and_a_save_beside_it_has_room() {
+    if !needs::met(NEEDS) || !has_loop_devices() {
+        return;
+    }
+    const FLOOR: u64 = 32 << 20;
+    let service = Service::start();
+    let drive = service.default_drive();
+    let (size, small) = (200 << 20, files::noise(5, 1 << 20));
+    let body = FileBody::Generated { seed: 6, size };
+    drive.put("/huge.bin", body.clone()).expect("file");
+    drive.put("/saved.txt", "before").expect("file");
+    drive.put("/small.bin", small.clone()).expect("file");
+    let mut home = Home::new(&service);
+    // One disk for everything, as most people have it.
+    let disk = SmallDisk::with_journal(home.path("state"), home.path("image"), 128);
+    let cache = home.make_dir("state/cache");
+    home.set_env("XDG_CACHE_HOME", cache.to_str().expect("path"));
+    home.log_in();
+    home.configure("free_space = \"32MiB\"\n");
+    let mount = home.mount();
+    mount.sync();
+
+    let mut file = File::open(mount.at("huge.bin")).expect("open");
+    let (mut at, mut least_free) = (0, u64::MAX);
+    let mut piece = vec![0; 1 << 20];
+    while at < size {
+        file.read_exact(&mut piece).expect("read");
+        assert!(piece == body.read(at, piece.len()).expect("sim"), "at {at}");
+        at += piece.len() as u64;
+        least_free = least_free.min(disk.free());
+        if at == 160 << 20 {
+            // An editor that cuts the file before it writes it.
+            fs::write(mount.at("saved.txt"), files::noise(7, 8 << 20)).expect("saved");
+            least_free = u64::MAX;
+        }
+        if at == 159 << 20 {
+            // The database has some use for the disk, too.
+            assert!(least_free >= FLOOR - (8 << 20), "{least_free} are free");
+        }
+    }
+    assert!(fs::read(mount.at("small.bin")).expect("read") == small);
+    let moved = service.downloaded_bytes();
+    assert!(moved < size + size / 4, "{moved} bytes were moved");
+    mount.sync();
+    let saved = drive.read("/saved.txt").expect("there");
+    assert!(saved == files::noise(7, 8 << 20));
+    // What was read goes when something else needs the room.
+    drop(file);
+    wait_cached(&home, &mount, "small.bin");
+    mount.unmount();
+}
+
+#[test]
 fn what_was_sent_leaves_the_spool_although_the_cache_disk_is_full() {
     if !needs::met(NEEDS) {
         return;
@@ -233,11 +298,7 @@ fn what_was_sent_leaves_the_spool_although_the_cache_disk_is_full() {
 
 #[test]
 fn a_state_disk_that_becomes_read_only_refuses_changes_and_loses_nothing() {
-    if !needs::met(NEEDS) || !needs::met(&[Need::Program("mkfs.ext4")]) {
-        return;
-    }
-    if !std::path::Path::new("/dev/loop-control").exists() {
-        needs::cannot("there are no loop devices");
+    if !needs::met(NEEDS) || !has_loop_devices() {
         return;
     }
     let service = Service::start();

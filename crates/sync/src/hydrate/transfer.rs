@@ -7,13 +7,14 @@ use bytes::{Bytes, BytesMut};
 use onedrivefs_core::ByteRange;
 use onedrivefs_graph::{GraphError, RangeBody};
 use rand::Rng as _;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::error::Trouble;
 use super::flight::{Flight, Landed};
 use super::urls::{Link, trouble};
 use super::verify::Last;
-use super::{Demand, HydrateError, Inner, Source};
+use super::{Demand, HydrateError, Inner, Room, Source};
 
 /// First pause before another attempt; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -27,6 +28,9 @@ const CONNECT_ATTEMPTS: u32 = 2;
 const RENEWALS_MAX: u32 = 2;
 /// Age at which arrived bytes are recorded even if more keep coming.
 const SAVE_AFTER: Duration = Duration::from_secs(30);
+
+/// Time after which a disk that is still full is spoken of again.
+const QUIET_FOR: Duration = Duration::from_secs(60);
 
 /// Quiet time after which what is pinned goes on: programs read in bursts.
 const QUIET: Duration = Duration::from_millis(100);
@@ -70,20 +74,18 @@ async fn run_to_its_end(
     demand: Demand,
 ) {
     let _reading = demand.is_reading().then(|| Reading::begin(inner));
-    let permits = match demand {
-        Demand::Foreground => &inner.foreground,
-        Demand::ReadAhead | Demand::Upload => &inner.background,
-        Demand::Pin => &inner.pins,
-    };
-    let Ok(_permit) = permits.acquire().await else {
+    let Ok(_permit) = inner.permits(demand).acquire().await else {
         return;
     };
     if demand == Demand::Pin {
         inner.rest_while_read().await;
     }
     flight.set_started(id);
-    inner.make_room(flight, id).await;
-    if let Err(error) = fetch_all(inner, flight, source, id).await {
+    let fetched = match inner.make_room(flight, id, demand).await {
+        Ok(room) => fetch_all(inner, flight, source, id, &room).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = fetched {
         tracing::debug!(body = %flight.body().id(), %error, "A transfer failed.");
         if matches!(error, HydrateError::NoSpace) {
             inner.note_full();
@@ -168,6 +170,7 @@ async fn fetch_all(
     flight: &Arc<Flight>,
     source: &Arc<Source>,
     id: u64,
+    room: &Room,
 ) -> Result<(), HydrateError> {
     let limit = inner.config.first_byte_deadline;
     let mut patience = Patience::new(limit);
@@ -175,7 +178,7 @@ async fn fetch_all(
         let start = range.start;
         // Half of the time for one attempt leaves the other half for a second connection.
         let silence = limit / 2;
-        let attempt = attempt(inner, flight, source, id, range, silence).await;
+        let attempt = attempt(inner, flight, source, (id, room), range, silence).await;
         if flight.remaining(id).is_none_or(|left| left.start > start) {
             patience = Patience::new(patience.limit);
         }
@@ -191,14 +194,15 @@ pub(super) async fn pass(
     inner: &Arc<Inner>,
     source: &Arc<Source>,
     range: ByteRange,
+    demand: Demand,
 ) -> Result<BytesMut, HydrateError> {
     let _reading = Reading::begin(inner);
-    let Ok(_permit) = inner.foreground.acquire().await else {
+    let Ok(_permit) = inner.permits(demand).acquire().await else {
         return Err(HydrateError::ShuttingDown);
     };
     let limit = inner.config.first_byte_deadline;
     let mut patience = Patience::new(limit);
-    let mut data = BytesMut::new();
+    let mut data = BytesMut::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
     loop {
         let had = data.len();
         let left = range.start + had as u64..range.end;
@@ -260,7 +264,7 @@ async fn attempt(
     inner: &Arc<Inner>,
     flight: &Arc<Flight>,
     source: &Arc<Source>,
-    id: u64,
+    (id, room): (u64, &Room),
     range: ByteRange,
     silence: Duration,
 ) -> Result<(), Trouble> {
@@ -279,6 +283,7 @@ async fn attempt(
             break;
         };
         came = true;
+        let count = data.len() as u64;
         if flight.is_pin(id) {
             inner.rest_while_read().await;
         }
@@ -287,6 +292,8 @@ async fn attempt(
             flight.notify(data.len() as u64);
         } else if take(inner, flight, source, &link, id, data).await? {
             return Ok(());
+        } else {
+            room.use_up(count);
         }
     }
     if !came {
@@ -415,24 +422,40 @@ impl Inner {
         let _either = tokio::time::timeout(self.config.pin_rest, quiet).await;
     }
 
-    /// Has room made for what a segment will bring. If there is none, that shows when it comes.
-    async fn make_room(&self, flight: &Arc<Flight>, id: u64) {
-        let Some(range) = flight.remaining(id) else {
-            return;
-        };
+    /// What limits the transfers of a kind.
+    fn permits(&self, demand: Demand) -> &Semaphore {
+        match demand {
+            Demand::Foreground => &self.foreground,
+            Demand::ReadAhead | Demand::Upload => &self.background,
+            Demand::Pin => &self.pins,
+        }
+    }
+
+    /// Has room made for what a segment will bring.
+    async fn make_room(
+        &self,
+        flight: &Arc<Flight>,
+        id: u64,
+        demand: Demand,
+    ) -> Result<Room, HydrateError> {
+        let bytes = flight
+            .remaining(id)
+            .map_or(0, |range| range.end - range.start);
         let sink = Arc::clone(&self.sink);
-        let make = move || sink.make_room(range.end - range.start);
-        // Only the shutdown of the runtime ends it early.
-        let _room = self.handle.spawn_blocking(make).await;
+        let make = move || sink.make_room(bytes, demand);
+        match self.handle.spawn_blocking(make).await {
+            Ok(room) => room.ok_or(HydrateError::NoSpace),
+            Err(_shutdown) => Err(HydrateError::ShuttingDown),
+        }
     }
 
     /// Notes that there was no room for what came.
     fn note_full(&self) {
         let before = self.full_at.lock().replace(Instant::now());
-        if before.is_none_or(|at| at.elapsed() > super::FULL_FOR) {
+        if before.is_none_or(|at| at.elapsed() > QUIET_FOR) {
             tracing::warn!(
-                "The disk of the content cache is full. What is read is fetched again each time; \
-                 make room there."
+                "The disk of the content cache is full, but for what is to stay free \
+                 (`free_space`). What is read is fetched again each time; make room there."
             );
         }
     }

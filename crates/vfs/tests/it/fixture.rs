@@ -206,7 +206,7 @@ fn open(
         // Rounds happen when a test asks for them.
         poll_interval: Duration::from_secs(3600),
         settle: Duration::from_millis(20),
-        free_disk_floor_bytes: 0,
+        free_disk_floor_bytes: Some(0),
         host_name: "here".to_owned(),
         ..EngineConfig::new(dir.path().join("state"), dir.path().join("cache"), identity)
     };
