@@ -18,7 +18,7 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 use onedrivefs_core::Ino;
-use onedrivefs_vfs::{KernelChange, Outcome, SetAttr, Vfs, VfsError};
+use onedrivefs_vfs::{DirEntry, KernelChange, Outcome, SetAttr, Vfs, VfsError};
 use rustix::fs::{FileType, OFlags, XattrFlags};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -596,11 +596,12 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let call = Call::new("readdir", request, node);
-        let mut sink = |entry| reply::add_name(&mut reply, &entry);
+        let mut sink = |entry: DirEntry<'_>| reply::add_name(&mut reply, &entry);
         let result = call
             .span
             .in_scope(|| self.vfs.readdir(ino(node), handle.0, offset, &mut sink));
         call.answer(reply, result, |reply, ()| reply.ok());
+        self.vfs.read_dir_ahead(handle.0);
     }
 
     fn readdirplus(
@@ -612,11 +613,12 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let call = Call::new("readdirplus", request, node);
-        let mut sink = |entry| reply::add_plus(&mut reply, node, &entry);
+        let mut sink = |entry: DirEntry<'_>| reply::add_plus(&mut reply, node, &entry);
         let result = call
             .span
             .in_scope(|| self.vfs.readdir(ino(node), handle.0, offset, &mut sink));
         call.answer(reply, result, |reply, ()| reply.ok());
+        self.vfs.read_dir_ahead(handle.0);
     }
 
     fn releasedir(

@@ -279,13 +279,13 @@ pub(crate) fn attribute_value(reply: ReplyXattr, value: &[u8], buffer: u32) {
 pub(crate) fn add_plus(
     reply: &mut ReplyDirectoryPlus,
     directory: INodeNo,
-    entry: &onedrivefs_vfs::DirEntry,
+    entry: &onedrivefs_vfs::DirEntry<'_>,
 ) -> bool {
     let known = known_as(directory, &entry.attr, false);
     reply.add(
         known.attr.ino,
         entry.next_offset,
-        &entry.name,
+        entry.name,
         &known.entry_ttl,
         &known.attr,
         GENERATION,
@@ -293,12 +293,12 @@ pub(crate) fn add_plus(
 }
 
 /// Adds an entry by name only. Returns whether it did not fit.
-pub(crate) fn add_name(reply: &mut ReplyDirectory, entry: &onedrivefs_vfs::DirEntry) -> bool {
+pub(crate) fn add_name(reply: &mut ReplyDirectory, entry: &onedrivefs_vfs::DirEntry<'_>) -> bool {
     reply.add(
         edition_node(entry.ino, entry.attr.edition),
         entry.next_offset,
         file_type(entry.kind),
-        &entry.name,
+        entry.name,
     )
 }
 

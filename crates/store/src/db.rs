@@ -430,6 +430,14 @@ impl Store {
         Ok(())
     }
 
+    /// Which state of the database is read now: as long as this says the same, what was read since
+    /// is what would be read again. `None` while a commit is under way.
+    #[must_use]
+    pub fn state(&self) -> Option<u64> {
+        let commits = self.hot.lock().commits;
+        commits.is_multiple_of(2).then_some(commits)
+    }
+
     /// The row of an inode, from memory when it is hot.
     ///
     /// # Errors

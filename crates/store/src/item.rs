@@ -138,7 +138,7 @@ const COLUMNS: &str = "ino, kind, role, parent, name, item_id, r_parent, r_name,
      r_size, r_mtime, size, mtime, ctime, btime, atime, mode, body, children_known, local_only, \
      target, web_url, epoch";
 
-fn kind_of(code: i64) -> rusqlite::Result<Kind> {
+pub(crate) fn kind_of(code: i64) -> rusqlite::Result<Kind> {
     match code {
         0 => Ok(Kind::Directory),
         1 => Ok(Kind::File),

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use onedrivefs_core::{Ino, Timestamp};
-use onedrivefs_store::{Item, Kind};
+use onedrivefs_core::Ino;
+use onedrivefs_store::{Figures, Item, Kind};
 use tokio::time::Instant;
 
 use crate::error::VfsError;
@@ -117,41 +117,45 @@ impl Vfs {
 
     /// The attributes of an item, with what writers did since the last save.
     pub(crate) fn attr_of(&self, item: &Item) -> Attr {
-        let mut attr = self.plain_attr(item, item.size, item.mtime);
-        if item.kind != Kind::File {
-            attr.edition = self.edition(item.ino);
+        self.attr_of_figures(&Figures::from(item))
+    }
+
+    /// The attributes of what has these figures, with what writers did since the last save.
+    pub(crate) fn attr_of_figures(&self, figures: &Figures) -> Attr {
+        let mut attr = self.plain_attr(figures);
+        if figures.kind != Kind::File {
+            attr.edition = self.edition(figures.ino);
             return attr;
         }
+        let ino = figures.ino;
         loop {
-            let (edition, open) = self.present_edition(item.ino);
+            let (edition, open) = self.present_edition(ino);
             if edition == 0 && open.is_none() {
                 return attr;
             }
             // Read anew, lest the attributes of one edition go out for another.
-            let row = || self.store().item(item.ino).ok().flatten();
+            let row = || {
+                let row = self.store().item(ino).ok().flatten();
+                row.map_or(*figures, |row| Figures::from(&*row))
+            };
             attr = match open {
                 Some(file) => {
                     let state = file.state.lock();
                     // Not before: what a save has just recorded is not to be told by the row of
                     // before it.
                     let row = row();
-                    let item = row.as_deref().unwrap_or(item);
                     let used = file.used.load(Ordering::Relaxed);
-                    if used && self.engine.is_unannounced(item.ino) {
+                    if used && self.engine.is_unannounced(ino) {
                         // The new content is about to become the next edition.
                         self.overlay(&state.item, &state)
                     } else {
-                        self.overlay(item, &state)
+                        self.overlay_figures(row, &state)
                     }
                 }
-                None => {
-                    let row = row();
-                    let item = row.as_deref().unwrap_or(item);
-                    self.plain_attr(item, item.size, item.mtime)
-                }
+                None => self.plain_attr(&row()),
             };
             attr.edition = edition;
-            if self.edition(item.ino) == edition {
+            if self.edition(ino) == edition {
                 return attr;
             }
         }
@@ -159,40 +163,37 @@ impl Vfs {
 
     /// The attributes of an open file.
     pub(crate) fn overlay(&self, item: &Item, state: &FileState) -> Attr {
-        let size = match &state.body {
-            Some(body) if state.dirty => body.size(),
-            _ => item.size,
-        };
-        self.plain_attr(item, size, state.mtime.unwrap_or(item.mtime))
+        self.overlay_figures(Figures::from(item), state)
     }
 
-    fn plain_attr(&self, item: &Item, size: u64, mtime: Timestamp) -> Attr {
-        let default_mode = match item.kind {
+    fn overlay_figures(&self, mut figures: Figures, state: &FileState) -> Attr {
+        if let Some(body) = state.body.as_ref().filter(|_| state.dirty) {
+            figures.size = body.size();
+        }
+        figures.mtime = state.mtime.unwrap_or(figures.mtime);
+        self.plain_attr(&figures)
+    }
+
+    fn plain_attr(&self, figures: &Figures) -> Attr {
+        let default_mode = match figures.kind {
             Kind::Directory => self.options.dir_mode,
             Kind::File => self.options.file_mode,
             Kind::Symlink => LINK_MODE,
         };
-        let size = match item.kind {
-            Kind::Symlink => item
-                .target
-                .as_ref()
-                .map_or(size, |target| target.len() as u64),
-            _ => size,
-        };
         Attr {
-            ino: item.ino,
+            ino: figures.ino,
             edition: 0,
-            kind: item.kind.into(),
-            size,
-            blocks: size.div_ceil(STAT_BLOCK),
-            atime: item.atime,
-            mtime,
-            ctime: item.ctime.max(mtime),
-            btime: item.btime,
-            perm: u16::try_from(item.mode.unwrap_or(default_mode) & 0o777).unwrap_or(0),
+            kind: figures.kind.into(),
+            size: figures.size,
+            blocks: figures.size.div_ceil(STAT_BLOCK),
+            atime: figures.atime,
+            mtime: figures.mtime,
+            ctime: figures.ctime.max(figures.mtime),
+            btime: figures.btime,
+            perm: u16::try_from(figures.mode.unwrap_or(default_mode) & 0o777).unwrap_or(0),
             // 1 for directories as well: it says that the number of sub-folders is not told, so
             // that find(1) looks into all of them.
-            nlink: u32::from(item.parent.is_some() || item.ino == Ino::ROOT),
+            nlink: u32::from(figures.has_name || figures.ino == Ino::ROOT),
             uid: self.options.uid,
             gid: self.options.gid,
         }

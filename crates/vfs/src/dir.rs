@@ -1,18 +1,21 @@
-//! Listings. A handle sees the directory as it was when the listing began.
+//! Listings. A handle sees the entries that the directory had when the listing began.
 
 use std::sync::Arc;
 
 use onedrivefs_core::Ino;
-use onedrivefs_store::Item;
 use parking_lot::Mutex;
 
 use crate::error::VfsError;
+use crate::listing::Listing;
 use crate::types::{DirEntry, FileKind, Outcome};
 use crate::vfs::Vfs;
 
+/// Entries that every directory has: itself and the one above.
+const DOTS: u64 = 2;
+
 /// An open directory.
 pub(crate) struct DirHandle {
-    entries: Mutex<Option<Arc<Vec<Item>>>>,
+    listing: Mutex<Option<Listing>>,
 }
 
 impl Vfs {
@@ -38,7 +41,7 @@ impl Vfs {
         self.dirs.write().insert(
             fh,
             Arc::new(DirHandle {
-                entries: Mutex::new(None),
+                listing: Mutex::new(None),
             }),
         );
         fh
@@ -53,61 +56,76 @@ impl Vfs {
         ino: Ino,
         fh: u64,
         offset: u64,
-        sink: &mut dyn FnMut(DirEntry) -> bool,
+        sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), VfsError> {
-        let handle = self
-            .dirs
-            .read()
-            .get(&fh)
-            .cloned()
-            .ok_or(VfsError::BadHandle)?;
-        let entries = {
-            let mut entries = handle.entries.lock();
-            // Offset 0 is the beginning, or a rewind, which looks again.
-            let fresh = if offset == 0 { None } else { entries.clone() };
-            let listed = match fresh {
-                Some(listed) => listed,
-                None => Arc::new(self.store().read(|r| r.children(ino))?),
-            };
-            *entries = Some(Arc::clone(&listed));
-            listed
+        let handle = self.dir_handle(fh)?;
+        let mut listing = handle.listing.lock();
+        // Offset 0 is the beginning, or a rewind, which looks again.
+        let listing = match &mut *listing {
+            Some(listing) if offset > 0 => listing,
+            listing => listing.insert(Listing::begin(self.store(), ino)?),
         };
-        let directory = self.getattr(ino)?;
-        let parent = self
-            .store()
-            .item(ino)?
-            .and_then(|item| item.parent)
-            .unwrap_or(Ino::ROOT);
-        for (index, name) in [(0, "."), (1, "..")] {
-            if offset > index {
-                continue;
-            }
-            let entry = DirEntry {
-                ino: if index == 0 { ino } else { parent },
-                kind: FileKind::Directory,
-                name: name.to_owned(),
-                next_offset: index + 1,
-                attr: directory,
-            };
-            if sink(entry) {
-                return Ok(());
-            }
+        if offset < DOTS && self.add_dots(ino, offset, sink)? {
+            return Ok(());
         }
-        let skip = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-        for (index, item) in entries.iter().enumerate().skip(skip) {
-            let attr = self.attr_of(item);
-            let entry = DirEntry {
-                ino: item.ino,
+        let from = usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX);
+        listing.hand_out(self.store(), from, &mut |listed| {
+            let attr = self.attr_of_figures(listed.figures);
+            sink(DirEntry {
+                ino: attr.ino,
                 kind: attr.kind,
-                name: item.name.clone(),
-                next_offset: index as u64 + 3,
+                name: listed.name,
+                next_offset: listed.place as u64 + DOTS + 1,
+                attr,
+            })
+        })?;
+        Ok(())
+    }
+
+    /// Adds `.` and `..`. Tells whether `sink` is full.
+    fn add_dots(
+        &self,
+        ino: Ino,
+        offset: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<bool, VfsError> {
+        let attr = self.getattr(ino)?;
+        let parent = self.store().item(ino)?.and_then(|item| item.parent);
+        let dots = [(0, ".", ino), (1, "..", parent.unwrap_or(Ino::ROOT))];
+        for (index, name, ino) in dots.into_iter().filter(|dot| dot.0 >= offset) {
+            let entry = DirEntry {
+                ino,
+                kind: FileKind::Directory,
+                name,
+                next_offset: index + 1,
                 attr,
             };
             if sink(entry) {
-                return Ok(());
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Reads what is going to be asked for next, while the kernel works on what it got.
+    pub fn read_dir_ahead(&self, fh: u64) {
+        let Ok(handle) = self.dir_handle(fh) else {
+            return;
+        };
+        // Somebody asks already.
+        let Some(mut listing) = handle.listing.try_lock() else {
+            return;
+        };
+        if let Some(listing) = &mut *listing
+            && let Err(error) = listing.read_ahead(self.store())
+        {
+            tracing::debug!(%error, "a listing was not read ahead");
+        }
+    }
+
+    fn dir_handle(&self, fh: u64) -> Result<Arc<DirHandle>, VfsError> {
+        let handle = self.dirs.read().get(&fh).cloned();
+        handle.ok_or(VfsError::BadHandle)
     }
 
     /// Closes a directory.

@@ -17,6 +17,7 @@ mod edition;
 mod error;
 mod handle;
 mod limits;
+mod listing;
 mod namespace;
 mod passthrough;
 mod place;

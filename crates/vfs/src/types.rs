@@ -73,14 +73,14 @@ pub struct Entry {
 }
 
 /// An entry of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirEntry {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirEntry<'l> {
     /// Its inode.
     pub ino: Ino,
     /// What it is.
     pub kind: FileKind,
     /// Its name.
-    pub name: String,
+    pub name: &'l str,
     /// Where a listing goes on after it.
     pub next_offset: u64,
     /// Its attributes.

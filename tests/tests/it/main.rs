@@ -13,6 +13,7 @@ mod files;
 mod genuine;
 mod guard;
 mod late;
+mod listing;
 mod mistakes;
 mod notify;
 mod odd;
