@@ -8,7 +8,7 @@ use onedrivefs_sim::FileBody;
 use onedrivefs_tests::mount::MountSpec;
 use onedrivefs_tests::{Home, Mount, Service, wait};
 
-use crate::measure::{self, LATENCY_MS, LINE, Scale, median, once, quoted, ratio, tell, time};
+use crate::measure::{self, LATENCY_MS, LINE, Scale, medians, once, quoted, ratio, tell, time};
 use crate::rclone::Rclone;
 
 /// Files in a folder of a drive that is walked.
@@ -72,17 +72,13 @@ pub fn walk(scale: &Scale) {
     for (what, command) in [("find -ls", "find . -ls"), ("du", "du -s .")] {
         let run = |dir: &Path| measure::sh(&format!("cd {}; {command} > /dev/null", quoted(dir)));
         let before = service.last_request();
-        let ours = median(
+        let [ours, disk] = medians(
             scale.runs,
             || measure::forget(false),
             || drop(run(&mount.at("walk"))),
-        );
-        let requests = service.last_request() - before;
-        let disk = median(
-            scale.runs,
-            || measure::forget(false),
             || drop(run(&local.join("walk"))),
         );
+        let requests = service.last_request() - before;
         mount.unmount();
         mount = home.mount_with(lasting());
         let restarted = once(|| drop(run(&mount.at("walk"))));
@@ -121,8 +117,12 @@ pub fn stat(scale: &Scale) {
             assert!(fs::symlink_metadata(path).is_ok());
         }
     };
-    let ours = median(scale.runs, || (), || many(&mount.at("file")));
-    let disk = median(scale.runs, || (), || many(&local));
+    let [ours, disk] = medians(
+        scale.runs,
+        || (),
+        || many(&mount.at("file")),
+        || many(&local),
+    );
     let each = |took: Duration| format!("{:.0} ns", took.as_secs_f64() * 1e9 / scale.calls as f64);
     tell(
         "stat of a cached entry",
@@ -153,12 +153,12 @@ pub fn list(scale: &Scale) {
         let seen = entries.map(|entry| entry.expect("entry").metadata().expect("metadata"));
         assert_eq!(seen.count(), scale.items);
     };
-    let ours = median(
+    let [ours, disk] = medians(
         scale.runs,
         || measure::forget(false),
         || attributes(&mount.at("large")),
+        || attributes(&local),
     );
-    let disk = median(scale.runs, || measure::forget(false), || attributes(&local));
     tell(
         &format!("names and attributes of {} entries", scale.items),
         &time(ours),
@@ -172,6 +172,8 @@ pub fn list(scale: &Scale) {
 pub fn change(scale: &Scale) {
     let service = Service::start();
     let home = Home::signed_in(&service);
+    // Most of what is here is removed at once, and means to be.
+    home.configure("hold_deletions = 0\nhold_share = 0\n");
     let mount = home.mount_with(lasting());
     mount.sync();
     set_line(&service, true);
