@@ -18,6 +18,7 @@ mod mountpoint;
 mod mounts;
 mod notify;
 mod open_files;
+mod readahead;
 mod reply;
 mod session;
 mod users;

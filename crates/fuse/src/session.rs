@@ -30,6 +30,7 @@ use crate::init::Passthrough;
 use crate::mountpoint;
 use crate::notify::{self, Connected, NotifyQueue};
 use crate::open_files::OpenFiles;
+use crate::readahead;
 use crate::watchers::{Herald, Watchers};
 
 /// Fewest threads that serve requests: with one, a request that is slow for whatever reason
@@ -161,6 +162,7 @@ pub fn mount(
     });
     let (served, notifier) = serve(adapter, runtime, shutdown, options)?;
     names.connect(served.own.connection()?);
+    readahead::raise(served.own.number());
     work.with(Arc::clone(&watchers))
         .start(Connected::new(notifier, move |ino| vfs.edition(ino)))
         .map_err(|source| MountError::Session { source })?;

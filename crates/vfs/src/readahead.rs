@@ -20,7 +20,7 @@ const STREAM_MIN_BYTES: u64 = 64 << 10;
 
 /// How far from the last place a read may be and still belong to the same stream, in bytes: the
 /// kernel asks for several pieces at once, and they are answered in any order.
-const SLACK_BYTES: u64 = 1 << 20;
+const SLACK_BYTES: u64 = 2 << 20;
 
 /// Follows the reads of one handle.
 #[derive(Debug, Default)]

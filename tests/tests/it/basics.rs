@@ -1,5 +1,8 @@
 //! Everyday programs work on the mount, and the service sees what a person would expect of them.
 
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+
 use onedrivefs_sim::DriveHandle;
 use onedrivefs_tests::{Home, Need, Service, Who, needs, tree, wait};
 
@@ -278,5 +281,25 @@ fn a_file_that_comes_and_goes_at_once_is_never_sent() {
     assert_eq!((upload.sessions, upload.puts), (0, 0), "{upload:?}");
     assert_eq!(service.default_drive().dump(), Vec::new());
     assert_eq!(home.sh(r#"cat "$M/.x.swp""#), "l\n");
+    mount.unmount();
+}
+
+#[test]
+fn the_kernel_reads_far_ahead_where_that_can_be_set() {
+    if !needs::met(&[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    let device = fs::metadata(mount.path()).expect("mount").dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if File::options().write(true).open(&setting).is_err() {
+        needs::cannot("the settings of block devices cannot be written");
+        return;
+    }
+    let set = fs::read_to_string(&setting).expect("setting");
+    assert_eq!(set.trim(), "512");
     mount.unmount();
 }

@@ -8,9 +8,9 @@ use onedrivefs_core::{ByteRange, align_up};
 
 use super::HydrateConfig;
 
-/// Distance in bytes up to which reads count as neighbours: four of the largest kernel requests
-/// of a default mount.
-const NEIGHBOUR_BYTES: u64 = 512 * 1024;
+/// Distance in bytes up to which reads count as neighbours: four of the kernel's requests, where it
+/// reads ahead as far as it can be told to.
+const NEIGHBOUR_BYTES: u64 = 2 * 1024 * 1024;
 /// Length in bytes of a run before anything is fetched ahead: what a program reads to find out a
 /// file's type stays below.
 const RUN_MIN_BYTES: u64 = 256 * 1024;
