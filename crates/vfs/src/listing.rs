@@ -13,6 +13,9 @@ use onedrivefs_store::{Figures, Reader, Store, StoreError};
 /// Entries of the first part: about what the kernel takes at once.
 const FIRST_PART: usize = 192;
 
+/// Entries of the smallest part.
+const SMALL_PART: usize = 32;
+
 /// The inodes of a directory, and what is told of some of them.
 pub(crate) struct Listing {
     directory: Ino,
@@ -114,7 +117,7 @@ impl Listing {
                 };
                 if take(listed) {
                     // What comes next is about as much.
-                    self.step = count + count / 8 + 1;
+                    self.step = (count + count / 8).max(SMALL_PART);
                     self.part.range.start = entry.place;
                     return Ok(());
                 }
