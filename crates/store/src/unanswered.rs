@@ -152,6 +152,17 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Forgets the requests that replaced the content of an item: what became of them is known.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn forget_contents(&self, item: &ItemId) -> Result<(), StoreError> {
+        self.conn
+            .prepare_cached("DELETE FROM unanswered WHERE item_key = ?1 AND size IS NOT NULL")?
+            .execute((item.key(),))?;
+        Ok(())
+    }
+
     /// Forgets the requests of an inode that made something or replaced its content: what became of
     /// them is known.
     ///

@@ -259,6 +259,8 @@ impl Applier<'_> {
             left = left.without(Ops::TIMES);
             self.take_time(item, &remote);
         }
+        // Whatever was sent before was for another version than this one.
+        self.tx.forget_contents(&remote.id)?;
         item.remote = Some(remote);
         self.set_waiting(item.ino, left)?;
         self.disown_session(item.ino)
