@@ -5,11 +5,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{names, sys};
+
+/// Longest time until the daemon has found out that the service can be reached again.
+const ONLINE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Modification times before this (September 2001 to January 2008) were set by a history; later
 /// ones came from the clock and may differ.
@@ -350,6 +353,25 @@ impl std::fmt::Debug for Node {
 
 /// Everything below a root, by path without a leading slash.
 pub type Tree = BTreeMap<String, Node>;
+
+/// Reads the tree of a mount, after everything that went wrong has ended. If bytes may have to come
+/// from the service, they can be had as soon as the daemon has found out that it is online.
+pub fn read_tree_of(root: &Path, fetches: bool) -> io::Result<Tree> {
+    let out_of_reach = [io::ErrorKind::NetworkDown, io::ErrorKind::TimedOut];
+    let start = Instant::now();
+    loop {
+        match read_tree(root) {
+            Err(error)
+                if fetches
+                    && out_of_reach.contains(&error.kind())
+                    && start.elapsed() < ONLINE_LIMIT =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            read => return read,
+        }
+    }
+}
 
 /// Reads a tree.
 pub fn read_tree(root: &Path) -> io::Result<Tree> {

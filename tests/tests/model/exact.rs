@@ -1,7 +1,6 @@
 //! Histories of one client. The model is exact: the same calls on a plain local directory.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -29,9 +28,6 @@ const RESPELT_CALLS: u32 = 8;
 /// Longest time until the kernel has forgotten what it knew under another spelling.
 const FORGETTING_LIMIT: Duration = Duration::from_secs(2);
 
-/// Longest time until the daemon has found out that the service can be reached again.
-const ONLINE_LIMIT: Duration = Duration::from_secs(20);
-
 /// Calls of one history, in groups.
 const GROUPS: u64 = 40;
 
@@ -51,7 +47,7 @@ pub struct Exact<'r, 'h, 's> {
     /// meanwhile, and a process that closes its copies of all handles saves what they wrote so far.
     between: BTreeMap<u64, Vec<Vec<u8>>>,
     /// Whether bytes may have to come from the service.
-    cache_wiped: bool,
+    fetches: bool,
     /// Calls for which attributes may be outdated, since a file was used under another spelling.
     respelt: u32,
     trace: Vec<String>,
@@ -91,7 +87,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             chaos,
             emptied: BTreeMap::new(),
             between: BTreeMap::new(),
-            cache_wiped: false,
+            fetches: false,
             respelt: 0,
             trace: Vec::new(),
         };
@@ -153,7 +149,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             if self.planner.rng.percent(2) {
                 self.trace.push("cache wiped".into());
                 chaos::wipe_cache(&self.rig.home.path("cache"));
-                self.cache_wiped = true;
+                self.fetches = true;
             }
         }
         if self.planner.rng.percent(10) {
@@ -265,7 +261,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
         let reads = matches!(step, Step::Read(_) | Step::ReadRange(..) | Step::Copy(..));
         let errno = here.as_ref().err().copied().unwrap_or(0);
         self.perils.faults
-            && self.cache_wiped
+            && self.fetches
             && reads
             && [libc::ENETDOWN, libc::ETIMEDOUT, libc::EIO, libc::EACCES].contains(&errno)
     }
@@ -331,10 +327,6 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
     /// was interrupted, which the model has already made.
     fn recover(&mut self, interrupted: Option<Interrupted<'_>>) -> Result<(), String> {
         self.rig.after_kill();
-        if self.cache_wiped {
-            // What is not here any more has to be fetched to be compared.
-            self.chaos.end();
-        }
         self.here.drop_handles();
         self.planner.open.clear();
         let with = self.model_tree()?;
@@ -364,10 +356,15 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
                 );
             }
         }
+        // A file that was only emptied is what the service has of it again.
+        self.fetches |= self.perils.faults && !either.is_empty();
+        if self.fetches {
+            // What is not here has to be fetched to be compared.
+            self.chaos.end();
+        }
         self.between.clear();
         self.model.drop_handles();
-        let is = self
-            .read_here()
+        let is = disk::read_tree_of(self.here.root(), self.fetches)
             .map_err(|e| format!("after the kill: {e}"))?;
         let matches = |wanted: &Tree| {
             let wanted = settle_emptied(wanted, &is, &either);
@@ -388,28 +385,11 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
         disk::write_tree(self.model.root(), &is).map_err(|e| format!("model: {e}"))
     }
 
-    /// What is in the mount. What was wiped from the cache can be had as soon as the daemon has found
-    /// out that it is online.
-    fn read_here(&self) -> io::Result<Tree> {
-        let start = Instant::now();
-        loop {
-            match disk::read_tree(self.here.root()) {
-                Err(error)
-                    if self.cache_wiped
-                        && error.kind() == io::ErrorKind::NetworkDown
-                        && start.elapsed() < ONLINE_LIMIT =>
-                {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                read => return read,
-            }
-        }
-    }
-
     /// Here, there and the model hold the same.
     fn compare(&mut self) -> Result<(), String> {
         let wanted = self.model_tree()?;
-        let here = disk::read_tree(self.here.root()).map_err(|e| format!("at the end: {e}"))?;
+        let here = disk::read_tree_of(self.here.root(), self.fetches)
+            .map_err(|e| format!("at the end: {e}"))?;
         let unlike = disk::differences(&here, &wanted);
         if !unlike.is_empty() {
             return Err(format!("the mount differs:\n{}", unlike.join("\n")));
