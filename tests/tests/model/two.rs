@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use crate::exact::Perils;
 use crate::names::{NAMES, TEMPORARY};
 use crate::rig::Rig;
 use crate::rng::Rng;
+
+/// The bits of the number of a file in the mount that are the same for all its editions and spellings.
+const INODE_BITS: u64 = (1 << 48) - 1;
 
 /// Steps of one history at most.
 const STEPS: u64 = 60;
@@ -68,6 +71,8 @@ pub struct Two<'r, 'h, 's> {
     bodies: BTreeMap<u64, Body>,
     next_body: u64,
     removals: Vec<Removal>,
+    /// What programs here last saw in each inode, or wrote to it.
+    held: BTreeMap<u64, u64>,
     /// Names that a save gave, because what was shown under them for a moment had gone elsewhere.
     given: BTreeSet<String>,
     trace: Vec<String>,
@@ -87,6 +92,11 @@ struct Removal {
     created: Option<PathBuf>,
     /// The tag of what has taken its place: a save builds on what it took the place of.
     base: Option<String>,
+    /// The inode that was opened and emptied, if it is not the one that was looked at: somebody's
+    /// rename brought it to this path in between.
+    emptied: Option<u64>,
+    /// What programs had last seen in that inode, or written to it.
+    unseen: Option<u64>,
 }
 
 impl Removal {
@@ -100,6 +110,8 @@ impl Removal {
         }
         if let Some(opened) = opened {
             self.tags[2] = tag_of(opened);
+            let looked_at = held.as_ref().and_then(|(held, _)| inode_of(held));
+            self.emptied = inode_of(opened).filter(|&opened| looked_at != Some(opened));
         } else if let Some((held, tag)) = held {
             self.base = at.and_then(tag_here);
             let links = rustix::fs::fstat(&held).map(|stat| stat.st_nlink);
@@ -163,6 +175,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             bodies: BTreeMap::new(),
             next_body: (seed & 0xffff) << 16,
             removals: Vec::new(),
+            held: BTreeMap::new(),
             given: BTreeSet::new(),
             trace: Vec::new(),
         };
@@ -314,15 +327,20 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
 
     /// What programs see at a path before they replace or remove it. Not to see it is no reason
     /// to, so that an error ends the step.
-    fn seen_here(&self, path: &str) -> io::Result<Option<u64>> {
-        let mut bytes = Vec::new();
-        match File::open(self.here.join(path)) {
-            Ok(mut file) if !file.metadata()?.is_dir() => file.read_to_end(&mut bytes)?,
+    fn seen_here(&mut self, path: &str) -> io::Result<Option<u64>> {
+        let mut file = match File::open(self.here.join(path)) {
+            Ok(file) if !file.metadata()?.is_dir() => file,
             Ok(_) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        self.recognise(&bytes).map_err(io::Error::other)
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let seen = self.recognise(&bytes).map_err(io::Error::other)?;
+        if let (Some(inode), Some(seen)) = (inode_of(&file), seen) {
+            self.held.insert(inode, seen);
+        }
+        Ok(seen)
     }
 
     fn fill(&mut self, path: &str) -> io::Result<u64> {
@@ -333,6 +351,9 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             .create(!is_for_a_moment(path))
             .open(self.here.join(path))?;
         self.note_removed(Some(&file));
+        if let Some(inode) = inode_of(&file) {
+            self.held.insert(inode, number);
+        }
         file.write_all(&bytes)?;
         crate::sys::close(file)?;
         self.finish(number);
@@ -464,6 +485,8 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             tags: [tag, before, None],
             created: held.is_none().then_some(at),
             base: None,
+            emptied: None,
+            unseen: None,
             held: held.map(|held| {
                 let tag = tag_of(&held);
                 (held, tag)
@@ -476,6 +499,13 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     fn note_removed(&mut self, opened: Option<&File>) {
         if let Some(removal) = self.removals.last_mut() {
             removal.done(opened, None);
+            let emptied = removal.emptied.take();
+            if let Some(&unseen) = emptied.and_then(|inode| self.held.get(&inode)) {
+                removal.unseen = Some(unseen);
+                if let Some(last) = self.trace.last_mut() {
+                    last.push_str(&format!(" (emptied {unseen:x} unseen)"));
+                }
+            }
         }
     }
 
@@ -534,6 +564,9 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     fn is_crossed(&self, number: u64, found: &BTreeSet<u64>) -> bool {
         let put = self.bodies.get(&number).and_then(|body| body.put.as_ref());
         self.removals.iter().any(|removal| {
+            if removal.unseen == Some(number) {
+                return true;
+            }
             if put.is_some_and(|put| removal.knew_at_last(&put.tag)) {
                 return true;
             }
@@ -724,7 +757,8 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     // --- the end ---
 
     fn check(&mut self) -> Result<(), String> {
-        let here = disk::read_tree(&self.here).map_err(|e| format!("at the end: {e}"))?;
+        let here = disk::read_tree_of(&self.here, self.perils.faults)
+            .map_err(|e| format!("at the end: {e}"))?;
         let unlike = crate::exact::unlike_service(&self.there, &self.folder, &here, true);
         if !unlike.is_empty() {
             return Err(format!("the service differs:\n{}", unlike.join("\n")));
@@ -815,6 +849,12 @@ fn tag_here(path: &Path) -> Option<String> {
 /// The tag of the state of a file that is held.
 fn tag_of(file: &impl AsRawFd) -> Option<String> {
     tag_here(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
+}
+
+/// The inode of a file, whatever spelling it was opened under and whatever edition it is.
+fn inode_of(file: &impl AsFd) -> Option<u64> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    Some(stat.st_ino & INODE_BITS)
 }
 
 /// The item and the number of its version in a tag.
