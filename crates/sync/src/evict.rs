@@ -99,7 +99,8 @@ impl Evictor {
 
     /// Notes that bytes are added to the cache.
     pub(crate) fn note_growth(&self, bytes: u64) {
-        if self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes >= GROWTH.min(self.limit / 4) {
+        let grown = self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if grown >= GROWTH.min(self.limit / 4) || self.free() < self.floor {
             self.grown.store(0, Ordering::Relaxed);
             self.wake();
         }

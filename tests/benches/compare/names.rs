@@ -8,7 +8,9 @@ use onedrivefs_sim::FileBody;
 use onedrivefs_tests::mount::MountSpec;
 use onedrivefs_tests::{Home, Mount, Service, wait};
 
-use crate::measure::{self, LATENCY_MS, LINE, Scale, medians, once, quoted, ratio, tell, time};
+use crate::measure::{
+    self, LATENCY_MS, LINE, Scale, medians, once, processor_time, quoted, ratio, tell, time,
+};
 use crate::rclone::Rclone;
 
 /// Files in a folder of a drive that is walked.
@@ -72,6 +74,7 @@ pub fn walk(scale: &Scale) {
     for (what, command) in [("find -ls", "find . -ls"), ("du", "du -s .")] {
         let run = |dir: &Path| measure::sh(&format!("cd {}; {command} > /dev/null", quoted(dir)));
         let before = service.last_request();
+        let used = processor_time(mount.pid());
         let [ours, disk] = medians(
             scale.runs,
             || measure::forget(false),
@@ -79,6 +82,7 @@ pub fn walk(scale: &Scale) {
             || drop(run(&local.join("walk"))),
         );
         let requests = service.last_request() - before;
+        let used = processor_time(mount.pid()).saturating_sub(used) / scale.runs as u32;
         mount.unmount();
         mount = home.mount_with(lasting());
         let restarted = once(|| drop(run(&mount.at("walk"))));
@@ -88,8 +92,9 @@ pub fn walk(scale: &Scale) {
         tell(
             &format!("{what} of {} items", scale.items),
             &format!(
-                "{} ({requests} requests; right after a restart {})",
+                "{} ({requests} requests; {} of the daemon; right after a restart {})",
                 time(ours),
+                time(used),
                 time(restarted)
             ),
             &[("ext4", time(disk)), ("rclone's first", time(first))],
@@ -153,15 +158,17 @@ pub fn list(scale: &Scale) {
         let seen = entries.map(|entry| entry.expect("entry").metadata().expect("metadata"));
         assert_eq!(seen.count(), scale.items);
     };
+    let used = processor_time(mount.pid());
     let [ours, disk] = medians(
         scale.runs,
         || measure::forget(false),
         || attributes(&mount.at("large")),
         || attributes(&local),
     );
+    let used = processor_time(mount.pid()).saturating_sub(used) / scale.runs as u32;
     tell(
         &format!("names and attributes of {} entries", scale.items),
-        &time(ours),
+        &format!("{} ({} of the daemon)", time(ours), time(used)),
         &[("ext4", time(disk))],
         &format!("{:.2} of ext4's time (goal 0.75)", ratio(ours, disk)),
     );
