@@ -6,11 +6,13 @@ use axum::body::Body;
 use http::Response;
 use serde_json::{Value, json};
 
+use crate::access::{self, Role};
 use crate::body::FileBody;
 use crate::clock::parse_iso;
 use crate::config::DriveKind;
-use crate::drive::{Conflict, Content, Drive, FsTimes, Idx, ROOT, Tree};
+use crate::drive::{Conflict, Content, Drive, FsTimes, Idx, Kind, ROOT, Remote, Tree};
 use crate::error::{ApiError, ApiResult, empty, json_response};
+use crate::identity::Caller;
 use crate::item_json::{self, View};
 use crate::items;
 use crate::request::Req;
@@ -211,11 +213,15 @@ pub(crate) async fn put_content(
 /// `POST …/children`.
 pub(crate) async fn mkdir(
     world: &World,
+    caller: &Caller,
     target: Target,
     mut req: Req,
 ) -> ApiResult<Response<Body>> {
     let parent = target.require()?;
     let body = req.json().await?;
+    if body["remoteItem"].is_object() {
+        return add_shortcut(world, caller, &target, &body);
+    }
     if !body["folder"].is_object() {
         let message = "Only folders can be created this way.";
         return Err(ApiError::bad_request(message));
@@ -243,9 +249,51 @@ pub(crate) async fn mkdir(
     Ok(json_response(status, &show(world, &target.drive, idx)))
 }
 
+/// Adds a shortcut to an item of another drive.
+fn add_shortcut(
+    world: &World,
+    caller: &Caller,
+    target: &Target,
+    body: &Value,
+) -> ApiResult<Response<Body>> {
+    let parent = target.require()?;
+    let remote = &body["remoteItem"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let remote = Remote {
+        drive: text(&remote["parentReference"]["driveId"]),
+        item: text(&remote["id"]),
+    };
+    let drive = world.drive(&remote.drive).ok_or_else(ApiError::not_found)?;
+    let (found, name) = {
+        let tree = drive.tree.lock();
+        let found = tree
+            .find_id(&remote.item)
+            .filter(|idx| tree.node(*idx).is_live());
+        let found = found.ok_or_else(ApiError::not_found)?;
+        (found, tree.node(found).name.to_string())
+    };
+    access::require(world, caller, &drive, found, Role::Read)?;
+    let name = body["name"].as_str().map_or(name, str::to_owned);
+    let conflict = Conflict::parse(body[CONFLICT].as_str(), Conflict::Fail)?;
+    let now = world.now();
+    let idx = {
+        let mut tree = target.drive.tree.lock();
+        let name = match (tree.child(parent, &name), conflict) {
+            (None, _) => name,
+            (Some(_), Conflict::Rename) => tree.free_name(parent, &name),
+            (Some(_), _) => return Err(ApiError::exists()),
+        };
+        let kind = Kind::Shortcut(Box::new(remote));
+        tree.insert(parent, &name, kind, FsTimes::default(), now)?
+    };
+    world.announce(&target.drive);
+    Ok(json_response(201, &show(world, &target.drive, idx)))
+}
+
 /// `PATCH` of an item.
 pub(crate) async fn patch(
     world: &World,
+    caller: &Caller,
     target: Target,
     mut req: Req,
 ) -> ApiResult<Response<Body>> {
@@ -269,6 +317,14 @@ pub(crate) async fn patch(
             );
         }
     }
+    let parent = {
+        let tree = target.drive.tree.lock();
+        check_preconditions(&tree, Some(idx), &req)?;
+        new_parent(world, &target.drive, &tree, idx, &body["parentReference"])?
+    };
+    if parent != target.drive.tree.lock().node(idx).parent {
+        access::require(world, caller, &target.drive, parent, Role::Write)?;
+    }
     {
         let mut tree = target.drive.tree.lock();
         if !tree.node(idx).is_live() {
@@ -276,7 +332,6 @@ pub(crate) async fn patch(
         }
         check_preconditions(&tree, Some(idx), &req)?;
         let now = world.now();
-        let parent = new_parent(world, &target.drive, &tree, idx, &body["parentReference"])?;
         let name = body["name"]
             .as_str()
             .map_or_else(|| tree.node(idx).name.to_string(), str::to_owned);

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sharing::SharedList;
+
 /// Which back end a drive pretends to live on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -168,6 +170,38 @@ pub struct SiteSpec {
     pub name: String,
     /// Ids of its libraries; the first is the default one.
     pub drives: Vec<String>,
+    /// Ids of those who may see it; empty = everybody.
+    pub members: Vec<String>,
+}
+
+/// A group of people, with a drive if one is owned by its id, and a team if it is one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupSpec {
+    /// Object id.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// Ids of its members.
+    pub members: Vec<String>,
+    /// Whether it is a team.
+    pub team: bool,
+    /// Channels of the team.
+    pub channels: Vec<ChannelSpec>,
+}
+
+/// A channel of a team.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChannelSpec {
+    /// Its id, as in `19:…@thread.tacv2`.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// Name of its folder; empty = as the channel.
+    pub folder: String,
+    /// The drive its folder is in; empty = the group's. Private channels have one of their own.
+    pub drive: String,
 }
 
 /// Everything that is fixed when the simulator starts.
@@ -200,6 +234,8 @@ pub struct SimConfig {
     pub tenants: Vec<TenantSpec>,
     /// SharePoint sites.
     pub sites: Vec<SiteSpec>,
+    /// Groups and teams.
+    pub groups: Vec<GroupSpec>,
     /// Initial behaviour.
     pub knobs: Knobs,
 }
@@ -224,6 +260,7 @@ impl Default for SimConfig {
             clients: Vec::new(),
             tenants: Vec::new(),
             sites: Vec::new(),
+            groups: Vec::new(),
             knobs: Knobs::default(),
         }
     }
@@ -298,6 +335,8 @@ pub struct Knobs {
     pub delta_gone_inner: String,
     /// Delta on folders.
     pub subfolder_delta: SubfolderDelta,
+    /// The list of what others shared.
+    pub shared_list: SharedList,
     /// Items per listing page unless `$top` says otherwise.
     pub children_page_size: usize,
     /// Access token lifetime.
@@ -400,6 +439,7 @@ impl Default for Knobs {
             delta_gone_code: "resyncRequired".into(),
             delta_gone_inner: "resyncApplyDifferences".into(),
             subfolder_delta: SubfolderDelta::Supported,
+            shared_list: SharedList::Full,
             children_page_size: 200,
             token_ttl_s: 3_899,
             refresh_single_use: false,

@@ -52,6 +52,7 @@ POST   /_sim/drives/DRIVE/vault                 {\"path\", \"vault\"}
 POST   /_sim/drives/DRIVE/hold                  {\"path\", \"held\"}
 POST   /_sim/drives/DRIVE/package               {\"path\"}
 POST   /_sim/drives/DRIVE/shortcut              {\"path\", \"drive\", \"item\"}
+POST   /_sim/drives/DRIVE/share                 {\"path\", \"user\", \"write\"?}; unshare {\"path\", \"user\"}
 POST   /_sim/drives/DRIVE/quota                 {\"bytes\"}
 POST   /_sim/drives/DRIVE/seed                  {\"items\": [{\"path\", \"folder\"|\"text\"|\"size\"…}]}
 POST   /_sim/drives/DRIVE/sample                {\"files\": N?}
@@ -65,7 +66,7 @@ drop_before, drop_after, truncate (bytes), corrupt (offset), stall, stall_body (
 
 Operations: authorize token devicecode adminconsent | user drive drives item children delta search
 content create_session put_content put_item patch delete permanent_delete mkdir copy create_link
-versions permissions thumbnails socketio restore share site batch | download upload_fragment
+versions permissions thumbnails socketio restore share shared_with_me site groups teams batch | download upload_fragment
 upload_status upload_cancel upload_commit monitor socket.
 ";
 
@@ -361,6 +362,10 @@ fn write_drive(handle: &DriveHandle, action: &str, body: &Value) -> ApiResult<Va
         "shortcut" => handle
             .add_shortcut(path, text("drive"), text("item"))
             .map(id),
+        "share" => handle
+            .share(path, text("user"), body["write"].as_bool().unwrap_or(false))
+            .map(id),
+        "unshare" => handle.unshare(path, text("user")).map(done),
         "quota" => {
             handle.set_quota(body["bytes"].as_u64().unwrap_or(u64::MAX));
             Ok(json!({}))

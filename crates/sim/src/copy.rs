@@ -7,9 +7,11 @@ use axum::body::Body;
 use http::Response;
 use serde_json::{Value, json};
 
+use crate::access::{self, Role};
 use crate::changes;
 use crate::drive::{Conflict, Content, Drive, FsTimes, Idx, Kind, ROOT, Tree};
 use crate::error::{ApiError, ApiResult, empty, json_response, redirect};
+use crate::identity::Caller;
 use crate::request::Req;
 use crate::target::Target;
 use crate::world::World;
@@ -42,6 +44,7 @@ struct Plan {
 /// `POST …/copy`.
 pub(crate) async fn start(
     world: &World,
+    caller: &Caller,
     target: Target,
     mut req: Req,
 ) -> ApiResult<Response<Body>> {
@@ -70,6 +73,7 @@ pub(crate) async fn start(
             _ => return Err(ApiError::not_found()),
         }
     };
+    access::require(world, caller, &to, parent, Role::Write)?;
     let name = match body["name"].as_str() {
         Some(name) => name.to_owned(),
         None => target.drive.tree.lock().node(source).name.to_string(),

@@ -142,7 +142,9 @@ pub(crate) fn page(
         pick(tree, *idx, &token, show, options, &mut picked);
     }
     if !token.full {
-        picked = with_ancestors(tree, picked, options);
+        let whole = show.knobs.subfolder_delta == SubfolderDelta::WholeDrive;
+        let top = if whole { ROOT } else { token.folder };
+        picked = with_ancestors(tree, picked, options, top);
     }
     let mut items: Vec<Value> = picked.iter().map(|p| render(tree, p, show)).collect();
     if show.knobs.delta_child_first {
@@ -213,8 +215,9 @@ fn pick(
     }
 }
 
-/// Puts the ancestors of changed items in front of them, each once per page.
-fn with_ancestors(tree: &Tree, picked: Vec<Pick>, options: DeltaOptions) -> Vec<Pick> {
+/// Puts the ancestors of changed items in front of them, each once per page, up to the folder that
+/// is asked about.
+fn with_ancestors(tree: &Tree, picked: Vec<Pick>, options: DeltaOptions, top: Idx) -> Vec<Pick> {
     let mut out = Vec::new();
     let own: HashSet<Idx> = picked
         .iter()
@@ -231,9 +234,9 @@ fn with_ancestors(tree: &Tree, picked: Vec<Pick>, options: DeltaOptions) -> Vec<
         let (Pick::Item(idx) | Pick::Gone(idx)) = &pick;
         let mut chain = Vec::new();
         let mut at = *idx;
-        while at != ROOT {
+        while at != top && tree.is_within(at, top) {
             at = tree.node(at).parent;
-            let wanted = at == ROOT || !options.exclude_parents;
+            let wanted = at == top || !options.exclude_parents;
             if wanted && tree.node(at).is_live() && !own.contains(&at) && shown.insert(at) {
                 chain.push(Pick::Item(at));
             }

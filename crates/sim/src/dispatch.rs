@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, Response};
 use serde_json::{Value, json};
 
+use crate::access::{self, Role};
 use crate::drive::Drive;
 use crate::error::{ApiError, ApiResult, empty, json_response, redirect};
 use crate::identity::{self, Caller};
@@ -16,7 +15,10 @@ use crate::request::Req;
 use crate::route::{DriveRef, ItemPath, Route};
 use crate::target::{self, Target};
 use crate::world::World;
-use crate::{batch, changes, copy, download, items, push, scopes, throttle, uploads, versions};
+use crate::{
+    batch, changes, copy, download, items, push, scopes, sharing, teams, throttle, uploads,
+    versions,
+};
 
 /// Prefixes under which the file API is served. SharePoint's own root speaks the same language.
 const ROOTS: [&str; 4] = ["/v1.0", "/v2.0", "/_api/v2.0", "/beta"];
@@ -35,6 +37,8 @@ pub(crate) fn operation(method: &Method, route: &ApiResult<Route>) -> &'static s
     match route {
         Route::Batch => "batch",
         Route::User(_) | Route::Users => "user",
+        Route::Group(_) | Route::Groups => "groups",
+        Route::JoinedTeams | Route::Team(..) => "teams",
         Route::Drive(_) => "drive",
         Route::Drives(_) => "drives",
         Route::SharedWithMe => "shared_with_me",
@@ -112,13 +116,22 @@ async fn authorized(
         }
         Route::Drive(name) => {
             let drive = target::drive(world, caller, &name)?;
-            Ok(json_response(200, &items::drive_json(world, &drive)))
+            access::require_drive(world, caller, &drive)?;
+            Ok(json_response(
+                200,
+                &items::drive_json(world, caller, &drive),
+            ))
         }
         Route::Drives(name) => drives(world, caller, &name),
-        Route::SharedWithMe => Ok(json_response(200, &json!({"value": []}))),
+        Route::SharedWithMe => sharing::shared_with_me(world, caller),
+        Route::Groups => Ok(teams::groups(world, &req)),
+        Route::Group(id) => teams::group(world, &id),
+        Route::JoinedTeams => teams::joined(world, caller),
+        Route::Team(id, rest) => teams::team(world, caller, &id, &rest, &req),
         Route::Search(name, query) => {
             let drive = target::drive(world, caller, &name)?;
-            Ok(items::search(world, &drive, &query, &req))
+            access::require_drive(world, caller, &drive)?;
+            Ok(items::search(world, caller, &drive, &query, &req))
         }
         Route::Item(name, path, tail) => {
             let drive = target::drive(world, caller, &name)?;
@@ -126,18 +139,21 @@ async fn authorized(
         }
         Route::Site(name) => {
             let site = target::site(world, name.as_deref()).ok_or_else(ApiError::not_found)?;
+            teams::require_site(caller, site)?;
             Ok(json_response(200, &site_json(site)))
         }
         Route::Sites => {
             let wanted = req.query.get("search").unwrap_or_default().to_lowercase();
             let sites = world.config.sites.iter();
-            let hits = sites.filter(|s| wanted == "*" || s.name.to_lowercase().contains(&wanted));
+            let hits = sites
+                .filter(|s| teams::sees_site(caller, s))
+                .filter(|s| wanted == "*" || s.name.to_lowercase().contains(&wanted));
             Ok(json_response(
                 200,
                 &json!({"value": hits.map(site_json).collect::<Vec<_>>()}),
             ))
         }
-        Route::Share(id, tail) => share(world, &id, &tail, &req),
+        Route::Share(id, tail) => sharing::share(world, caller, &id, &tail, &req),
         Route::SearchQuery | Route::Subscriptions(_) => Err(ApiError::unsupported()),
     }
 }
@@ -154,35 +170,6 @@ fn user(world: &World, caller: &Caller, name: Option<&str>) -> ApiResult<Respons
         .find(|u| u.id == wanted || u.upn.eq_ignore_ascii_case(wanted));
     let user = user.ok_or_else(|| target::no_user(wanted))?;
     Ok(json_response(200, &user_json(user)))
-}
-
-/// A sharing URL in its encoded form, as far as this service has made it.
-fn share(world: &World, id: &str, tail: &[String], req: &Req) -> ApiResult<Response<Body>> {
-    let missing = || ApiError::new(404, "itemNotFound", "The sharing link no longer exists.");
-    let encoded = id.strip_prefix("u!").ok_or_else(missing)?;
-    let url = URL_SAFE_NO_PAD
-        .decode(encoded)
-        .ok()
-        .and_then(|u| String::from_utf8(u).ok());
-    let url = url.ok_or_else(missing)?;
-    let prefix = format!("{}/share/", world.urls().content);
-    let mut parts = url.strip_prefix(&prefix).ok_or_else(missing)?.split('/');
-    let (_kind, item) = (parts.next(), parts.next().ok_or_else(missing)?);
-    let item = item.replace('~', "!");
-    for drive in world.all_drives() {
-        let found = {
-            let tree = drive.tree.lock();
-            tree.find_id(&item).filter(|idx| tree.node(*idx).is_live())
-        };
-        if let Some(idx) = found {
-            let target = Target::item(drive, idx);
-            return match tail.first().map(String::as_str) {
-                Some("driveItem" | "root") => items::get(world, &target, req),
-                _ => Ok(json_response(200, &json!({"id": id}))),
-            };
-        }
-    }
-    Err(missing())
 }
 
 fn user_json(user: &crate::config::UserSpec) -> Value {
@@ -209,6 +196,7 @@ fn drives(world: &World, caller: &Caller, name: &DriveRef) -> ApiResult<Response
         DriveRef::Me => world.drives_of(caller.user.as_deref().ok_or_else(target::no_me)?),
         DriveRef::Site(name) => {
             let site = target::site(world, Some(name)).ok_or_else(ApiError::not_found)?;
+            teams::require_site(caller, site)?;
             site.drives
                 .iter()
                 .filter_map(|id| world.drive(id))
@@ -219,7 +207,11 @@ fn drives(world: &World, caller: &Caller, name: &DriveRef) -> ApiResult<Response
             world.drives_of(&owner)
         }
     };
-    let found: Vec<Value> = found.iter().map(|d| items::drive_json(world, d)).collect();
+    let found = access::visible(world, caller, found)?;
+    let found: Vec<Value> = found
+        .iter()
+        .map(|drive| items::drive_json(world, caller, drive))
+        .collect();
     Ok(json_response(200, &json!({"value": found})))
 }
 
@@ -234,23 +226,28 @@ async fn item(
     let tail: Vec<&str> = tail.iter().map(String::as_str).collect();
     // The only route that names an item which is not live.
     if let (["restore"], crate::route::Anchor::Id(id)) = (tail.as_slice(), &path.anchor) {
+        if access::of_drive(world, caller, &drive) < Role::Write {
+            return Err(access::denied());
+        }
         return changes::restore(world, &drive, id, req).await;
     }
+    access::require_drive(world, caller, &drive)?;
     let target = target::resolve(world, drive, path, &req)?;
     let method = req.method.clone();
+    permitted(world, caller, &target, &method, &tail)?;
     match (method.as_str(), tail.as_slice()) {
         ("GET", []) => items::get(world, &target, &req),
-        ("PATCH", []) => changes::patch(world, target, req).await,
+        ("PATCH", []) => changes::patch(world, caller, target, req).await,
         ("DELETE", []) => changes::delete(world, &target, &req, false),
         ("PUT", []) => changes::put_item(world, target, req).await,
         ("GET", ["children"]) => items::children(world, &target, &req),
-        ("POST", ["children"]) => changes::mkdir(world, target, req).await,
+        ("POST", ["children"]) => changes::mkdir(world, caller, target, req).await,
         ("GET" | "HEAD", ["content"]) => content(world, &target, &req),
         ("PUT", ["content"]) => changes::put_content(world, target, req).await,
         ("POST", ["createUploadSession"]) => uploads::create(world, target, req).await,
         ("GET", ["delta"]) => items::delta(world, &target, None, &req),
         ("GET", ["delta", token]) => items::delta(world, &target, Some(token), &req),
-        ("POST", ["copy"]) => copy::start(world, target, req).await,
+        ("POST", ["copy"]) => copy::start(world, caller, target, req).await,
         ("POST", ["createLink"]) => changes::create_link(world, target, req).await,
         ("POST", ["permanentDelete"]) => changes::delete(world, &target, &req, true),
         ("POST", ["checkout" | "checkin"]) => {
@@ -258,10 +255,8 @@ async fn item(
             Ok(empty(204))
         }
         (_, ["versions", rest @ ..]) => versions::serve(world, &target, rest, &req),
-        ("GET", ["permissions"]) => {
-            target.require()?;
-            Ok(json_response(200, &json!({"value": []})))
-        }
+        (_, ["permissions", rest @ ..]) => sharing::permissions(world, &target, rest, &req),
+        ("POST", ["invite"]) => sharing::invite(world, &target, req).await,
         ("GET", ["thumbnails", ..]) => Ok(json_response(200, &json!({"value": []}))),
         ("GET", ["subscriptions", "socketIo"]) => push::subscribe(world, caller, &target),
         _ => Err(ApiError::new(
@@ -270,6 +265,27 @@ async fn item(
             "The operation is not supported here.",
         )),
     }
+}
+
+/// Refuses what the caller may not do with an item, or in the folder in which it would be made.
+fn permitted(
+    world: &World,
+    caller: &Caller,
+    target: &Target,
+    method: &Method,
+    tail: &[&str],
+) -> ApiResult<()> {
+    let place = match target.found {
+        Some(idx) => idx,
+        None => target.place()?.0,
+    };
+    let reads = *method == Method::GET || *method == Method::HEAD || tail == ["copy"];
+    // A channel is for a whole drive, and open to whoever reaches something in it.
+    if tail.first() == Some(&"subscriptions") {
+        return Ok(());
+    }
+    let role = if reads { Role::Read } else { Role::Write };
+    access::require(world, caller, &target.drive, place, role)
 }
 
 fn content(world: &World, target: &Target, req: &Req) -> ApiResult<Response<Body>> {

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::access::Share;
 use crate::body::FileBody;
 use crate::config::{DriveKind, DriveSpec};
 use crate::error::{ApiError, ApiResult};
@@ -77,6 +78,8 @@ pub(crate) struct Extra {
     /// Under retention: may not be deleted while it holds something.
     pub(crate) held: bool,
     pub(crate) links: Vec<String>,
+    /// With whom it is shared.
+    pub(crate) shares: Vec<Share>,
     /// Last move: change number and the folder it came from.
     pub(crate) moved: Option<(u64, Idx)>,
 }
@@ -191,6 +194,8 @@ pub(crate) struct Tree {
     pub(crate) epoch: u32,
     /// All items that ever were shortcuts.
     pub(crate) shortcuts: Vec<Idx>,
+    /// All items that ever were shared.
+    pub(crate) shared: Vec<Idx>,
     /// Names that items had before they got others.
     pub(crate) former_names: Vec<Box<str>>,
 }
@@ -227,6 +232,7 @@ impl Tree {
             bin: 0,
             epoch: 1,
             shortcuts: Vec::new(),
+            shared: Vec::new(),
             former_names: Vec::new(),
         }
     }

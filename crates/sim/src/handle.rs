@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::access;
 use crate::body::FileBody;
 use crate::clock::iso;
 use crate::config::DriveKind;
@@ -278,6 +279,24 @@ impl DriveHandle {
             item: item.to_owned(),
         };
         self.add(path, Kind::Shortcut(Box::new(remote)))
+    }
+
+    /// Shares an item with a user, by id; a folder with all in it.
+    pub fn share(&self, path: &str, user: &str, write: bool) -> Result<String> {
+        self.change(|tree, now| {
+            let idx = find(tree, path)?;
+            access::share(tree, idx, user, write, now);
+            Ok(tree.id_of(idx))
+        })
+    }
+
+    /// Ends that.
+    pub fn unshare(&self, path: &str, user: &str) -> Result<()> {
+        self.change(|tree, now| {
+            let idx = find(tree, path)?;
+            access::unshare(tree, idx, user, now);
+            Ok(())
+        })
     }
 
     fn add(&self, path: &str, kind: Kind) -> Result<String> {

@@ -195,7 +195,7 @@ fn extra_facets(tree: &Tree, extra: &Extra, out: &mut Map<String, Value>) {
             json!({"description": "Trojan:Simulated/Harmless"}),
         );
     }
-    if !extra.links.is_empty() {
+    if !extra.links.is_empty() || !extra.shares.is_empty() {
         put(out, "shared", json!({"scope": "users"}));
     }
 }

@@ -8,10 +8,12 @@ use http::Response;
 use percent_encoding::utf8_percent_encode;
 use serde_json::{Value, json};
 
+use crate::access::{self, Role};
 use crate::config::{DriveSpec, Knobs, SubfolderDelta};
 use crate::delta_log::{self, DeltaOptions, Token};
 use crate::drive::{Drive, Idx, Kind, ROOT, Tree};
 use crate::error::{ApiError, ApiResult, empty, json_response};
+use crate::identity::Caller;
 use crate::item_json::{self, STRICT, Show, View};
 use crate::request::Req;
 use crate::target::Target;
@@ -311,7 +313,17 @@ fn start_token(
 }
 
 /// `GET …/search(q='…')`.
-pub(crate) fn search(world: &World, drive: &Drive, query: &str, req: &Req) -> Response<Body> {
+pub(crate) fn search(
+    world: &World,
+    caller: &Caller,
+    drive: &Drive,
+    query: &str,
+    req: &Req,
+) -> Response<Body> {
+    let reached = |idx: &Idx| access::of_item(world, caller, drive, *idx) > Role::Nothing;
+    let whole = access::of_drive(world, caller, drive) > Role::Nothing;
+    let all = drive.tree.lock().nodes.len() as Idx;
+    let open: Vec<Idx> = (1..all).filter(|idx| whole || reached(idx)).collect();
     let wanted = query.to_lowercase();
     let select = req.query.select();
     let items: Vec<Value> = render(
@@ -320,12 +332,11 @@ pub(crate) fn search(world: &World, drive: &Drive, query: &str, req: &Req) -> Re
         View::Children,
         select.as_deref(),
         |tree, show| {
-            let all = 1..tree.nodes.len() as Idx;
             let hit = |idx: &Idx| {
                 let node = tree.node(*idx);
                 node.is_live() && node.name.to_lowercase().contains(&wanted)
             };
-            let hits = all.filter(hit).take(MAX_TOP);
+            let hits = open.iter().copied().filter(hit).take(MAX_TOP);
             hits.map(|idx| item_json::item(tree, idx, show)).collect()
         },
     );
@@ -333,7 +344,8 @@ pub(crate) fn search(world: &World, drive: &Drive, query: &str, req: &Req) -> Re
 }
 
 /// A drive as JSON.
-pub(crate) fn drive_json(world: &World, drive: &Drive) -> Value {
+pub(crate) fn drive_json(world: &World, caller: &Caller, drive: &Drive) -> Value {
+    let whole = access::of_drive(world, caller, drive) > Role::Nothing;
     let tree = drive.tree.lock();
     let DriveSpec {
         id,
@@ -351,7 +363,11 @@ pub(crate) fn drive_json(world: &World, drive: &Drive) -> Value {
         _ => "normal",
     };
     let user = world.config.users.iter().find(|u| u.id == *owner);
+    let group = world.config.groups.iter().find(|g| g.id == *owner);
     let owner = match user {
+        None if let Some(group) = group => {
+            json!({"group": {"id": owner, "displayName": group.name}})
+        }
         Some(user) => json!({"user": {"id": user.id, "displayName": user.name, "email": user.upn}}),
         None => json!({"group": {"id": owner, "displayName": name}}),
     };
@@ -372,7 +388,13 @@ pub(crate) fn drive_json(world: &World, drive: &Drive) -> Value {
     if tree.is_business() {
         out["quota"]["fileCount"] = json!(tree.live);
     }
-    if world.knobs.read().quota_missing
+    // Of somebody else's drive the space is not told.
+    let untold = !whole && !tree.is_business();
+    if !whole && tree.is_business() {
+        out["quota"] =
+            json!({"total": 0, "used": 0, "remaining": 0, "deleted": 0, "state": "normal"});
+    }
+    if (world.knobs.read().quota_missing || untold)
         && let Some(fields) = out.as_object_mut()
     {
         fields.remove("quota");

@@ -19,6 +19,7 @@
 //! Everything that can be scripted from Rust can also be scripted over HTTP below `/_sim/` (see
 //! [`control_help`]), on a port of its own that stays reachable while the service plays dead.
 
+mod access;
 mod batch;
 mod body;
 mod changes;
@@ -50,10 +51,12 @@ mod route;
 pub mod sample;
 mod scopes;
 mod server;
+mod sharing;
 mod sign_in;
 mod simulator;
 mod spool;
 mod target;
+mod teams;
 mod tenancy;
 mod throttle;
 mod uploads;
@@ -62,12 +65,13 @@ mod world;
 
 pub use body::FileBody;
 pub use config::{
-    Audience, ClientSpec, DeviceOutcome, DriveKind, DriveSpec, Knobs, SimConfig, SiteSpec,
-    SubfolderDelta, TenantSpec, UserSpec,
+    Audience, ChannelSpec, ClientSpec, DeviceOutcome, DriveKind, DriveSpec, GroupSpec, Knobs,
+    SimConfig, SiteSpec, SubfolderDelta, TenantSpec, UserSpec,
 };
 pub use control::control_help;
 pub use faults::{BodyForm, FaultAction, FaultPlan, FaultRule, FaultState};
 pub use handle::{DriveHandle, Entry, SimError, VersionEntry};
 pub use net::Reach;
 pub use request_log::{Record, RequestLog};
+pub use sharing::SharedList;
 pub use simulator::Simulator;

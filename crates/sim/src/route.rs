@@ -38,6 +38,10 @@ pub(crate) enum Route {
     Batch,
     User(Option<String>),
     Users,
+    Group(String),
+    Groups,
+    JoinedTeams,
+    Team(String, Vec<String>),
     Drive(DriveRef),
     Drives(DriveRef),
     SharedWithMe,
@@ -73,6 +77,7 @@ pub(crate) fn parse(path: &str) -> ApiResult<Route> {
         "$batch" => Ok(Route::Batch),
         "search" => Ok(Route::SearchQuery),
         "me" if rest.is_empty() => Ok(Route::User(None)),
+        "me" if rest == "/joinedTeams" => Ok(Route::JoinedTeams),
         "me" => owned(DriveRef::Me, rest),
         "drives" if rest.is_empty() => Ok(Route::Drives(DriveRef::Me)),
         "drives" => {
@@ -80,11 +85,18 @@ pub(crate) fn parse(path: &str) -> ApiResult<Route> {
             drive_path(DriveRef::Id(decode(&id)?), rest)
         }
         "users" if rest.is_empty() => Ok(Route::Users),
+        "groups" if rest.is_empty() => Ok(Route::Groups),
+        "teams" => {
+            let (id, rest) = head(rest);
+            Ok(Route::Team(decode(&id)?, segments(rest)?))
+        }
         "users" | "groups" => {
             let (id, rest) = head(rest);
             let id = decode(&id)?;
-            if rest.is_empty() {
-                return Ok(Route::User(Some(id)));
+            match first.as_str() {
+                "groups" if rest.is_empty() => return Ok(Route::Group(id)),
+                _ if rest.is_empty() => return Ok(Route::User(Some(id))),
+                _ => {}
             }
             owned(DriveRef::User(id), rest)
         }

@@ -69,6 +69,31 @@ const SITES: Names = &[
     "Sites.FullControl.All",
     "Sites.Selected",
 ];
+const TEAMS: Names = &[
+    "Team.ReadBasic.All",
+    "TeamSettings.Read.All",
+    "TeamSettings.ReadWrite.All",
+    "Group.Read.All",
+    "Group.ReadWrite.All",
+    "Directory.Read.All",
+    "Directory.ReadWrite.All",
+];
+const CHANNELS: Names = &[
+    "Channel.ReadBasic.All",
+    "ChannelSettings.Read.All",
+    "ChannelSettings.ReadWrite.All",
+    "Group.Read.All",
+    "Group.ReadWrite.All",
+    "Directory.Read.All",
+    "Directory.ReadWrite.All",
+];
+const GROUPS: Names = &[
+    "GroupMember.Read.All",
+    "Group.Read.All",
+    "Group.ReadWrite.All",
+    "Directory.Read.All",
+    "Directory.ReadWrite.All",
+];
 const APP_FOLDER: &str = "Files.ReadWrite.AppFolder";
 
 /// Refuses what the permissions of the caller do not cover.
@@ -98,6 +123,13 @@ pub(crate) fn check(
         Route::Batch | Route::Subscriptions(_) => return Ok(()),
         Route::User(None) => PROFILE,
         Route::User(Some(_)) | Route::Users => USERS,
+        Route::Group(_) | Route::Groups => GROUPS,
+        Route::JoinedTeams => TEAMS,
+        Route::Team(_, rest) => match rest.last().map(String::as_str) {
+            Some("filesFolder") => READ_ALL,
+            Some("channels" | "allChannels") => CHANNELS,
+            _ => TEAMS,
+        },
         Route::Site(_) | Route::Sites => SITES,
         Route::Drive(drive) | Route::Drives(drive) | Route::Search(drive, _) => files(drive, true),
         Route::SharedWithMe | Route::Share(..) | Route::SearchQuery => READ_ALL,
@@ -114,7 +146,12 @@ pub(crate) fn check(
         return Ok(());
     }
     Err(match route {
-        Route::User(_) | Route::Users => ApiError::new(
+        Route::User(_)
+        | Route::Users
+        | Route::Group(_)
+        | Route::Groups
+        | Route::JoinedTeams
+        | Route::Team(..) => ApiError::new(
             403,
             "Authorization_RequestDenied",
             "Insufficient privileges to complete the operation.",

@@ -49,7 +49,10 @@ async fn a_token_does_what_it_was_granted_for_and_nothing_else() {
     };
     config.knobs.device_polls = 0;
     let c = Client::with(config).await;
-    let other = format!("/drives/{}", c.sim.drives()[1].id());
+    let ben = c.sim.drives().remove(1);
+    ben.mkdir("/shared").unwrap();
+    ben.share("/shared", "ada", false).unwrap();
+    let other = format!("/drives/{}", ben.id());
     let (own, people) = ("/me/drive".to_owned(), "/users".to_owned());
     for (scope, me, read, write, foreign, listed) in [
         ("User.Read", 200, 403, 403, 403, 403),

@@ -16,3 +16,4 @@ mod contract_uploads;
 mod faults;
 mod push;
 mod scale;
+mod sharing;
