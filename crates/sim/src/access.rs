@@ -58,8 +58,52 @@ pub(crate) fn of_drive(world: &World, caller: &Caller, drive: &Drive) -> Role {
     }
 }
 
+/// Stands for whoever asks with a permission that covers selected items only.
+pub(crate) const SELECTED: &str = "selected";
+
+/// Whether the caller's permissions cover selected items only.
+fn is_choosy(caller: &Caller) -> bool {
+    let selected = |name: &&String| {
+        let name = name.to_ascii_lowercase();
+        name.starts_with("files.") && name.ends_with(".selected")
+    };
+    let files = caller.permissions.iter().filter(|name| {
+        let name = name.to_ascii_lowercase();
+        name.starts_with("files.") || name.starts_with("sites.")
+    });
+    let (some, others) = files.fold((false, false), |(some, others), name| {
+        let is = selected(&name);
+        (some || is, others || !is)
+    });
+    some && !others
+}
+
+/// What a caller sees of a drive: all of it, or only these items, what is in them and what they
+/// are in.
+pub(crate) fn sight(caller: &Caller, drive: &Drive) -> Option<Vec<Idx>> {
+    is_choosy(caller).then(|| shared_tops(&drive.tree.lock(), SELECTED))
+}
+
+/// Whether an item is among what is seen.
+pub(crate) fn sees(tree: &Tree, tops: &[Idx], idx: Idx) -> bool {
+    let related = |top: &Idx| tree.is_within(idx, *top) || tree.is_within(*top, idx);
+    idx == ROOT || tops.iter().any(related)
+}
+
 /// What the caller may do with one item.
 pub(crate) fn of_item(world: &World, caller: &Caller, drive: &Drive, idx: Idx) -> Role {
+    if let Some(tops) = sight(caller, drive) {
+        if of_drive(world, caller, drive) == Role::Nothing {
+            return Role::Nothing;
+        }
+        let tree = drive.tree.lock();
+        let seen = if sees(&tree, &tops, idx) {
+            Role::Read
+        } else {
+            Role::Nothing
+        };
+        return seen.max(shared(&tree, SELECTED, idx));
+    }
     let whole = of_drive(world, caller, drive);
     match caller.user.as_deref() {
         Some(user) if whole < Role::Write => whole.max(shared(&drive.tree.lock(), user, idx)),

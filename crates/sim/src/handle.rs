@@ -290,6 +290,11 @@ impl DriveHandle {
         })
     }
 
+    /// Selects an item for those whose permissions cover selected items only.
+    pub fn select(&self, path: &str, write: bool) -> Result<String> {
+        self.share(path, access::SELECTED, write)
+    }
+
     /// Ends that.
     pub fn unshare(&self, path: &str, user: &str) -> Result<()> {
         self.change(|tree, now| {

@@ -133,7 +133,12 @@ fn list(
 }
 
 /// `GET …/children`.
-pub(crate) fn children(world: &World, target: &Target, req: &Req) -> ApiResult<Response<Body>> {
+pub(crate) fn children(
+    world: &World,
+    caller: &Caller,
+    target: &Target,
+    req: &Req,
+) -> ApiResult<Response<Body>> {
     let idx = target.require()?;
     let vault = |tree: &Tree| tree.node(idx).extra().is_some_and(|e| e.vault);
     if vault(&target.drive.tree.lock()) {
@@ -161,6 +166,7 @@ pub(crate) fn children(world: &World, target: &Target, req: &Req) -> ApiResult<R
         select.as_deref(),
         |tree, show| list(tree, idx, after.as_deref(), size, shortcuts, show),
     )?;
+    keep_seen(caller, &target.drive, &mut items);
     if order.is_some_and(|o| o.to_lowercase().contains("name desc")) {
         items.reverse();
     }
@@ -181,6 +187,18 @@ pub(crate) fn children(world: &World, target: &Target, req: &Req) -> ApiResult<R
     Ok(json_response(200, &answer))
 }
 
+/// Leaves out what the caller does not see.
+fn keep_seen(caller: &Caller, drive: &Drive, items: &mut Vec<Value>) {
+    let Some(tops) = access::sight(caller, drive) else {
+        return;
+    };
+    let tree = drive.tree.lock();
+    items.retain(|item| {
+        let found = item["id"].as_str().and_then(|id| tree.find_id(id));
+        found.is_some_and(|idx| access::sees(&tree, &tops, idx))
+    });
+}
+
 fn encode_skip(key: &str) -> String {
     use base64::Engine;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key)
@@ -198,6 +216,7 @@ fn decode_skip(token: &str) -> ApiResult<String> {
 /// `GET …/delta`.
 pub(crate) fn delta(
     world: &World,
+    caller: &Caller,
     target: &Target,
     token: Option<&str>,
     req: &Req,
@@ -236,7 +255,7 @@ pub(crate) fn delta(
             .map(|s| s.trim().to_owned())
             .collect()
     });
-    let page = render(
+    let mut page = render(
         world,
         &target.drive,
         View::Delta,
@@ -252,6 +271,7 @@ pub(crate) fn delta(
             delta_log::page(tree, token, show, options, now)
         },
     );
+    keep_seen(caller, &target.drive, &mut page.items);
     let encoded = page.token.encode();
     let link = if knobs.delta_function_links {
         format!("{base}(token='{encoded}')")
