@@ -335,6 +335,8 @@ pub struct Reach {
     pub read_only: bool,
     /// Libraries of sites are looked for, which administrators often have to approve.
     pub sites: bool,
+    /// Teams and their channels are looked for.
+    pub teams: bool,
 }
 
 /// What a person is asked to consent to: the least that the reach needs.
@@ -346,9 +348,15 @@ pub fn default_scopes(reach: Reach) -> Vec<String> {
         "Files.ReadWrite.All"
     };
     let sites = reach.sites.then_some("Sites.Read.All");
+    let teams: &[&str] = if reach.teams {
+        &["Team.ReadBasic.All", "Channel.ReadBasic.All"]
+    } else {
+        &[]
+    };
     [files]
         .into_iter()
         .chain(sites)
+        .chain(teams.iter().copied())
         .chain(["User.Read", "offline_access"])
         .map(str::to_owned)
         .collect()
@@ -395,6 +403,7 @@ mod tests {
         let wide = default_scopes(Reach {
             read_only: true,
             sites: true,
+            teams: false,
         });
         assert_eq!(wide[..2], ["Files.Read.All", "Sites.Read.All"]);
         assert!(Cloud::parse("germany").is_err());

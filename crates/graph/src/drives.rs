@@ -161,7 +161,11 @@ impl GraphClient {
     }
 
     /// Reads one drive.
-    async fn drive_at(&self, path: &str, route: &'static str) -> Result<DriveInfo, GraphError> {
+    pub(crate) async fn drive_at(
+        &self,
+        path: &str,
+        route: &'static str,
+    ) -> Result<DriveInfo, GraphError> {
         let answer = self.get(path, route).await?;
         let drive = answer.json::<WireDrive>()?.into_info();
         drive.ok_or_else(|| answer.malformed("a drive without id"))

@@ -16,6 +16,9 @@ const MESSAGE_MAX_CHARS: usize = 500;
 /// Most nested error codes that are looked at; deeper nesting is nonsense.
 const CODES_MAX: usize = 8;
 
+/// Pause between two looks for a mounted folder that is gone: somebody may restore or share it again.
+const FOLDER_PAUSE: Duration = Duration::from_secs(30);
+
 /// What kind of resource a request addressed; the same status means different things for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
@@ -297,6 +300,12 @@ pub enum GraphError {
         /// What became of it.
         how: String,
     },
+    /// The item is not in the folder that is looked at in the place of a drive.
+    #[error("it is not in the mounted folder any more")]
+    Outside,
+    /// The folder that is looked at in the place of a drive cannot be had.
+    #[error("the mounted folder is gone on the service, or not shared any more")]
+    FolderGone,
     /// A local file could not be used.
     #[error("{what}")]
     Io {
@@ -329,6 +338,8 @@ impl GraphError {
             | Self::Malformed { .. } => Disposition::Retry,
             Self::Transport { .. } | Self::Stalled { .. } => Disposition::Offline,
             Self::Service { service, kind, .. } => classify(service, *kind),
+            Self::Outside => Disposition::NotFound,
+            Self::FolderGone => Disposition::RetryAfter(FOLDER_PAUSE),
             Self::UrlExpired { .. } => Disposition::UrlExpired,
             Self::RangeNotSatisfiable { .. } => Disposition::RangeMismatch,
             Self::SessionUnclear => Disposition::SessionGone,

@@ -122,6 +122,10 @@ impl GraphClient {
     ) -> Result<DeltaPage, GraphError> {
         let (url, kind) = match from {
             DeltaFrom::Link(link) => (self.endpoints.adopt_link(link)?, RequestKind::DeltaLink),
+            DeltaFrom::Folder(folder) => {
+                let path = format!("{}/delta", Endpoints::item_path(drive, folder)?);
+                (self.endpoints.graph_url(&path)?, RequestKind::DeltaStart)
+            }
             DeltaFrom::Start | DeltaFrom::Latest => {
                 let query = match from {
                     DeltaFrom::Latest => "?token=latest",

@@ -29,6 +29,7 @@ mod probe;
 mod push;
 mod route;
 mod send;
+mod shared;
 mod throttle;
 mod upload;
 mod wire;
@@ -40,9 +41,9 @@ pub use download::{DownloadSource, RangeBody};
 pub use error::{Disposition, GraphError, RequestKind, ResyncKind, ServiceError, TransportKind};
 pub use lanes::{Lane, in_lane};
 pub use models::{
-    Conditions, CopyMonitor, CopyStatus, DeltaFrom, DeltaNext, DeltaPage, DriveInfo,
-    FragmentOutcome, ItemPage, ItemPatch, LinkKind, LinkScope, Me, OnConflict, SharingLink,
-    SiteInfo, UploadProps, UploadSession, UploadStatus, UploadTarget, Version,
+    Channel, Conditions, CopyMonitor, CopyStatus, DeltaFrom, DeltaNext, DeltaPage, DriveInfo,
+    FragmentOutcome, ItemPage, ItemPatch, LinkKind, LinkScope, Me, OnConflict, SharedItem,
+    SharingLink, SiteInfo, Team, UploadProps, UploadSession, UploadStatus, UploadTarget, Version,
 };
 pub use permissions::{Feature, Permissions};
 pub use probe::{Probe, Silence, addresses, probe};

@@ -179,15 +179,4 @@ impl GraphClient {
             via_graph,
         ))
     }
-
-    /// The item behind a sharing link.
-    ///
-    /// # Errors
-    /// As every request.
-    pub async fn shared_item(&self, link: &str) -> Result<RemoteItem, GraphError> {
-        use base64::Engine as _;
-        let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(link);
-        let path = format!("/shares/u!{encoded}/driveItem");
-        self.item_at(&path, "/shares/{share}/driveItem").await
-    }
 }

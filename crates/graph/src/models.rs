@@ -43,6 +43,37 @@ pub struct SiteInfo {
     pub web_url: Option<String>,
 }
 
+/// Something in another drive that was shared, or to which there is a shortcut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedItem {
+    /// The drive it is in.
+    pub drive: DriveId,
+    /// Its id there.
+    pub item: ItemId,
+    /// The name people see.
+    pub name: String,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+}
+
+/// A team.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Team {
+    /// Identity of its group.
+    pub id: String,
+    /// The name people see.
+    pub name: String,
+}
+
+/// A channel of a team.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// Its id.
+    pub id: String,
+    /// The name people see.
+    pub name: String,
+}
+
 /// A part of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemPage {
@@ -57,6 +88,8 @@ pub struct ItemPage {
 pub enum DeltaFrom {
     /// The current state of the whole drive.
     Start,
+    /// The beginning of what concerns one folder: all that is in it.
+    Folder(ItemId),
     /// Now: no items, only a delta link.
     Latest,
     /// A next or delta link from an earlier page, verbatim.

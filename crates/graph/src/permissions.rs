@@ -18,6 +18,8 @@ pub enum Feature {
     Sites,
     /// Listing the people of the organisation.
     Users,
+    /// Listing teams.
+    Teams,
 }
 
 /// The permissions of a sign-in.
@@ -163,6 +165,15 @@ impl Feature {
                 "Sites.FullControl.All",
                 "Sites.Selected",
             ],
+            Self::Teams => &[
+                "Team.ReadBasic.All",
+                "TeamSettings.Read.All",
+                "TeamSettings.ReadWrite.All",
+                "Group.Read.All",
+                "Group.ReadWrite.All",
+                "Directory.Read.All",
+                "Directory.ReadWrite.All",
+            ],
             Self::Users => &[
                 "User.Read.All",
                 "User.ReadBasic.All",
@@ -183,6 +194,7 @@ impl Feature {
             Self::WriteOthers => "Files.ReadWrite.All",
             Self::Sites => "Sites.Read.All",
             Self::Users => "User.Read.All",
+            Self::Teams => "Team.ReadBasic.All",
         }
     }
 }

@@ -4,12 +4,13 @@
 //! Secrets are not here: tokens have a place of their own, and a client secret stays in the file its
 //! owner keeps it in, unless it was typed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 
 use jiff::civil::Date;
-use onedrivefs_core::{DriveId, DriveKind};
+use onedrivefs_core::{DriveId, DriveKind, ItemId};
 use onedrivefs_graph::Permissions;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,8 @@ pub(crate) struct AccountRecord {
     pub(crate) user: Option<User>,
     /// Drives seen so far.
     pub(crate) drives: Vec<DriveRecord>,
+    /// What was found before by a name, a link or a path, in the words in which it was asked for.
+    pub(crate) roots: BTreeMap<String, RootRecord>,
 }
 
 /// Who signs in.
@@ -109,6 +112,25 @@ pub(crate) struct DriveRecord {
     /// Whether it is the library mounted when only the site is named.
     #[serde(default)]
     pub(crate) site_default: bool,
+}
+
+/// What a mount begins at: a drive, or a folder of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RootRecord {
+    /// The drive.
+    pub(crate) drive: DriveId,
+    /// The folder, if it is not the drive's root.
+    #[serde(default)]
+    pub(crate) folder: Option<FolderRecord>,
+}
+
+/// A folder that is mounted in the place of a drive's root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FolderRecord {
+    /// Its id.
+    pub(crate) id: ItemId,
+    /// The name it had when it was found.
+    pub(crate) name: String,
 }
 
 impl AccountRecord {

@@ -180,10 +180,39 @@ pub(crate) struct MountLayer {
     pub(crate) site: Option<String>,
     /// Name of a library of that site.
     pub(crate) library: Option<String>,
+    /// A team whose files are meant, by name or id.
+    pub(crate) team: Option<String>,
+    /// One channel of it.
+    pub(crate) channel: Option<String>,
+    /// A folder that somebody shared, by name or link.
+    pub(crate) shared: Option<String>,
+    /// Whether the application's own folder is meant.
+    pub(crate) app_folder: Option<bool>,
+    /// A folder that is mounted in the place of the root.
+    pub(crate) folder: Option<String>,
     /// Whether changes are refused.
     pub(crate) read_only: Option<bool>,
     /// Whether other users may enter.
     pub(crate) allow_other: Option<bool>,
+}
+
+impl MountLayer {
+    /// Tells whether it says whose files are meant.
+    pub(crate) fn names_whose(&self) -> bool {
+        let named = [
+            &self.drive,
+            &self.user,
+            &self.site,
+            &self.team,
+            &self.shared,
+        ];
+        named.into_iter().any(Option::is_some)
+    }
+
+    /// Tells whether it says what the mount begins at.
+    pub(crate) fn names_root(&self) -> bool {
+        self.names_whose() || self.app_folder == Some(true) || self.folder.is_some()
+    }
 }
 
 /// A share, as a whole number from 0 to 100.
@@ -333,6 +362,11 @@ const MOUNT_KEYS: &[&str] = &[
     "user",
     "site",
     "library",
+    "team",
+    "channel",
+    "shared",
+    "app_folder",
+    "folder",
     "read_only",
     "allow_other",
 ];
@@ -590,6 +624,11 @@ mod tests {
         user = "ada@contoso.example"
         site = "https://contoso.sharepoint.example/sites/team"
         library = "Documents"
+        team = "Builders"
+        channel = "General"
+        shared = "Papers"
+        app_folder = false
+        folder = "a/b"
         read_only = true
         allow_other = false
     "#;

@@ -213,6 +213,7 @@ pub(crate) fn require(record: &AccountRecord, account: &AccountName, feature: Fe
         }
         Feature::Sites => ("sites and their libraries", " --sites"),
         Feature::Users => ("the list of people", ""),
+        Feature::Teams => ("teams and their channels", " --teams"),
     };
     let needed = feature.needs();
     let next = match record.sign_in {

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use crate::account::DriveRecord;
+use crate::account::{DriveRecord, FolderRecord, RootRecord};
 use crate::config::{Layer, ModeBits, NameMode, PassthroughMode, SymlinkMode, UploadMode};
 use crate::control::registry::{self, Record, Running};
 use crate::control::server::Listener;
@@ -64,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) account: AccountName,
     /// The drive.
     pub(crate) drive: DriveRecord,
+    /// The folder of it that is mounted, if it is not its root.
+    pub(crate) folder: Option<FolderRecord>,
     /// The way to the service.
     pub(crate) graph: GraphClient,
     /// Settings.
@@ -74,62 +76,129 @@ pub(crate) struct Plan {
     pub(crate) mountpoint: PathBuf,
     /// What is told about the sign-in.
     pub(crate) sign_in: Option<SignInReport>,
+    /// Whether this mount warns before a secret ends.
+    pub(crate) warns: bool,
     /// What a person is told once the mount answers.
     pub(crate) greeting: Option<String>,
 }
 
+impl Plan {
+    /// What the mount begins at.
+    fn root(&self) -> RootRecord {
+        RootRecord {
+            drive: self.drive.id.clone(),
+            folder: self.folder.clone(),
+        }
+    }
+
+    /// What people know it by.
+    fn title(&self) -> String {
+        match &self.folder {
+            Some(folder) => format!("{}/{}", self.drive.name, folder.name),
+            None => self.drive.name.clone(),
+        }
+    }
+}
+
 /// Mounts and serves until unmounted or told to end.
 pub(crate) async fn serve(plan: Plan) -> Outcome {
-    let signals = Signals::install()?;
-    create_private_dir(&plan.dirs.runtime)?;
-    let engine = open_engine(&plan).await?;
-    let mounted = match mount(&plan, &engine) {
-        Ok(mounted) => mounted,
-        Err(failure) => {
-            stop_engine(&engine).await;
-            return Err(failure);
-        }
-    };
-    let guard = post_guard(&mounted);
-    let mut companions = follow_buses(&plan, &engine, &mounted);
-    engine.start();
-    let control = match listen(&plan, &engine, &mounted) {
-        Ok(control) => control,
-        Err(failure) => {
-            finish(mounted, &engine).await?;
-            return Err(failure);
-        }
-    };
-    companions.push(announce(&engine, &mounted));
-    if let Some(greeting) = &plan.greeting {
+    let mut signals = Signals::install()?;
+    let greeting = plan.greeting.clone();
+    let served = Served::start(plan).await?;
+    let announcement = announce(&served.engine, &served.mounted);
+    if let Some(greeting) = greeting {
         output::note(greeting);
     }
-    for rescue in engine.rescues() {
-        output::note(output::printable(&rescue_text(rescue, mounted.path())));
-    }
-    let end = wait_for_end(&mounted, &engine, signals).await;
+    let end = tokio::select! {
+        end = served.wait() => end,
+        signal = signals.next() => {
+            tracing::info!(signal, "Asked to end");
+            End::requested()
+        }
+    };
+    signals.end_at_next();
     notify_systemd(&[NotifyState::Stopping]);
-    for companion in companions {
-        companion.abort();
+    announcement.abort();
+    served.end(end).await
+}
+
+/// A mount that serves.
+pub(crate) struct Served {
+    engine: Arc<Engine>,
+    mounted: Mounted,
+    control: ControlPlane,
+    guard: Option<Guard>,
+    companions: Vec<JoinHandle<()>>,
+}
+
+impl Served {
+    /// Mounts, and begins to serve.
+    pub(crate) async fn start(plan: Plan) -> Outcome<Self> {
+        create_private_dir(&plan.dirs.runtime)?;
+        let engine = open_engine(&plan).await?;
+        let mounted = match mount(&plan, &engine) {
+            Ok(mounted) => mounted,
+            Err(failure) => {
+                stop_engine(&engine).await;
+                return Err(failure);
+            }
+        };
+        let guard = post_guard(&mounted);
+        let companions = follow_buses(&plan, &engine, &mounted);
+        engine.start();
+        let control = match listen(&plan, &engine, &mounted) {
+            Ok(control) => control,
+            Err(failure) => {
+                finish(mounted, &engine).await?;
+                return Err(failure);
+            }
+        };
+        for rescue in engine.rescues() {
+            output::note(output::printable(&rescue_text(rescue, mounted.path())));
+        }
+        Ok(Self {
+            engine,
+            mounted,
+            control,
+            guard,
+            companions,
+        })
     }
-    let outcome = finish(mounted, &engine).await;
-    // The socket stays until the state is free: whoever waits for the end of this daemon waits for
-    // it to close.
-    control.server.abort();
-    // It removes its socket when it has ended.
-    drop(control.server.await);
-    drop(control.record);
-    drop(guard);
-    outcome?;
-    match end {
-        End::Damaged => Err(Failure::new(
-            "the mount ended",
-            "the local database turned out to be damaged",
-        )
-        .next("mount again: the database is built anew, and nothing that was saved is lost")),
-        End::Session(SessionEnd::Failed { reason }) => Err(Failure::new("the mount ended", reason)
-            .next("mount again; nothing that was saved is lost")),
-        _ => Ok(()),
+
+    /// Waits until it ends by itself: somebody unmounted it, or it cannot go on.
+    pub(crate) async fn wait(&self) -> End {
+        tokio::select! {
+            end = self.mounted.wait_unmounted() => End::Session(end),
+            () = self.engine.wait_damaged() => End::Damaged,
+        }
+    }
+
+    /// Unmounts, and brings everything to disk.
+    pub(crate) async fn end(self, end: End) -> Outcome {
+        for companion in self.companions {
+            companion.abort();
+        }
+        let outcome = finish(self.mounted, &self.engine).await;
+        // The socket stays until the state is free: whoever waits for the end of this daemon waits
+        // for it to close.
+        self.control.server.abort();
+        // It removes its socket when it has ended.
+        drop(self.control.server.await);
+        drop(self.control.record);
+        drop(self.guard);
+        outcome?;
+        match end {
+            End::Damaged => Err(Failure::new(
+                "the mount ended",
+                "the local database turned out to be damaged",
+            )
+            .next("mount again: the database is built anew, and nothing that was saved is lost")),
+            End::Session(SessionEnd::Failed { reason }) => {
+                Err(Failure::new("the mount ended", reason)
+                    .next("mount again; nothing that was saved is lost"))
+            }
+            End::Session(_) => Ok(()),
+        }
     }
 }
 
@@ -163,8 +232,8 @@ fn serving(plan: &Plan, pid: u32) -> Option<PathBuf> {
 fn engine_config(plan: &Plan) -> EngineConfig {
     let drive = &plan.drive;
     let mut engine = EngineConfig::new(
-        plan.dirs.drive_state(&plan.account, &drive.id),
-        plan.dirs.drive_cache(&plan.account, &drive.id),
+        plan.dirs.drive_state(&plan.account, &plan.root()),
+        plan.dirs.drive_cache(&plan.account, &plan.root()),
         DriveIdentity {
             id: drive.id.clone(),
             kind: drive.kind,
@@ -200,6 +269,7 @@ fn engine_config(plan: &Plan) -> EngineConfig {
     engine.upload_on_close_wait = config.upload == Some(UploadMode::OnClose);
     engine.reject_names = config.names == Some(NameMode::Reject);
     engine.read_only = plan.access.read_only;
+    engine.folder = plan.folder.as_ref().map(|folder| folder.id.clone());
     engine
 }
 
@@ -226,7 +296,7 @@ fn mount(plan: &Plan, engine: &Arc<Engine>) -> Outcome<Mounted> {
     let vfs = Vfs::new(Arc::clone(engine), options, Handle::current());
     let options = MountOptions {
         mountpoint: plan.mountpoint.clone(),
-        fs_name: format!("{}:{}", plan.account, plan.drive.name),
+        fs_name: format!("{}:{}", plan.account, plan.title()),
         read_only: plan.access.read_only,
         allow_other: plan.access.allow_other,
         passthrough: match plan.config.passthrough {
@@ -266,7 +336,8 @@ fn follow_buses(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Vec<Joi
         .then(|| desktop::start(engine, mounted.path(), &plan.account));
     let notices = desktop.as_ref().map(desktop::Desktop::notices);
     tasks.extend(desktop.map(desktop::Desktop::into_task));
-    tasks.extend(plan.sign_in.clone().map(|report| {
+    let report = plan.sign_in.clone().filter(|_| plan.warns);
+    tasks.extend(report.map(|report| {
         tokio::spawn(async move {
             let tell = |text| {
                 if let Some(notices) = &notices {
@@ -286,7 +357,7 @@ struct ControlPlane {
 }
 
 fn listen(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Outcome<ControlPlane> {
-    let stem = plan.dirs.daemon_stem(&plan.account, &plan.drive.id);
+    let stem = plan.dirs.daemon_stem(&plan.account, &plan.root());
     let running = Running {
         pid: std::process::id(),
         account: plan.account.clone(),
@@ -382,21 +453,21 @@ fn announce(engine: &Arc<Engine>, mounted: &Mounted) -> JoinHandle<()> {
 }
 
 /// Tells systemd, if it started us.
-fn notify_systemd(state: &[NotifyState<'_>]) {
+pub(crate) fn notify_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "Could not tell systemd about the state");
     }
 }
 
 /// The signals that ask for an orderly end.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn install() -> Outcome<Self> {
+    pub(crate) fn install() -> Outcome<Self> {
         let one = |kind| signal(kind).explain(|| "preparing for signals".to_owned());
         // The kernel asks for leases back with it, which are held for a moment only; whoever does
         // not expect it is ended. It stays caught when nobody listens.
@@ -408,7 +479,18 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    /// From now on another signal ends the process at once, which is safe: what was accepted is on
+    /// disk.
+    pub(crate) fn end_at_next(mut self) {
+        tokio::spawn(async move {
+            let signal = self.next().await;
+            tracing::warn!(signal, "Asked again; ending at once");
+            std::process::exit(EXIT_INTERRUPTED);
+        });
+    }
+
+    /// Waits for one.
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
@@ -418,30 +500,26 @@ impl Signals {
 }
 
 /// Why a mount ends.
-enum End {
+pub(crate) enum End {
     /// The session was ended, by somebody or by the kernel.
     Session(SessionEnd),
     /// The database cannot be used any more.
     Damaged,
 }
 
-/// Waits for the first reason to end. From then on another signal ends the process at once, which
-/// is safe: what was accepted is on disk.
-async fn wait_for_end(mounted: &Mounted, engine: &Engine, mut signals: Signals) -> End {
-    let end = tokio::select! {
-        end = mounted.wait_unmounted() => End::Session(end),
-        () = engine.wait_damaged() => End::Damaged,
-        signal = signals.next() => {
-            tracing::info!(signal, "Asked to end");
-            End::Session(SessionEnd::Requested)
-        }
-    };
-    tokio::spawn(async move {
-        let signal = signals.next().await;
-        tracing::warn!(signal, "Asked again; ending at once");
-        std::process::exit(EXIT_INTERRUPTED);
-    });
-    end
+impl End {
+    /// This process was told to end.
+    pub(crate) const fn requested() -> Self {
+        Self::Session(SessionEnd::Requested)
+    }
+
+    /// Tells whether nobody wanted that.
+    pub(crate) const fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Damaged | Self::Session(SessionEnd::Failed { .. })
+        )
+    }
 }
 
 /// Unmounts and brings everything to disk.
@@ -472,7 +550,7 @@ async fn stop_engine(engine: &Arc<Engine>) {
 }
 
 fn explain_engine(plan: &Plan, error: EngineError) -> Failure {
-    let what = format!("mounting {}", plan.drive.name);
+    let what = format!("mounting {}", plan.title());
     match error {
         EngineError::AlreadyRunning { pid } => {
             let place = serving(plan, pid);
@@ -487,7 +565,7 @@ fn explain_engine(plan: &Plan, error: EngineError) -> Failure {
         }
         EngineError::State { path, source } => unwritable(&path, source),
         error if error.is_local_disk() => {
-            let state = plan.dirs.drive_state(&plan.account, &plan.drive.id);
+            let state = plan.dirs.drive_state(&plan.account, &plan.root());
             Failure::because(what, error).next(format!(
                 "make room on the disk of {}, and see that it can be written; nothing that was \
                  saved is lost",

@@ -5,6 +5,7 @@
 //! directory is.
 
 mod account;
+mod all;
 mod cli;
 mod config;
 mod connect;
@@ -22,6 +23,8 @@ mod kill;
 mod logging;
 mod output;
 mod paths;
+mod places;
+mod root;
 mod secrets;
 mod sign_in;
 mod size;

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use etcetera::BaseStrategy;
-use onedrivefs_core::DriveId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::account::RootRecord;
 use crate::failure::{Explain, Failure, Outcome};
 
 /// Directory of ours below every XDG base directory.
@@ -151,8 +151,8 @@ impl Dirs {
     }
 
     /// Metadata, journal and spool of a drive.
-    pub(crate) fn drive_state(&self, account: &AccountName, drive: &DriveId) -> PathBuf {
-        self.account(account).join(component(&drive.key()))
+    pub(crate) fn drive_state(&self, account: &AccountName, root: &RootRecord) -> PathBuf {
+        self.account(account).join(component(&root_key(root)))
     }
 
     /// Everything that may be wiped of one account.
@@ -161,19 +161,32 @@ impl Dirs {
     }
 
     /// The content cache of a drive.
-    pub(crate) fn drive_cache(&self, account: &AccountName, drive: &DriveId) -> PathBuf {
-        self.account_cache(account).join(component(&drive.key()))
+    pub(crate) fn drive_cache(&self, account: &AccountName, root: &RootRecord) -> PathBuf {
+        self.account_cache(account).join(component(&root_key(root)))
+    }
+
+    /// The same for what answers in the place of a mount that did not come up.
+    pub(crate) fn standby_stem(&self, mountpoint: &Path) -> String {
+        digest(&format!("standby {}", mountpoint.display()))
     }
 
     /// File name, without suffix, of a daemon's socket and record in the runtime directory. It is
     /// shortened so that the socket's path fits, if the directory leaves room at all.
-    pub(crate) fn daemon_stem(&self, account: &AccountName, drive: &DriveId) -> String {
-        let full = component(&format!("{account}-{}", drive.key()));
+    pub(crate) fn daemon_stem(&self, account: &AccountName, root: &RootRecord) -> String {
+        let full = component(&format!("{account}-{}", root_key(root)));
         let room = SOCKET_PATH_MAX.saturating_sub(self.runtime.as_os_str().len() + "/.sock".len());
         if full.len() <= room {
             return full;
         }
         digest(&full)
+    }
+}
+
+/// What tells the state of one drive, or of one mounted folder of it, from any other.
+fn root_key(root: &RootRecord) -> String {
+    match &root.folder {
+        Some(folder) => format!("{}+{}", root.drive.key(), folder.id.key()),
+        None => root.drive.key(),
     }
 }
 
@@ -287,7 +300,16 @@ pub(crate) fn absolute(path: &Path) -> Outcome<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::FolderRecord;
+    use onedrivefs_core::{DriveId, ItemId};
     use std::os::unix::fs::PermissionsExt;
+
+    fn drive(id: &str) -> RootRecord {
+        RootRecord {
+            drive: DriveId::new(id),
+            folder: None,
+        }
+    }
 
     fn dirs(runtime: &str) -> Dirs {
         Dirs::below(Path::new("/s"), PathBuf::from(runtime))
@@ -309,23 +331,32 @@ mod tests {
         let dirs = dirs("/run/user/1/onedrivefs");
         let account = AccountName::default();
         for id in ["..", "../../etc", "a/b", "", "x\0y", &"l".repeat(4000)] {
-            let path = dirs.drive_state(&account, &DriveId::new(id));
+            let path = dirs.drive_state(&account, &drive(id));
             assert_eq!(path.parent(), Some(Path::new("/s/state/default")), "{id:?}");
             assert!(path.file_name().is_some_and(|name| name.len() < 200));
         }
-        let plain = dirs.drive_state(&account, &DriveId::new("b!AbC-1_2"));
+        let plain = dirs.drive_state(&account, &drive("b!AbC-1_2"));
         assert_eq!(plain, Path::new("/s/state/default/b!AbC-1_2"));
+        let folder = RootRecord {
+            folder: Some(FolderRecord {
+                id: ItemId::new("../01X"),
+                name: "..".to_owned(),
+            }),
+            ..drive("b!AbC-1_2")
+        };
+        let inside = dirs.drive_state(&account, &folder);
+        assert_eq!(inside.parent(), Some(Path::new("/s/state/default")));
+        assert_ne!(inside, plain);
     }
 
     #[test]
     fn socket_names_are_shortened_to_fit() {
         let account: AccountName = "ada".parse().expect("valid");
-        let drive =
-            DriveId::new("b!0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+        let drive = drive("b!0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
         let roomy = dirs("/run/user/1000/onedrivefs");
         assert_eq!(
             roomy.daemon_stem(&account, &drive),
-            format!("ada-{}", drive.as_str())
+            format!("ada-{}", drive.drive.as_str())
         );
         let tight = dirs("/tmp/a-rather-long-directory/for-a-test/run");
         let stem = tight.daemon_stem(&account, &drive);

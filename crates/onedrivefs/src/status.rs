@@ -25,6 +25,10 @@ struct View {
     conflicts: Vec<ConflictView>,
     details: DetailsView,
     sign_in: SignInView,
+    /// Why there is no mount, where one was to be.
+    error: Option<String>,
+    /// What to do about that.
+    next: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -58,6 +62,7 @@ struct DriveView {
     #[serde(rename = "type")]
     kind: String,
     name: String,
+    folder_gone: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -156,10 +161,29 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
     let Ok(view) = View::deserialize(status) else {
         return format!("{mountpoint}: the daemon's answer is of another version; use --json\n");
     };
+    if let Some(error) = &view.error {
+        let mut lines = vec![
+            format!("{mountpoint}  (not mounted)"),
+            format!("  problem    {}", printable(error)),
+        ];
+        if let Some(next) = &view.next {
+            lines.push(format!("             next: {}", printable(next)));
+        }
+        lines.push("             it is tried again by itself".to_owned());
+        return joined(&lines);
+    }
     let mut lines = vec![
         format!("{}  ({}, {})", mountpoint, view.drive.name, view.drive.kind),
         format!("  state      {}", describe_state(&view)),
     ];
+    if view.drive.folder_gone {
+        lines.push(
+            "  folder     gone on the service, or not shared any more: what is here stays, and goes \
+             on by itself once it is back; next: restore it from the recycle bin, or have it shared \
+             again"
+                .to_owned(),
+        );
+    }
     if let Some(problem) = &view.sign_in.problem {
         lines.push(format!("             {}", printable(problem)));
     }

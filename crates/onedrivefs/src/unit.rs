@@ -7,11 +7,17 @@ use std::path::{Component, Path};
 /// The unit as it is packaged; `service enable` writes it for a binary that is not.
 const TEMPLATE: &str = include_str!("../../../systemd/onedrivefs@.service");
 
+/// The unit for all mounts of the configuration.
+const ALL: &str = include_str!("../../../systemd/onedrivefs-all.service");
+
 /// Where the packaged unit expects the binary.
 pub(crate) const PACKAGED_BINARY: &str = "/usr/bin/onedrivefs";
 
 /// Name of the unit file.
 pub(crate) const TEMPLATE_NAME: &str = "onedrivefs@.service";
+
+/// Name of the unit for all mounts, and of its file.
+pub(crate) const ALL_NAME: &str = "onedrivefs-all.service";
 
 /// Escapes a path the way `systemd-escape --path` does (systemd.unit(5), "String escaping").
 pub(crate) fn escape_path(path: &Path) -> String {
@@ -51,6 +57,11 @@ pub(crate) fn instance(mountpoint: &Path) -> String {
 /// The unit file for a binary at another place than the packaged one.
 pub(crate) fn template_for(binary: &Path) -> String {
     TEMPLATE.replace(PACKAGED_BINARY, &quote(binary))
+}
+
+/// The unit for all mounts, for such a binary.
+pub(crate) fn all_for(binary: &Path) -> String {
+    ALL.replace(PACKAGED_BINARY, &quote(binary))
 }
 
 /// Quotes a path for a command line of a unit: spaces, quotes, specifiers and variables are data.
@@ -103,5 +114,10 @@ mod tests {
         );
         assert!(!unit.contains(PACKAGED_BINARY));
         assert!(unit.contains("Type=notify"));
+        let all = all_for(Path::new("/opt/onedrivefs"));
+        assert!(
+            all.contains(r#"ExecStart="/opt/onedrivefs" mount --all"#),
+            "{all}"
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use onedrivefs_core::local_only::LocalOnly;
-use onedrivefs_core::{DriveId, DriveKind};
+use onedrivefs_core::{DriveId, DriveKind, ItemId};
 
 use crate::brake::BrakeLimits;
 
@@ -28,6 +28,8 @@ pub struct EngineConfig {
     pub cache_dir: PathBuf,
     /// The drive.
     pub drive: DriveIdentity,
+    /// The folder of the drive that is the root of the mount; `None` for the drive's own.
+    pub folder: Option<ItemId>,
     /// Pause between two looks for changes of others.
     pub poll_interval: Duration,
     /// Most bytes the content cache may take; the least recently used bodies go first.
@@ -66,6 +68,7 @@ impl EngineConfig {
             state_dir,
             cache_dir,
             drive,
+            folder: None,
             poll_interval: Duration::from_secs(30),
             cache_limit_bytes: 10 << 30,
             free_disk_floor_bytes: None,

@@ -17,6 +17,7 @@ use onedrivefs_store::{Item, Reader, StoreError};
 use crate::apply::{Applied, Applier, decoded_name, needs_hash};
 use crate::engine::{Engine, META_DELTA_LINK, META_EPOCH, Outcome};
 use crate::error::EngineError;
+use crate::scope::is_withheld;
 
 /// Items applied per transaction. At about 10 µs each, programs wait for at most a few ms.
 const CHUNK: u32 = 500;
@@ -43,8 +44,14 @@ impl Engine {
             } else {
                 self.fetch_round().await
             };
+            let fetched = self.fetch_otherwise(fetched).await;
             match fetched {
                 Ok(()) => {}
+                Err(EngineError::Graph(error)) if self.has_no_feed(&error) => {
+                    self.check_folder().await?;
+                    self.walks.store(true, Ordering::Relaxed);
+                    self.walk().await?;
+                }
                 Err(EngineError::Graph(error)) if self.learn_walking(&error) => self.walk().await?,
                 Err(EngineError::Graph(error)) if self.has_link()? && must_restart(&error) => {
                     tracing::info!(%error, "The service asked for a new enumeration.");
@@ -57,6 +64,21 @@ impl Engine {
         self.apply_stage().await
     }
 
+    /// As a round of the mounted folder was refused: makes sure that it is not gone, or goes on with
+    /// the feed of the whole drive if that is all there is.
+    async fn fetch_otherwise(&self, fetched: Result<(), EngineError>) -> Result<(), EngineError> {
+        match fetched {
+            Err(EngineError::Graph(error)) if self.learn_whole_feed(&error) => {
+                self.fetch_round().await
+            }
+            Err(EngineError::Graph(error)) if is_withheld(&error) => {
+                self.check_folder().await?;
+                Err(error.into())
+            }
+            other => other,
+        }
+    }
+
     /// Learns the id of the root, without which nothing can be created.
     pub(crate) async fn learn_root(&self) -> Result<(), EngineError> {
         if self
@@ -67,7 +89,10 @@ impl Engine {
             return Ok(());
         }
         let asked = Instant::now();
-        let root = self.graph.root(&self.config.drive.id).await?;
+        let root = match &self.config.folder {
+            Some(folder) => self.find_item(folder).await?,
+            None => self.graph.root(&self.config.drive.id).await?,
+        };
         let root = RemoteItem {
             is_root: true,
             ..root
@@ -109,20 +134,21 @@ impl Engine {
         }
         self.enumerating.store(whole, Ordering::Relaxed);
         let drive = &self.config.drive.id;
-        let from = next.or(link).map_or(DeltaFrom::Start, DeltaFrom::Link);
+        let from = next.or(link).map_or_else(|| self.feed(), DeltaFrom::Link);
         let mut page = self.graph.delta_page(drive, &from).await?;
         loop {
             kill_point("page-fetched");
+            let items = self.admit(page.items)?;
             let next = match page.next {
                 DeltaNext::More(link) => link,
                 DeltaNext::Done(link) => {
-                    return self.take_page(page.items, whole, META_STAGED_LINK, &link);
+                    return self.take_page(items, whole, META_STAGED_LINK, &link);
                 }
             };
             let from = DeltaFrom::Link(next.clone());
             // The next one is on its way while this one is taken in.
             let (fetched, taken) = tokio::join!(self.graph.delta_page(drive, &from), async {
-                self.take_page(page.items, whole, META_NEXT_LINK, &next)
+                self.take_page(items, whole, META_NEXT_LINK, &next)
             });
             taken?;
             page = fetched?;
@@ -132,6 +158,9 @@ impl Engine {
     /// Applies the staged items: first what exists, parents before children, then tombstones.
     async fn apply_stage(&self) -> Result<(), EngineError> {
         let whole = self.store.read(|r| r.meta(META_ENUMERATING))?.is_some();
+        if !whole {
+            self.list_arrived().await?;
+        }
         self.hash_for_decisions(None).await?;
         loop {
             let (applied, left) = self.apply_pass(whole).await?;
@@ -140,6 +169,7 @@ impl Engine {
                 break;
             }
         }
+        self.settle_strays(whole).await?;
         let sweep = if whole {
             self.confirm_missing().await?
         } else {
@@ -198,7 +228,11 @@ impl Engine {
 
     /// Tells whether an item that is not known here is most likely what a request on its way makes,
     /// under whatever name that has here by now.
-    fn is_being_made(&self, r: &Reader<'_>, there: &RemoteItem) -> Result<bool, StoreError> {
+    pub(crate) fn is_being_made(
+        &self,
+        r: &Reader<'_>,
+        there: &RemoteItem,
+    ) -> Result<bool, StoreError> {
         let (Some(parent), Some(name)) = (&there.parent, decoded_name(there)) else {
             return Ok(false);
         };
@@ -278,7 +312,7 @@ impl Engine {
         for item in suspects {
             let Some(id) = item.item_id() else { continue };
             let asked = Instant::now();
-            match self.graph.item(&self.config.drive.id, id).await {
+            match self.find_item(id).await {
                 Ok(there) => self.apply_now(&[there], None, asked)?,
                 Err(error) if error.is_not_found() => {
                     let base = item.remote.as_ref().and_then(|remote| remote.parent);
@@ -300,7 +334,7 @@ impl Engine {
         for (mut there, known) in self.ready_deferred()? {
             let asked = Instant::now();
             if known || !there.deleted {
-                match self.graph.item(&self.config.drive.id, &there.id).await {
+                match self.find_item(&there.id).await {
                     Ok(now) => there = now,
                     Err(error) if error.is_not_found() => there.deleted = true,
                     Err(error) => return Err(error.into()),

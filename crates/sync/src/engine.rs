@@ -38,6 +38,7 @@ use crate::push::Push;
 use crate::recent::Recent;
 use crate::rescue::Rescue;
 use crate::reserve::Reserve;
+use crate::scope::Scope;
 use crate::uploader::COPIES_WAITING_MAX;
 use crate::waiters::Waiters;
 use crate::{durable, power, recover, rescue, transfers::Transfers};
@@ -126,6 +127,8 @@ pub struct Engine {
     pub(crate) enumerating: AtomicBool,
     /// Whether the drive has no change feed.
     pub(crate) walks: AtomicBool,
+    /// The folder that is mounted, if it is not the drive's root.
+    pub(crate) scope: Scope,
     pub(crate) listings: Mutex<HashMap<Ino, Arc<Listing>>>,
     quota: Mutex<Option<Quota>>,
     /// Files with new content whose old sizes the kernel still takes for true.
@@ -176,8 +179,7 @@ impl Engine {
             stop.cancel();
         });
         let pins = Pins::watch(&store)?;
-        let evictor = Evictor::new(&config, Arc::clone(&store), Arc::clone(&bodies));
-        let evictor = Arc::new(evictor);
+        let evictor = Arc::new(Evictor::new(&config, store.clone(), bodies.clone()));
         let net = Arc::new(NetState::new());
         let listener = SharedListener::default();
         let presence = Arc::new(PresenceToStore::new(
@@ -225,6 +227,7 @@ impl Engine {
             push: Push::default(),
             enumerating: AtomicBool::new(false),
             walks: AtomicBool::new(false),
+            scope: Scope::default(),
             listings: Mutex::default(),
             quota: Mutex::new(quota),
             unannounced: Arc::default(),
@@ -524,7 +527,7 @@ impl Engine {
             return Ok(());
         };
         let asked = Instant::now();
-        match self.graph.item(&self.config.drive.id, &id).await {
+        match self.find_item(&id).await {
             Ok(there) => {
                 self.hash_for_decisions(Some(&there)).await?;
                 self.apply_now(&[there], None, asked)
@@ -559,7 +562,7 @@ impl Engine {
             let Some(id) = at.as_ref().and_then(|folder| folder.item_id()) else {
                 break;
             };
-            match self.graph.item(&self.config.drive.id, id).await {
+            match self.find_item(id).await {
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => break,

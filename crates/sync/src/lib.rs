@@ -38,6 +38,7 @@ mod recover;
 mod rescue;
 mod reserve;
 mod resume;
+mod scope;
 mod status;
 mod transfers;
 mod uploader;

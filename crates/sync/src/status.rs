@@ -54,6 +54,9 @@ pub struct DriveStatus {
     pub r#type: String,
     /// Its name.
     pub name: String,
+    /// Whether the folder that is mounted is gone, or not shared any more.
+    #[serde(default)]
+    pub folder_gone: bool,
 }
 
 /// Space on the drive in bytes; zero when the service gives no figures.
@@ -264,6 +267,7 @@ impl Engine {
                 id: drive.id.to_string(),
                 r#type: drive.kind.as_str().to_owned(),
                 name: drive.name.clone(),
+                folder_gone: self.is_folder_gone(),
             },
             items,
             last_delta: (last_delta != 0).then(|| Timestamp::from_nanos(last_delta).to_service()),

@@ -278,6 +278,11 @@ impl Engine {
         if let Some(copy) = &row.copy {
             return self.follow_copy(item, copy).await;
         }
+        if !row.ops.has(Ops::DELETE)
+            && let Some(step) = self.left_the_folder(item).await?
+        {
+            return Ok(step);
+        }
         if row.ops.has(Ops::DELETE) || row.ops.has(Ops::CONTENT) {
             // What copies lack that were not made yet is about to be gone.
             if let Some(step) = self.see_to_copies(item).await? {

@@ -40,6 +40,7 @@ impl Engine {
 
     /// Lists all folders of the drive into the stage.
     pub(crate) async fn walk(&self) -> Result<(), EngineError> {
+        self.check_folder().await?;
         let first = self.store.read(|r| r.meta(META_DELTA_LINK))?.is_none();
         self.begin_enumeration()?;
         *self.round_began.lock() = Instant::now();
@@ -63,7 +64,10 @@ impl Engine {
     }
 
     /// All items of a folder.
-    async fn list_folder(&self, folder: &ItemId) -> Result<Vec<RemoteItem>, EngineError> {
+    pub(crate) async fn list_folder(
+        &self,
+        folder: &ItemId,
+    ) -> Result<Vec<RemoteItem>, EngineError> {
         let mut items = Vec::new();
         let mut next: Option<String> = None;
         loop {

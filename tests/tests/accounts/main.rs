@@ -4,11 +4,15 @@
 //! Tests are named after the requirement they keep, so that each can be found by its id.
 
 mod app_only;
+mod company;
 mod doctor;
+mod folders;
+mod forms;
 mod keeping;
 mod keys;
 mod lost;
 mod manual;
+mod many;
 mod person;
 mod proxies;
 mod rows;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use onedrivefs_tests::{Home, Need, Service, needs, wait};
 
+use crate::company;
 use crate::world::{self, SECRET, TENANT, text};
 
 /// Plays the browser: opens the page, which approves by itself, and goes where it leads.
@@ -146,10 +147,13 @@ fn ready() -> bool {
 }
 
 fn follow(page: &str, client: &'static str) {
+    follow_at(world::start(), page, client);
+}
+
+fn follow_at(service: Service, page: &str, client: &'static str) {
     if !ready() {
         return;
     }
-    let service = world::start();
     service.set_client("web", |client| {
         client
             .redirect_uris
@@ -177,6 +181,16 @@ fn kl_35_the_page_for_applications_with_a_secret_holds() {
 #[test]
 fn kl_35_the_page_for_applications_with_a_certificate_holds() {
     follow("app-only-certificate.md", "daemon");
+}
+
+#[test]
+fn kl_35_the_page_for_sharepoint_holds() {
+    follow_at(company::start(), "sharepoint.md", "public");
+}
+
+#[test]
+fn kl_35_the_page_for_teams_holds() {
+    follow_at(company::start(), "teams.md", "public");
 }
 
 #[test]

@@ -48,9 +48,11 @@ pub(crate) async fn run(args: &DemoArgs) -> Outcome {
     let created = create_mountpoint(&mountpoint)?;
     let outcome = daemon::serve(Plan {
         sign_in: None,
+        warns: false,
         dirs,
         account: demo_account()?,
         drive,
+        folder: None,
         graph,
         config,
         access: Access {

@@ -1,26 +1,17 @@
 //! `onedrivefs drives`.
 
-use onedrivefs_graph::{DriveInfo, Feature, GraphClient};
+use onedrivefs_graph::Feature;
 use serde_json::{Value, json};
 
 use super::DrivesArgs;
 use crate::account::{self, DriveRecord, SignInKind};
 use crate::config::Layer;
-use crate::connect::{self, Patience, explain_graph};
+use crate::connect::{self, Patience};
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, printable};
 use crate::paths::Dirs;
+use crate::places::{self, Place, Way};
 use crate::size::ByteSize;
-
-/// Most sites whose libraries are listed for one search; a name that finds more is too short.
-const SITES_MAX: usize = 20;
-
-/// A drive and the site it belongs to.
-struct Found {
-    drive: DriveInfo,
-    own: bool,
-    site: Option<String>,
-}
 
 /// Lists the drives an account can mount.
 pub(crate) async fn run(args: &DrivesArgs) -> Outcome {
@@ -28,135 +19,97 @@ pub(crate) async fn run(args: &DrivesArgs) -> Outcome {
     let config = Layer::load(&dirs.config_file)?;
     let (name, mut record) = account::choose(&dirs, &config, args.account.account.as_ref())?;
     let graph = connect::client(&dirs, &config, &name, &record, Patience::Person)?;
-    if args.site.is_some() {
+    let app = record.sign_in == SignInKind::App;
+    let found = if let Some(search) = &args.site {
         connect::require(&record, &name, Feature::Sites)?;
-    } else if record.sign_in == SignInKind::App {
+        places::sites(&graph, search).await?
+    } else if args.teams {
+        connect::require(&record, &name, Feature::Teams)?;
+        places::teams(&graph, &record).await?
+    } else if app {
         return Err(Failure::usage("listing drives", "an application has no drives of its own").next(
             "`onedrivefs users` lists the people whose drives `mount --user UPN` takes; --site NAME \
-             finds libraries",
+             finds libraries, --teams the files of teams",
         ));
-    }
-    let found = match &args.site {
-        None => own_drives(&graph).await?,
-        Some(search) => site_drives(&graph, search).await?,
+    } else if args.shared {
+        connect::require(&record, &name, Feature::ReadOthers)?;
+        places::shared(&graph, &record).await?
+    } else {
+        places::all(&graph, &record).await?
     };
-    for entry in &found {
-        record.remember(DriveRecord {
-            id: entry.drive.id.clone(),
-            kind: entry.drive.kind,
-            name: entry.drive.name.clone(),
-            own: entry.own,
+    let known = found.places.iter().filter_map(|place| {
+        let drive = place.info.as_ref()?;
+        Some(DriveRecord {
+            id: drive.id.clone(),
+            kind: drive.kind,
+            name: drive.name.clone(),
+            own: place.way == Way::Own,
             mailbox: None,
             site: None,
             site_default: false,
-        });
+        })
+    });
+    for drive in known {
+        record.remember(drive);
     }
     record.save(&dirs, &name)?;
-    if args.json {
-        return output::json(&found.iter().map(as_json).collect::<Vec<_>>());
+    for missing in &found.missing {
+        output::note(printable(missing));
     }
-    if found.is_empty() {
+    if args.json {
+        return output::json(&found.places.iter().map(as_json).collect::<Vec<_>>());
+    }
+    if found.places.is_empty() {
         output::note("Nothing was found.");
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = found.iter().map(as_row).collect();
+    let rows: Vec<Vec<String>> = found.places.iter().map(as_row).collect();
     output::raw(&output::table(
-        &["NAME", "KIND", "OWNER OR SITE", "USED", "ID"],
+        &["NAME", "KIND", "OWNER OR SITE", "USED", "ID", "MOUNT WITH"],
         &rows,
     ))
 }
 
-/// The person's own drive first, then the others the service lists.
-async fn own_drives(graph: &GraphClient) -> Outcome<Vec<Found>> {
-    let own = graph
-        .my_drive()
-        .await
-        .map_err(|error| explain_graph("reading your drive", error))?;
-    let listed = graph
-        .drives()
-        .await
-        .map_err(|error| explain_graph("listing drives", error))?;
-    let others: Vec<Found> = listed
-        .into_iter()
-        .filter(|drive| drive.id != own.id)
-        .map(|drive| Found {
-            drive,
-            own: false,
-            site: None,
-        })
-        .collect();
-    let mut found = vec![Found {
-        drive: own,
-        own: true,
-        site: None,
-    }];
-    found.extend(others);
-    Ok(found)
-}
-
-/// The libraries of the site at an address, or of all sites a search finds.
-async fn site_drives(graph: &GraphClient, search: &str) -> Outcome<Vec<Found>> {
-    let sites = if search.contains("://") {
-        vec![(search.to_owned(), search.to_owned())]
-    } else {
-        graph
-            .search_sites(search)
-            .await
-            .map_err(|error| explain_graph("searching sites", error))?
-            .into_iter()
-            .map(|site| {
-                let shown = site
-                    .web_url
-                    .or(site.name)
-                    .unwrap_or_else(|| site.id.clone());
-                (site.id, shown)
-            })
-            .collect()
-    };
-    if sites.len() > SITES_MAX {
-        output::note(format!(
-            "{} sites match; the first {SITES_MAX} are shown.",
-            sites.len()
-        ));
-    }
-    let mut found = Vec::new();
-    for (id, shown) in sites.into_iter().take(SITES_MAX) {
-        let drives = graph
-            .site_drives(&id)
-            .await
-            .map_err(|error| explain_graph(&format!("listing the libraries of {shown}"), error))?;
-        found.extend(drives.into_iter().map(|drive| Found {
-            drive,
-            own: false,
-            site: Some(shown.clone()),
-        }));
-    }
-    Ok(found)
-}
-
-fn as_json(found: &Found) -> Value {
+fn as_json(place: &Place) -> Value {
+    let info = place.info.as_ref();
     json!({
-        "id": found.drive.id.as_str(),
-        "type": found.drive.kind.as_str(),
-        "name": found.drive.name,
-        "owner": found.drive.owner,
-        "site": found.site,
-        "own": found.own,
-        "web_url": found.drive.web_url,
-        "quota": found.drive.quota,
+        "id": place.drive.as_str(),
+        "type": info.map(|drive| drive.kind.as_str()),
+        "name": place.name,
+        "owner": info.and_then(|drive| drive.owner.as_ref()),
+        "site": place.site,
+        "own": place.way == Way::Own,
+        "found": place.way.word(),
+        "folder": place.folder.as_ref().map(|folder| folder.as_str()),
+        "mount": place.options,
+        "web_url": info.and_then(|drive| drive.web_url.as_ref()),
+        "quota": info.and_then(|drive| drive.quota),
     })
 }
 
-fn as_row(found: &Found) -> Vec<String> {
-    let owner = found.site.clone().or_else(|| found.drive.owner.clone());
-    let used = found.drive.quota.map_or_else(String::new, |quota| {
-        format!("{} of {}", ByteSize(quota.used), ByteSize(quota.total))
-    });
+fn as_row(place: &Place) -> Vec<String> {
+    let info = place.info.as_ref();
+    let owner = place
+        .site
+        .clone()
+        .or_else(|| info.and_then(|drive| drive.owner.clone()));
+    let used = info
+        .and_then(|drive| drive.quota)
+        .map_or_else(String::new, |quota| {
+            format!("{} of {}", ByteSize(quota.used), ByteSize(quota.total))
+        });
+    let kind = match (place.way, info) {
+        (Way::Shared, _) if place.options.is_empty() => "shared file",
+        (Way::Shared, _) => "shared folder",
+        (_, Some(drive)) => drive.kind.as_str(),
+        (_, None) => place.way.word(),
+    };
     vec![
-        printable(&found.drive.name),
-        found.drive.kind.as_str().to_owned(),
+        printable(&place.name),
+        kind.to_owned(),
         printable(&owner.unwrap_or_default()),
         used,
-        found.drive.id.as_str().to_owned(),
+        place.drive.as_str().to_owned(),
+        printable(&place.options),
     ]
 }

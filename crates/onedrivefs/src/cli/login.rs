@@ -35,7 +35,8 @@ register an application, once, free of charge:
    3. redirect URI: platform \"Public client/native\", http://localhost ; then Register
    4. Authentication: switch \"Allow public client flows\" on, Save
    5. API permissions, Microsoft Graph, Delegated: Files.ReadWrite.All, User.Read,
-      offline_access; and Sites.Read.All for libraries of SharePoint sites
+      offline_access; and Sites.Read.All for libraries of SharePoint sites,
+      Team.ReadBasic.All and Channel.ReadBasic.All for files of teams
    6. copy the \"Application (client) ID\" from the overview page
    7. onedrivefs login --client-id ID    (remembered for the account; it is not a secret)
    or put it where every login finds it: client_id = \"ID\" below [accounts.NAME] in
@@ -298,6 +299,7 @@ fn requested(
     let reach = Reach {
         read_only: args.read_only,
         sites: args.sites,
+        teams: args.teams,
     };
     if !args.scopes.is_empty() {
         record.scopes.clone_from(&args.scopes);

@@ -4,7 +4,8 @@
 mod accounts;
 mod app;
 mod completions;
-mod consent;
+mod config;
+pub(crate) mod consent;
 mod daemons;
 mod demo;
 mod doctor;
@@ -56,6 +57,8 @@ enum Command {
     Drives(DrivesArgs),
     /// List the people whose drives an application can mount
     Users(UsersArgs),
+    /// Make the configuration file if there is none, or say where it is
+    Config(ConfigArgs),
     /// Mount a drive and serve it until it is unmounted
     Mount(MountArgs),
     /// Unmount, after everything accepted is safe on this machine
@@ -142,7 +145,7 @@ pub(crate) struct LoginArgs {
     #[arg(long, value_name = "URI")]
     redirect_uri: Option<String>,
     /// Sign in as the application itself, without a person
-    #[arg(long, conflicts_with_all = ["device_code", "paste", "scopes", "read_only", "sites"])]
+    #[arg(long, conflicts_with_all = ["device_code", "paste", "scopes", "read_only", "sites", "teams"])]
     app_only: bool,
     /// Whose drive an application mounts, by sign-in name or id; implies --app-only
     #[arg(long, value_name = "UPN")]
@@ -158,6 +161,9 @@ pub(crate) struct LoginArgs {
     /// Ask for the permission to find sites and their libraries, too
     #[arg(long, conflicts_with = "scopes")]
     sites: bool,
+    /// Ask for the permission to find teams and their channels, too
+    #[arg(long, conflicts_with = "scopes")]
+    teams: bool,
     /// Print the address at which an administrator approves the application for everybody
     #[arg(long, conflicts_with_all = ["device_code", "paste"])]
     admin_consent_url: bool,
@@ -274,9 +280,30 @@ pub(crate) struct DrivesArgs {
     /// List the libraries of SharePoint sites: a site's address, or words of its name
     #[arg(long, value_name = "SEARCH")]
     site: Option<String>,
+    /// List the files of teams
+    #[arg(long, conflicts_with = "site")]
+    teams: bool,
+    /// List what others shared
+    #[arg(long, conflicts_with_all = ["site", "teams"])]
+    shared: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION")]
+    action: ConfigAction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ConfigAction {
+    /// Make the file, unless there is one
+    Init,
+    /// Print where it is
+    Path,
 }
 
 #[derive(Debug, Args)]
@@ -284,17 +311,32 @@ pub(crate) struct MountArgs {
     #[command(flatten)]
     account: AccountArg,
     /// The drive, by its id as `onedrivefs drives` prints it [default: your own drive]
-    #[arg(long, value_name = "ID", conflicts_with_all = ["site", "user"])]
+    #[arg(long, value_name = "ID", group = "whose")]
     drive: Option<String>,
     /// The drive of this person, by sign-in name or id
-    #[arg(long, value_name = "UPN", conflicts_with = "site")]
+    #[arg(long, value_name = "UPN", group = "whose")]
     user: Option<String>,
-    /// A library of this SharePoint site
-    #[arg(long, value_name = "URL")]
+    /// A library of this SharePoint site: its address, or words of its name
+    #[arg(long, value_name = "URL", group = "whose")]
     site: Option<String>,
     /// The library of the site, by name [default: its first one]
     #[arg(long, value_name = "NAME", requires = "site")]
     library: Option<String>,
+    /// The files of this team, by its name or id
+    #[arg(long, value_name = "NAME", group = "whose")]
+    team: Option<String>,
+    /// The files of one channel of the team only, by the channel's name
+    #[arg(long, value_name = "NAME", requires = "team")]
+    channel: Option<String>,
+    /// A folder that somebody shared: its name, or a sharing link
+    #[arg(long, value_name = "NAME", group = "whose")]
+    shared: Option<String>,
+    /// The application's own folder, which is all that the permission Files.ReadWrite.AppFolder opens
+    #[arg(long, conflicts_with_all = ["user", "site", "team", "shared", "folder"])]
+    app_folder: bool,
+    /// Only this folder of it: its path there, or id:ITEM
+    #[arg(long, value_name = "PATH")]
+    folder: Option<String>,
     /// Refuse all changes
     #[arg(long)]
     read_only: bool,
@@ -310,9 +352,15 @@ pub(crate) struct MountArgs {
     /// Any key of the configuration; may be repeated
     #[arg(long = "option", value_name = "KEY=VALUE")]
     options: Vec<String>,
+    /// Mount all that the configuration names, in one process
+    #[arg(long, conflicts_with_all = [
+        "whose", "account", "library", "channel", "app_folder", "folder", "read_only", "allow_other",
+        "mountpoint",
+    ])]
+    all: bool,
     /// An empty directory
-    #[arg(value_name = "MOUNTPOINT")]
-    mountpoint: PathBuf,
+    #[arg(value_name = "MOUNTPOINT", required_unless_present = "all")]
+    mountpoint: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -337,9 +385,12 @@ pub(crate) struct ServiceArgs {
     /// What to do
     #[arg(value_enum, value_name = "ACTION")]
     action: ServiceAction,
+    /// All that the configuration names, in one process
+    #[arg(long, conflicts_with = "mountpoint")]
+    all: bool,
     /// Where to mount
-    #[arg(value_name = "MOUNTPOINT")]
-    mountpoint: PathBuf,
+    #[arg(value_name = "MOUNTPOINT", required_unless_present = "all")]
+    mountpoint: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -478,6 +529,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Users(args) => block_on(users::run(&args)),
         Command::Logout(args) => block_on(logout::run(&args)),
         Command::Drives(args) => block_on(drives::run(&args)),
+        Command::Config(args) => config::run(&args),
         Command::Mount(args) => block_on(mount::run(args)),
         Command::Unmount(args) => block_on(unmount::run(&args)),
         Command::Demo(args) => block_on(demo::run(&args)),
@@ -528,9 +580,17 @@ mod tests {
             "onedrivefs logout --account work --forget",
             "onedrivefs accounts --json",
             "onedrivefs drives --account work --site Team --json",
+            "onedrivefs config init",
             "onedrivefs mount /m",
             "onedrivefs mount --account w --drive b!x --read-only --allow-other /m",
             "onedrivefs mount --site https://x/sites/y --library Docs --cache-size 2G --poll 5 /m",
+            "onedrivefs mount --shared Docs --folder a/b /m",
+            "onedrivefs mount --team Team --channel General /m",
+            "onedrivefs mount --app-folder /m",
+            "onedrivefs mount --all --poll 60",
+            "onedrivefs drives --teams --json",
+            "onedrivefs drives --shared",
+            "onedrivefs service enable --all",
             "onedrivefs mount --option poll=5 --option upload=on-close /m",
             "onedrivefs unmount /m",
             "onedrivefs demo --files 10 /m",

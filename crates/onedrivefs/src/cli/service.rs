@@ -17,63 +17,105 @@ const SYSTEM_UNITS: [&str; 3] = [
     "/etc/systemd/user",
 ];
 
-/// Enables, disables or shows the service of a mountpoint.
-pub(crate) fn run(args: &ServiceArgs) -> Outcome {
-    let mountpoint = absolute(&args.mountpoint)?;
-    let instance = unit::instance(&mountpoint);
-    match args.action {
-        ServiceAction::Enable => enable(&mountpoint, &instance),
-        ServiceAction::Disable => {
-            systemctl(&["disable", "--now", &instance])?;
-            output::line(format!(
-                "{} is no longer mounted at login.",
-                mountpoint.display()
-            ))
+/// What a service mounts.
+struct Unit {
+    /// The unit systemd knows.
+    instance: String,
+    /// The file it is made from.
+    file: &'static str,
+    /// What that holds, for this binary.
+    text: fn(&Path) -> String,
+    /// What people call it.
+    shown: String,
+}
+
+impl Unit {
+    fn of(mountpoint: &Path) -> Self {
+        Self {
+            instance: unit::instance(mountpoint),
+            file: unit::TEMPLATE_NAME,
+            text: unit::template_for,
+            shown: mountpoint.display().to_string(),
         }
-        ServiceAction::Status => show(&mountpoint, &instance),
+    }
+
+    fn all() -> Self {
+        Self {
+            instance: unit::ALL_NAME.to_owned(),
+            file: unit::ALL_NAME,
+            text: unit::all_for,
+            shown: "Everything in the configuration".to_owned(),
+        }
     }
 }
 
-fn enable(mountpoint: &Path, instance: &str) -> Outcome {
-    if !mountpoint.is_dir() {
-        return Err(
-            Failure::usage(mountpoint.display().to_string(), "is not a directory")
-                .next(format!("create it: mkdir -p {}", shell_quoted(mountpoint))),
-        );
+/// Enables, disables or shows the service of a mountpoint, or of all that the configuration names.
+pub(crate) fn run(args: &ServiceArgs) -> Outcome {
+    let unit = match &args.mountpoint {
+        Some(mountpoint) => {
+            let mountpoint = absolute(mountpoint)?;
+            if args.action == ServiceAction::Enable {
+                check_mountpoint(&mountpoint)?;
+            }
+            Unit::of(&mountpoint)
+        }
+        None => Unit::all(),
+    };
+    match args.action {
+        ServiceAction::Enable => enable(&unit),
+        ServiceAction::Disable => {
+            systemctl(&["disable", "--now", &unit.instance])?;
+            output::line(format!("{} is no longer mounted at login.", unit.shown))
+        }
+        ServiceAction::Status => show(&unit),
     }
+}
+
+fn check_mountpoint(mountpoint: &Path) -> Outcome {
+    if mountpoint.is_dir() {
+        return Ok(());
+    }
+    Err(
+        Failure::usage(mountpoint.display().to_string(), "is not a directory")
+            .next(format!("create it: mkdir -p {}", shell_quoted(mountpoint))),
+    )
+}
+
+fn enable(unit: &Unit) -> Outcome {
     // Asked first, so that nothing is written where no user service can run.
     systemctl(&["show-environment"])?;
     let binary = std::env::current_exe().explain(|| "finding this program".to_owned())?;
     let packaged = binary == Path::new(unit::PACKAGED_BINARY)
         && SYSTEM_UNITS
             .iter()
-            .any(|dir| Path::new(dir).join(unit::TEMPLATE_NAME).exists());
+            .any(|dir| Path::new(dir).join(unit.file).exists());
     if !packaged {
         let dir = Dirs::from_env()?.user_units;
-        let file = dir.join(unit::TEMPLATE_NAME);
+        let file = dir.join(unit.file);
         fs::create_dir_all(&dir)
-            .and_then(|()| fs::write(&file, unit::template_for(&binary)))
+            .and_then(|()| fs::write(&file, (unit.text)(&binary)))
             .explain(|| format!("writing {}", file.display()))?;
     }
     systemctl(&["daemon-reload"])?;
-    systemctl(&["enable", "--now", instance]).map_err(|failure| {
+    systemctl(&["enable", "--now", &unit.instance]).map_err(|failure| {
         failure.next(format!(
-            "read why: journalctl --user --unit '{instance}' --lines 20"
+            "read why: journalctl --user --unit '{}' --lines 20",
+            unit.instance
         ))
     })?;
     output::line(format!(
         "{} is mounted, and will be at every login.",
-        mountpoint.display()
+        unit.shown
     ))
 }
 
-fn show(mountpoint: &Path, instance: &str) -> Outcome {
-    let active = property(instance, "ActiveState")?;
-    let enabled = property(instance, "UnitFileState")?;
-    let text = property(instance, "StatusText")?;
+fn show(unit: &Unit) -> Outcome {
+    let active = property(&unit.instance, "ActiveState")?;
+    let enabled = property(&unit.instance, "UnitFileState")?;
+    let text = property(&unit.instance, "StatusText")?;
     output::line(format!(
         "{}: {active}{}, {}",
-        mountpoint.display(),
+        unit.shown,
         if text.is_empty() {
             String::new()
         } else {

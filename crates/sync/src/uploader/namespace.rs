@@ -331,8 +331,7 @@ impl Engine {
             }
             return Ok(Step::Progress);
         };
-        let drive = &self.config.drive.id;
-        let there = match self.graph.item(drive, &remote.id).await {
+        let there = match self.find_item(&remote.id).await {
             Ok(there) => there,
             Err(error) if error.is_not_found() => {
                 self.forget_item(item.ino)?;
@@ -467,6 +466,23 @@ impl Engine {
         Ok(())
     }
 
+    /// An item that somebody moved out of the mounted folder is none of its any more: what waits for
+    /// it goes the way of what waits for deleted items.
+    pub(super) async fn left_the_folder(&self, item: &Item) -> Result<Option<Step>, EngineError> {
+        let Some(remote) = item
+            .remote
+            .as_ref()
+            .filter(|_| self.config.folder.is_some())
+        else {
+            return Ok(None);
+        };
+        match self.find_item(&remote.id).await {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_not_found() => self.item_gone(item, error).await.map(Some),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The service did not find what a request was about: the item, or something it needs.
     pub(super) async fn item_gone(
         &self,
@@ -477,7 +493,7 @@ impl Engine {
             return Err(error.into());
         };
         let asked = Instant::now();
-        match self.graph.item(&self.config.drive.id, &remote.id).await {
+        match self.find_item(&remote.id).await {
             // The item is there: it was its folder that was not found, or the answer was late.
             Ok(there) => {
                 self.apply_now(&[there], Some(item.ino), asked)?;
@@ -506,7 +522,7 @@ impl Engine {
             return Ok(Step::Blocked);
         };
         let asked = Instant::now();
-        match self.graph.item(&self.config.drive.id, id).await {
+        match self.find_item(id).await {
             Ok(_) => Err(error.into()),
             Err(gone) if gone.is_not_found() => {
                 self.apply_now(&[crate::delta::tombstone_for(&folder)], None, asked)?;

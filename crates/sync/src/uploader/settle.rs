@@ -77,6 +77,7 @@ impl Engine {
     /// Notes a failure in the row of an inode. `change` is the number that the row's last change had
     /// when the work began.
     pub(super) async fn settle_failure(&self, ino: Ino, change: u64, error: EngineError) {
+        let error = self.explain_refusal(error).await;
         let fate = match &error {
             EngineError::Graph(error) => self.fate(error),
             EngineError::Hydrate(HydrateError::Offline) => Fate::Later(Duration::from_secs(1)),
@@ -207,7 +208,7 @@ impl Engine {
             return Ok(());
         };
         let asked = Instant::now();
-        let there = self.graph.item(&self.config.drive.id, &id).await?;
+        let there = self.find_item(&id).await?;
         self.hash_for_decisions(Some(&there)).await?;
         self.apply_now(&[there], Some(ino), asked)
     }

@@ -1,0 +1,338 @@
+//! A folder in the place of a drive's root: what is in it, what leaves it and what comes into it.
+
+use std::fs;
+use std::path::Path;
+
+use onedrivefs_sim::{DriveHandle, DriveKind, FaultAction, FaultRule, SubfolderDelta};
+use onedrivefs_tests::{Home, Mount, Need, Service, needs, tree, wait};
+
+use crate::company::{self, bens};
+
+/// The ways in which changes of a folder can be had.
+const FEEDS: [&str; 4] = ["folder", "drive only", "drive instead", "none"];
+
+/// Makes a service give changes in one of these ways.
+fn feed(service: &Service, feed: &str) {
+    service.set_knobs(|knobs| {
+        knobs.subfolder_delta = match feed {
+            "drive only" => SubfolderDelta::NotSupported,
+            "drive instead" => SubfolderDelta::WholeDrive,
+            _ => SubfolderDelta::Supported,
+        };
+        knobs.delta_unsupported = feed == "none";
+    });
+}
+
+/// Names in a directory.
+fn names(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).expect("listing").map(|entry| {
+        let name = entry.expect("entry").file_name();
+        name.into_string().expect("UTF-8")
+    });
+    let mut names: Vec<String> = entries.collect();
+    names.sort();
+    names
+}
+
+/// A drive with a folder that is mounted, and another one beside it.
+fn fill(drive: &DriveHandle) {
+    drive.put("/work/plan.txt", "plan").expect("file");
+    drive.put("/work/deep/er/old.txt", "old").expect("file");
+    drive.put("/private/diary.txt", "diary").expect("file");
+    drive
+        .put("/private/box/letter.txt", "letter")
+        .expect("file");
+}
+
+/// Nothing that others do becomes known here until the faults are cleared.
+fn deaf(service: &Service) {
+    service
+        .faults()
+        .add(FaultRule::on("delta", FaultAction::Hold));
+}
+
+fn mounted<'h>(home: &'h Home<'h>) -> Mount<'h> {
+    let mount = home.mount_args(&["--folder", "work"]);
+    mount.sync();
+    mount
+}
+
+#[test]
+fn only_the_folder_is_shown_and_what_is_done_in_it_stays_in_it() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    for kind in [DriveKind::Personal, DriveKind::Business] {
+        let service = Service::with(|config| config.drives[0].kind = kind);
+        let drive = service.default_drive();
+        fill(&drive);
+        let home = Home::signed_in(&service);
+        let mount = mounted(&home);
+        assert_eq!(names(mount.path()), ["deep", "plan.txt"]);
+        let items = mount.status()["items"].as_u64().expect("number");
+        assert!(items <= 5, "{items} items are known");
+        home.sh(
+            r#"cd "$M"; echo new > new.txt; mkdir -p a/b; echo x > a/b/x; mv plan.txt a/plan.md
+               rm deep/er/old.txt; cp a/plan.md copy.md; test "$(cat copy.md)" = plan"#,
+        );
+        mount.sync();
+        for (path, there) in [
+            ("/work/new.txt", true),
+            ("/work/a/b/x", true),
+            ("/work/a/plan.md", true),
+            ("/work/copy.md", true),
+            ("/work/plan.txt", false),
+            ("/work/deep/er/old.txt", false),
+            ("/private/diary.txt", true),
+            ("/private/box/letter.txt", true),
+        ] {
+            assert_eq!(drive.exists(path), there, "{path}");
+        }
+        mount.unmount();
+        // The next mount begins at what is known.
+        let mount = mounted(&home);
+        assert_eq!(names(mount.path()), ["a", "copy.md", "deep", "new.txt"]);
+        mount.unmount();
+    }
+}
+
+#[test]
+fn what_leaves_the_folder_vanishes_and_what_comes_into_it_appears() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    for kind in FEEDS {
+        let service = Service::start();
+        let drive = service.default_drive();
+        fill(&drive);
+        feed(&service, kind);
+        let home = Home::signed_in(&service);
+        let mount = mounted(&home);
+        drive
+            .rename("/work/plan.txt", "/private/plan.txt")
+            .expect("moved");
+        drive.rename("/work/deep/er", "/private/er").expect("moved");
+        drive.rename("/private/box", "/work/box").expect("moved");
+        drive
+            .put("/private/box2/inner/more.txt", "more")
+            .expect("file");
+        drive
+            .rename("/private/box2", "/work/deep/box2")
+            .expect("moved");
+        mount.sync();
+        assert_eq!(names(mount.path()), ["box", "deep"], "{kind}");
+        assert_eq!(names(&mount.at("deep")), ["box2"], "{kind}");
+        assert_eq!(
+            fs::read(mount.at("box/letter.txt")).expect("read"),
+            b"letter",
+            "{kind}"
+        );
+        let more = fs::read(mount.at("deep/box2/inner/more.txt"));
+        assert_eq!(more.expect("read"), b"more", "{kind}");
+        for path in [
+            "/private/plan.txt",
+            "/private/er/old.txt",
+            "/private/diary.txt",
+        ] {
+            assert!(drive.exists(path), "{kind}: {path}");
+        }
+        assert_eq!(service.requests().count("delete"), 0, "{kind}");
+        // Back again, as what it was.
+        drive
+            .rename("/private/plan.txt", "/work/plan.txt")
+            .expect("moved");
+        mount.sync();
+        assert_eq!(
+            fs::read(mount.at("plan.txt")).expect("read"),
+            b"plan",
+            "{kind}"
+        );
+        mount.unmount();
+    }
+}
+
+#[test]
+fn what_was_removed_here_after_others_moved_it_out_stays_where_they_moved_it() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    fill(&drive);
+    drive.put("/work/keep/one.txt", "1").expect("file");
+    drive.put("/work/gone.txt", "gone").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = mounted(&home);
+    names(&mount.at("deep/er"));
+    names(&mount.at("keep"));
+    deaf(&service);
+    // The file itself, a folder above it, and a folder.
+    drive
+        .rename("/work/plan.txt", "/private/plan.txt")
+        .expect("moved");
+    drive.rename("/work/deep", "/private/deep").expect("moved");
+    drive.rename("/work/keep", "/private/keep").expect("moved");
+    home.sh(r#"cd "$M"; rm plan.txt deep/er/old.txt gone.txt; rm -r keep"#);
+    wait::until("what was still there is deleted", wait::secs(30), || {
+        !drive.exists("/work/gone.txt")
+    });
+    wait::until("nothing waits", wait::secs(60), || {
+        mount.status()["pending"]["ops"] == 0
+    });
+    for path in [
+        "/private/plan.txt",
+        "/private/deep/er/old.txt",
+        "/private/keep/one.txt",
+    ] {
+        assert!(drive.exists(path), "{path} was deleted");
+    }
+    assert_eq!(service.requests().count("delete"), 1);
+    service.faults().clear();
+    mount.sync();
+    assert_eq!(names(mount.path()), Vec::<String>::new());
+    mount.unmount();
+}
+
+#[test]
+fn what_was_changed_here_after_others_moved_it_out_is_kept_in_both_places() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    fill(&drive);
+    let home = Home::signed_in(&service);
+    let mount = mounted(&home);
+    fs::read(mount.at("plan.txt")).expect("read");
+    deaf(&service);
+    drive
+        .rename("/work/plan.txt", "/private/plan.txt")
+        .expect("moved");
+    drive
+        .rename("/work/deep/er/old.txt", "/private/old.txt")
+        .expect("moved");
+    home.sh(r#"cd "$M"; echo changed > plan.txt; mv deep/er/old.txt deep/new.txt"#);
+    wait::until("it is sent", wait::secs(60), || {
+        drive.exists("/work/plan.txt")
+    });
+    service.faults().clear();
+    mount.sync();
+    assert_eq!(
+        drive.read("/work/plan.txt").as_deref(),
+        Some(&b"changed\n"[..])
+    );
+    assert_eq!(
+        drive.read("/private/plan.txt").as_deref(),
+        Some(&b"plan"[..])
+    );
+    assert_eq!(drive.read("/private/old.txt").as_deref(), Some(&b"old"[..]));
+    mount.unmount();
+}
+
+#[test]
+fn a_folder_that_is_renamed_or_moved_goes_on_and_one_that_is_deleted_loses_nothing() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    for kind in FEEDS {
+        let service = Service::start();
+        let drive = service.default_drive();
+        fill(&drive);
+        feed(&service, kind);
+        let home = Home::signed_in(&service);
+        let mount = mounted(&home);
+        drive.rename("/work", "/private/elsewhere").expect("moved");
+        fs::write(mount.at("after.txt"), "after").expect("written");
+        mount.sync();
+        assert_eq!(
+            drive.read("/private/elsewhere/after.txt").as_deref(),
+            Some(&b"after"[..]),
+            "{kind}"
+        );
+        fs::read(mount.at("plan.txt")).expect("read");
+        drive.delete("/private/elsewhere").expect("deleted");
+        fs::write(mount.at("unsent.txt"), "unsent").expect("written");
+        mount_is_told(&home, &mount, kind);
+        // What is here stays, whatever is done meanwhile.
+        assert_eq!(
+            fs::read(mount.at("plan.txt")).expect("read"),
+            b"plan",
+            "{kind}"
+        );
+        assert_eq!(
+            fs::read(mount.at("unsent.txt")).expect("read"),
+            b"unsent",
+            "{kind}"
+        );
+        assert!(!drive.exists("/private/elsewhere"), "{kind}");
+        assert!(
+            mount.status()["pending"]["ops"].as_u64() >= Some(1),
+            "{kind}"
+        );
+        mount.unmount();
+        let mount = home.mount_args(&["--folder", "work"]);
+        assert_eq!(
+            fs::read(mount.at("unsent.txt")).expect("read"),
+            b"unsent",
+            "{kind}"
+        );
+        mount.unmount();
+    }
+}
+
+/// Waits until the status says that the folder is gone.
+fn mount_is_told(home: &Home<'_>, mount: &Mount<'_>, feed: &str) {
+    wait::until(
+        &format!("the folder is missed ({feed})"),
+        wait::secs(60),
+        || mount.status()["drive"]["folder_gone"] == true,
+    );
+    let text = home
+        .run(&["status", home.mountpoint().to_str().expect("UTF-8")])
+        .ok();
+    assert!(text.contains("gone on the service"), "{text}");
+}
+
+#[test]
+fn fe_03_a_shared_folder_is_mounted_and_nothing_around_it_is_reached() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = company::start();
+    let drive = bens(&service);
+    fill(&drive);
+    drive.share("/work", "ada", true).expect("shared");
+    let home = Home::new(&service);
+    company::log_in(&home, &["Files.ReadWrite.All"]);
+    let mount = home.mount_args(&["--shared", "work"]);
+    assert_eq!(names(mount.path()), ["deep", "plan.txt"]);
+    assert_eq!(fs::read(mount.at("plan.txt")).expect("read"), b"plan");
+    fs::write(mount.at("mine.txt"), "mine").expect("written");
+    drive.put("/work/theirs.txt", "theirs").expect("file");
+    mount.sync();
+    assert_eq!(drive.read("/work/mine.txt").as_deref(), Some(&b"mine"[..]));
+    assert_eq!(fs::read(mount.at("theirs.txt")).expect("read"), b"theirs");
+    // Moved to where Ada sees nothing, removed here before that is known: it stays there.
+    deaf(&service);
+    drive
+        .rename("/work/plan.txt", "/private/plan.txt")
+        .expect("moved");
+    fs::remove_file(mount.at("plan.txt")).expect("removed");
+    wait::until("nothing waits", wait::secs(60), || {
+        mount.status()["pending"]["ops"] == 0
+    });
+    assert!(drive.exists("/private/plan.txt"));
+    service.faults().clear();
+    drive.unshare("/work", "ada").expect("unshared");
+    fs::write(mount.at("late.txt"), "late").expect("written");
+    mount_is_told(&home, &mount, "unshared");
+    assert_eq!(fs::read(mount.at("mine.txt")).expect("read"), b"mine");
+    drive.share("/work", "ada", true).expect("shared again");
+    home.run(&["status", "--json"]).ok();
+    wait::until("it goes on", wait::secs(90), || {
+        drive.exists("/work/late.txt")
+    });
+    mount.sync();
+    assert_eq!(tree::of_directory(mount.path()).len(), 6);
+    mount.unmount();
+}
