@@ -745,6 +745,9 @@ fn a_copy_under_the_name_of_a_file_that_was_just_removed_or_is_its_own_original(
     let home = Home::signed_in(&service);
     let mount = home.mount();
     mount.sync();
+    // What has become an item under the name for a moment, and is not here, goes on as that item.
+    let delay = FaultRule::on("copy", FaultAction::Delay { ms: 1000 });
+    service.faults().add(delay);
     home.sh(r#"cd "$M"; cp --remove-destination a b; cp a n; mv n b; cp c n; mv n c"#);
     mount.sync();
     assert_there(&drive, "/b", &body);
