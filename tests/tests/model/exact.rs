@@ -1,6 +1,6 @@
 //! Histories of one client. The model is exact: the same calls on a plain local directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,9 @@ pub struct Exact<'r, 'h, 's> {
     /// Files that are open and were emptied, with what they held: until something is written or
     /// the handle is closed, a crash may leave either.
     emptied: BTreeMap<u32, Emptied>,
+    /// What such files held, by inode, of which nothing was saved since although something was
+    /// written: if they are emptied once more, a crash may leave that.
+    unsaved: BTreeMap<u64, Vec<Vec<u8>>>,
     /// What files held in between while they were open, by inode: other histories start processes
     /// meanwhile, and a process that closes its copies of all handles saves what they wrote so far.
     between: BTreeMap<u64, Vec<Vec<u8>>>,
@@ -86,6 +89,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             perils,
             chaos,
             emptied: BTreeMap::new(),
+            unsaved: BTreeMap::new(),
             between: BTreeMap::new(),
             fetches: false,
             respelt: 0,
@@ -296,22 +300,42 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
                         .or_insert(Emptied { inode, before });
                 }
             }
-            Step::Write(slot, _, _, len) if *len > 0 => self.forget_emptied(*slot),
-            Step::Copy(slot, _) if self.model.len_of(*slot) > Some(0) => {
-                self.forget_emptied(*slot);
-            }
-            Step::SetLen(slot, _) | Step::Fsync(slot) | Step::Close(slot) => {
-                self.forget_emptied(*slot);
+            Step::Write(slot, _, _, len) if *len > 0 => self.note_filled(*slot),
+            Step::Copy(slot, _) if self.model.len_of(*slot) > Some(0) => self.note_filled(*slot),
+            Step::SetLen(slot, _) => self.note_filled(*slot),
+            Step::Fsync(slot) | Step::Close(slot) => {
+                for (inode, _) in self.take_emptied(*slot) {
+                    self.unsaved.remove(&inode);
+                }
             }
             _ => {}
         }
     }
 
-    fn forget_emptied(&mut self, slot: u32) {
+    /// A file is not empty any more, or is meant to be, but was not saved.
+    fn note_filled(&mut self, slot: u32) {
+        for (inode, before) in self.take_emptied(slot) {
+            self.unsaved.entry(inode).or_default().extend(before);
+        }
+    }
+
+    /// Forgets that the file behind a handle was emptied. Returns its inodes, that of before a kill as
+    /// well, with what it held.
+    fn take_emptied(&mut self, slot: u32) -> Vec<(u64, Vec<Vec<u8>>)> {
         let inode = self.model.inode_of(slot);
         let same = self.emptied.get(&slot).map(|e| e.inode);
-        self.emptied
-            .retain(|_, e| Some(e.inode) != inode && Some(e.inode) != same);
+        let inodes: BTreeSet<u64> = inode.into_iter().chain(same).collect();
+        let mut taken: Vec<_> = inodes
+            .into_iter()
+            .map(|inode| (inode, Vec::new()))
+            .collect();
+        self.emptied.retain(|_, emptied| {
+            let of = taken.iter_mut().find(|(inode, _)| *inode == emptied.inode);
+            let Some((_, before)) = of else { return true };
+            before.push(std::mem::take(&mut emptied.before));
+            false
+        });
+        taken
     }
 
     /// The path of an inode of the model.
@@ -347,13 +371,9 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
                 // Emptied through several handles, the first of them while it held something.
                 let may_hold = either.entry(path).or_default();
                 may_hold.push(emptied.before);
-                may_hold.extend(
-                    self.between
-                        .get(&emptied.inode)
-                        .into_iter()
-                        .flatten()
-                        .cloned(),
-                );
+                for held in [&self.unsaved, &self.between] {
+                    may_hold.extend(held.get(&emptied.inode).into_iter().flatten().cloned());
+                }
             }
         }
         // A file that was only emptied is what the service has of it again.
@@ -362,6 +382,7 @@ impl<'r, 'h, 's: 'h> Exact<'r, 'h, 's> {
             // What is not here has to be fetched to be compared.
             self.chaos.end();
         }
+        self.unsaved.clear();
         self.between.clear();
         self.model.drop_handles();
         let is = disk::read_tree_of(self.here.root(), self.fetches)
