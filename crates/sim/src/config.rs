@@ -374,6 +374,8 @@ pub struct Knobs {
     pub wrong_size: i64,
     /// Hashes are left out.
     pub hash_missing: bool,
+    /// Nothing tells who made or changed an item.
+    pub authors_missing: bool,
     /// The quota of drives is left out.
     pub quota_missing: bool,
     /// Business and libraries change Office-like files after an upload.
@@ -458,6 +460,7 @@ impl Default for Knobs {
             ignore_range: false,
             wrong_size: 0,
             hash_missing: false,
+            authors_missing: false,
             quota_missing: false,
             office_rewrite: false,
             session_404_once: false,

@@ -8,6 +8,7 @@ use http::Response;
 use serde_json::{Value, json};
 
 use crate::access::{self, Role};
+use crate::actor::{self, Actor};
 use crate::changes;
 use crate::drive::{Conflict, Content, Drive, FsTimes, Idx, Kind, ROOT, Tree};
 use crate::error::{ApiError, ApiResult, empty, json_response, redirect};
@@ -39,6 +40,7 @@ struct Plan {
     parent: Idx,
     name: String,
     conflict: Conflict,
+    by: Option<Actor>,
 }
 
 /// `POST …/copy`.
@@ -86,6 +88,7 @@ pub(crate) async fn start(
         parent,
         name,
         conflict,
+        by: actor::current(),
     };
     let polls = world.knobs.read().copy_polls;
     let monitor = Monitor {
@@ -177,7 +180,7 @@ fn advance(world: &World, id: &str) {
             "The copy has failed.",
         ))
     } else {
-        carry_out(world, &plan)
+        actor::acting(plan.by.as_ref(), || carry_out(world, &plan))
     };
     let mut monitors = world.monitors.lock();
     let Some(monitor) = monitors.get_mut(id) else {

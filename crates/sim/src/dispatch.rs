@@ -8,6 +8,7 @@ use http::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::access::{self, Role};
+use crate::actor::{self, Actor};
 use crate::drive::Drive;
 use crate::error::{ApiError, ApiResult, empty, json_response, redirect};
 use crate::identity::{self, Caller};
@@ -90,7 +91,9 @@ pub(crate) async fn graph(
         let cost = throttle::cost(op, &req.query.raw);
         extra = world.throttle.lock().charge(cost, limit, world.now())?;
     }
-    let mut response = authorized(world, &caller, route, req).await?;
+    let by = Actor::of(world, &caller);
+    let served = actor::serving(by, authorized(world, &caller, route, req));
+    let mut response = served.await?;
     for (name, value) in extra {
         if let Ok(value) = http::HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);

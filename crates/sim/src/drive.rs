@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::access::Share;
+use crate::actor::{Actor, ActorNo, OWNER};
 use crate::body::FileBody;
 use crate::config::{DriveKind, DriveSpec};
 use crate::error::{ApiError, ApiResult};
@@ -64,6 +65,7 @@ pub(crate) struct Version {
     pub(crate) number: u32,
     pub(crate) body: FileBody,
     pub(crate) modified: i64,
+    pub(crate) modified_by: ActorNo,
 }
 
 /// Rare properties, kept out of the common item.
@@ -94,6 +96,8 @@ pub(crate) struct Node {
     pub(crate) modified: i64,
     pub(crate) fs_created: i64,
     pub(crate) fs_modified: i64,
+    pub(crate) created_by: ActorNo,
+    pub(crate) modified_by: ActorNo,
     pub(crate) etag_n: u32,
     pub(crate) ctag_n: u32,
     /// Number of the last change; its place in the change log.
@@ -198,10 +202,12 @@ pub(crate) struct Tree {
     pub(crate) shared: Vec<Idx>,
     /// Names that items had before they got others.
     pub(crate) former_names: Vec<Box<str>>,
+    /// Those who ever changed something, the owner first.
+    pub(crate) actors: Vec<Actor>,
 }
 
 impl Tree {
-    pub(crate) fn new(spec: &DriveSpec, key: u64, now: i64) -> Self {
+    pub(crate) fn new(spec: &DriveSpec, owner: Actor, key: u64, now: i64) -> Self {
         let root = Node {
             name: "root".into(),
             parent: ROOT,
@@ -211,6 +217,8 @@ impl Tree {
             modified: now,
             fs_created: now,
             fs_modified: now,
+            created_by: OWNER,
+            modified_by: OWNER,
             etag_n: 1,
             ctag_n: 0,
             seq: 1,
@@ -234,6 +242,7 @@ impl Tree {
             shortcuts: Vec::new(),
             shared: Vec::new(),
             former_names: Vec::new(),
+            actors: vec![owner],
         }
     }
 
@@ -322,7 +331,9 @@ impl Tree {
 
     /// Records a change of metadata.
     pub(crate) fn touch(&mut self, idx: Idx, now: i64) {
+        let by = self.actor();
         let node = self.node_mut(idx);
+        node.modified_by = by;
         node.etag_n += 1;
         node.modified = now;
         self.log_change(idx);

@@ -341,7 +341,8 @@ fn issue(
     } else {
         client.roles.clone()
     };
-    let access = identity::mint_for(world, user.clone(), roles, permissions);
+    let application = Some(client.id.clone());
+    let access = identity::mint_for(world, user.clone(), application, roles, permissions);
     let mut body = json!({
         "token_type": "Bearer",
         "expires_in": ttl,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::access;
+use crate::actor::{self, Actor};
 use crate::body::FileBody;
 use crate::clock::iso;
 use crate::config::DriveKind;
@@ -82,13 +83,28 @@ pub struct VersionEntry {
 pub struct DriveHandle {
     world: Arc<World>,
     drive: Arc<Drive>,
+    /// Who makes the changes; the owner by default.
+    by: Option<Actor>,
 }
 
 type Result<T> = std::result::Result<T, SimError>;
 
 impl DriveHandle {
     pub(crate) fn new(world: Arc<World>, drive: Arc<Drive>) -> Self {
-        DriveHandle { world, drive }
+        DriveHandle {
+            world,
+            drive,
+            by: None,
+        }
+    }
+
+    /// The drive as another person changes it.
+    #[must_use]
+    pub fn by(&self, user: &str) -> Self {
+        Self {
+            by: Some(Actor::person(&self.world, user)),
+            ..self.clone()
+        }
     }
 
     /// The drive's id.
@@ -123,7 +139,9 @@ impl DriveHandle {
 
     fn change<T>(&self, change: impl FnOnce(&mut Tree, i64) -> ApiResult<T>) -> Result<T> {
         let now = self.world.now();
-        let done = change(&mut self.drive.tree.lock(), now)?;
+        let mut tree = self.drive.tree.lock();
+        let done = actor::acting(self.by.as_ref(), || change(&mut tree, now))?;
+        drop(tree);
         self.world.announce(&self.drive);
         Ok(done)
     }

@@ -28,12 +28,15 @@ pub(crate) const REFRESH_LIFE_MS: i64 = 90 * 86_400_000;
 pub(crate) struct Caller {
     /// The signed-in user; absent for app-only tokens.
     pub(crate) user: Option<String>,
+    /// The application; absent for tokens that were made without one.
+    pub(crate) application: Option<String>,
     /// What it may do; empty means everything.
     pub(crate) permissions: Vec<String>,
 }
 
 pub(crate) struct Access {
     pub(crate) user: Option<String>,
+    pub(crate) application: Option<String>,
     pub(crate) expires_ms: i64,
     pub(crate) roles: bool,
     pub(crate) permissions: Vec<String>,
@@ -282,7 +285,7 @@ pub(crate) fn secret() -> String {
 
 /// Makes an access token without any sign-in.
 pub(crate) fn mint(world: &World, user: Option<String>, roles: bool) -> String {
-    mint_for(world, user, roles, Vec::new())
+    mint_for(world, user, None, roles, Vec::new())
 }
 
 /// Makes an access token for some permissions. Tokens of organisations can be read, those of
@@ -290,6 +293,7 @@ pub(crate) fn mint(world: &World, user: Option<String>, roles: bool) -> String {
 pub(crate) fn mint_for(
     world: &World,
     user: Option<String>,
+    application: Option<String>,
     roles: bool,
     permissions: Vec<String>,
 ) -> String {
@@ -331,6 +335,7 @@ pub(crate) fn mint_for(
     };
     let access = Access {
         user,
+        application,
         expires_ms,
         roles,
         permissions,
@@ -383,6 +388,7 @@ pub(crate) fn caller(world: &World, authorization: Option<&str>) -> ApiResult<Ca
     }
     Ok(Caller {
         user: access.user.clone(),
+        application: access.application.clone(),
         permissions: access.permissions.clone(),
     })
 }

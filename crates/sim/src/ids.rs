@@ -163,6 +163,7 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actor::Actor;
     use crate::config::DriveSpec;
     use crate::drive::FsTimes;
 
@@ -182,7 +183,7 @@ mod tests {
                 classic_ids,
                 ..DriveSpec::default()
             };
-            let mut tree = Tree::new(&spec, drive_key(&id), 0);
+            let mut tree = Tree::new(&spec, Actor::default(), drive_key(&id), 0);
             for n in 0..100 {
                 tree.mkdir(ROOT, &format!("folder {n}"), FsTimes::default(), 0)
                     .unwrap();
@@ -200,7 +201,7 @@ mod tests {
             id: "b!x".into(),
             ..DriveSpec::default()
         };
-        let tree = Tree::new(&spec, 5, 0);
+        let tree = Tree::new(&spec, Actor::default(), 5, 0);
         assert_eq!(tree.id_of(ROOT).len(), 34);
         assert_eq!(tree.id_of(7).len(), 34);
         assert!(tree.id_of(ROOT).ends_with(LIBRARY_ROOT));

@@ -75,6 +75,14 @@ pub(crate) fn item(tree: &Tree, idx: Idx, show: &Show<'_>) -> Value {
             "lastModifiedDateTime": iso(node.fs_modified),
         }),
     );
+    if !show.knobs.authors_missing {
+        put(&mut out, "createdBy", tree.actor_json(node.created_by));
+        put(
+            &mut out,
+            "lastModifiedBy",
+            tree.actor_json(node.modified_by),
+        );
+    }
     put(
         &mut out,
         "parentReference",

@@ -20,6 +20,7 @@
 //! [`control_help`]), on a port of its own that stays reachable while the service plays dead.
 
 mod access;
+mod actor;
 mod batch;
 mod body;
 mod changes;

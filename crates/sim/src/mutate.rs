@@ -45,6 +45,7 @@ impl Tree {
         if matches!(kind, Kind::Shortcut(_)) {
             self.shortcuts.push(idx);
         }
+        let by = self.actor();
         self.nodes.push(Node {
             name: name.into(),
             parent,
@@ -54,6 +55,8 @@ impl Tree {
             modified: now,
             fs_created: self.stamp(times.created.unwrap_or(now)),
             fs_modified: self.stamp(times.modified.unwrap_or(now)),
+            created_by: by,
+            modified_by: by,
             etag_n: 1,
             ctag_n: 1,
             seq: 0,
@@ -102,8 +105,9 @@ impl Tree {
         let now = self.stamp(content.now);
         let fs_modified = self.stamp(content.times.modified.unwrap_or(now));
         let fs_created = content.times.created.map(|t| self.stamp(t));
+        let by = self.actor();
         let node = self.node_mut(idx);
-        let modified = node.modified;
+        let (modified, modified_by) = (node.modified, node.modified_by);
         let old = node.size;
         let Kind::File(file) = &mut node.kind else {
             return Err(ApiError::exists());
@@ -113,6 +117,7 @@ impl Tree {
             number: file.version,
             body,
             modified,
+            modified_by,
         });
         file.version += 1;
         file.hash = content.hash.map(OnceLock::from).unwrap_or_default();
@@ -125,6 +130,7 @@ impl Tree {
         node.ctag_n += 1;
         node.etag_n += 1;
         node.modified = now;
+        node.modified_by = by;
         node.fs_modified = fs_modified;
         node.fs_created = fs_created.unwrap_or(node.fs_created);
         self.used = (self.used + size).saturating_sub(dropped);
@@ -216,6 +222,7 @@ impl Tree {
         node.fs_created = created.unwrap_or(node.fs_created);
         node.fs_modified = modified.unwrap_or(node.fs_modified);
         let (before, size) = (node.modified, node.size);
+        let modified_by = node.modified_by;
         let mut added = 0;
         if business && let Kind::File(file) = &mut node.kind {
             let body = file.body.clone();
@@ -223,6 +230,7 @@ impl Tree {
                 number: file.version,
                 body,
                 modified: before,
+                modified_by,
             });
             file.version += 1;
             added = size;

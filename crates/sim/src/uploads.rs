@@ -8,6 +8,7 @@ use axum::body::Body;
 use http::{Method, Response};
 use serde_json::{Value, json};
 
+use crate::actor::{self, Actor};
 use crate::changes::{self, Commit};
 use crate::clock::iso;
 use crate::drive::{Conflict, Drive, FsTimes, Idx};
@@ -40,6 +41,8 @@ pub(crate) struct Session {
     deferred: bool,
     not_found_once: bool,
     created_ms: i64,
+    /// Who began it: fragments come without a sign-in.
+    by: Option<Actor>,
 }
 
 /// Where the content goes.
@@ -129,6 +132,7 @@ pub(crate) async fn create(
             .unwrap_or(false),
         not_found_once: knobs.session_404_once,
         created_ms: now,
+        by: actor::current(),
     };
     let token = uuid::Uuid::new_v4().simple().to_string();
     let expires_ms = now + knobs.session_ttl_s * 1000;
@@ -406,18 +410,17 @@ pub(crate) async fn commit(
     }
     let (body, hash) = spool.body();
     let guards = [session.guard.as_deref(), if_match];
-    let made = changes::commit(
-        world,
-        &session.drive,
-        Commit {
-            goal: session.goal.clone(),
-            conflict: session.conflict,
-            times: session.times,
-            body,
-            hash,
-            guards: &guards,
-        },
-    );
+    let commit = Commit {
+        goal: session.goal.clone(),
+        conflict: session.conflict,
+        times: session.times,
+        body,
+        hash,
+        guards: &guards,
+    };
+    let made = actor::acting(session.by.as_ref(), || {
+        changes::commit(world, &session.drive, commit)
+    });
     if made.is_err() && rewrite {
         // The spool holds more than the client sent now; it has to start again.
         world.sessions.lock().open.remove(token);

@@ -4,6 +4,7 @@ use axum::body::Body;
 use http::Response;
 use serde_json::{Value, json};
 
+use crate::actor::ActorNo;
 use crate::clock::iso;
 use crate::error::{ApiError, ApiResult, empty, json_response, redirect};
 use crate::request::Req;
@@ -76,16 +77,21 @@ fn list(target: &Target, idx: crate::drive::Idx) -> Vec<Value> {
     let Some(file) = node.file() else {
         return Vec::new();
     };
-    let one = |number: u32, size: u64, modified: i64| {
+    let one = |number: u32, size: u64, modified: i64, by: ActorNo| {
         json!({
             "id": format!("{number}.0"),
             "size": size,
             "lastModifiedDateTime": iso(modified),
-            "lastModifiedBy": {"user": {"displayName": "Ada Example"}},
+            "lastModifiedBy": tree.actor_json(by),
         })
     };
-    let mut versions = vec![one(file.version, node.size, node.modified)];
+    let mut versions = vec![one(
+        file.version,
+        node.size,
+        node.modified,
+        node.modified_by,
+    )];
     let older = file.older.iter().rev();
-    versions.extend(older.map(|v| one(v.number, v.body.size(), v.modified)));
+    versions.extend(older.map(|v| one(v.number, v.body.size(), v.modified, v.modified_by)));
     versions
 }

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use crate::actor::Actor;
 use crate::body::mix;
 use crate::clock::Clock;
 use crate::config::{ClientSpec, DriveKind, DriveSpec, Knobs, SimConfig};
@@ -96,7 +97,8 @@ impl World {
         if spec.id.is_empty() {
             spec.id = ids::drive_id(spec.kind, drives.len());
         }
-        let tree = Tree::new(&spec, ids::drive_key(&spec.id), self.now());
+        let owner = Actor::person(self, &spec.owner);
+        let tree = Tree::new(&spec, owner, ids::drive_key(&spec.id), self.now());
         let drive = Arc::new(Drive {
             spec,
             tree: Mutex::new(tree),
