@@ -63,6 +63,34 @@ pub enum ItemKind {
     Unknown,
 }
 
+/// Who did something on the service: a person, an application, or a person by way of an application.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// Id of the person; absent where an application acted by itself.
+    pub user: Option<String>,
+    /// Id of the application.
+    pub application: Option<String>,
+}
+
+/// Where an item comes from, as far as the service tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Who made it.
+    pub created_by: Option<Party>,
+    /// Who changed it last: its content, its name, or anything else of it.
+    pub changed_by: Option<Party>,
+    /// Whether it is shared with others.
+    pub shared: bool,
+}
+
+impl Provenance {
+    /// Tells whether nothing is told.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// One item as a listing, a delta page or an answer described it. Every field but the id may be
 /// absent, because the service leaves out different ones in different answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,4 +125,7 @@ pub struct RemoteItem {
     pub web_url: Option<String>,
     /// Whether the service flagged the content as malware, which blocks downloads.
     pub malware: bool,
+    /// Who made and changed it.
+    #[serde(default, skip_serializing_if = "Provenance::is_unknown")]
+    pub provenance: Provenance,
 }

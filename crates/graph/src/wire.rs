@@ -1,8 +1,8 @@
 //! The JSON of the service, and its translation into the nouns of the program.
 
 use onedrivefs_core::{
-    CTag, DriveId, DriveKind, ETag, ItemId, ItemKind, QuickXorHash, Quota, RemoteItem,
-    ShortcutTarget, Timestamp,
+    CTag, DriveId, DriveKind, ETag, ItemId, ItemKind, Party, Provenance, QuickXorHash, Quota,
+    RemoteItem, ShortcutTarget, Timestamp,
 };
 use serde::Deserialize;
 
@@ -41,6 +41,12 @@ pub(crate) struct WireItem {
     deleted: bool,
     #[serde(deserialize_with = "lenient::present")]
     malware: bool,
+    #[serde(deserialize_with = "lenient::present")]
+    shared: bool,
+    #[serde(deserialize_with = "lenient::field")]
+    created_by: Option<WireIdentitySet>,
+    #[serde(deserialize_with = "lenient::field")]
+    last_modified_by: Option<WireIdentitySet>,
     #[serde(deserialize_with = "lenient::field")]
     parent_reference: Option<WireParent>,
     #[serde(deserialize_with = "lenient::field")]
@@ -192,6 +198,11 @@ impl WireItem {
                 .or_else(|| time(self.last_modified_date_time.as_ref())),
             hash,
             malware: self.malware,
+            provenance: Provenance {
+                created_by: self.created_by.and_then(WireIdentitySet::into_party),
+                changed_by: self.last_modified_by.and_then(WireIdentitySet::into_party),
+                shared: self.shared,
+            },
             name: self
                 .name
                 .filter(|name| !name.is_empty())
@@ -276,6 +287,8 @@ pub(crate) struct WireIdentitySet {
 #[serde(default, rename_all = "camelCase")]
 struct WireIdentity {
     #[serde(deserialize_with = "lenient::text")]
+    id: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     display_name: Option<String>,
     #[serde(deserialize_with = "lenient::text")]
     email: Option<String>,
@@ -286,6 +299,16 @@ impl WireIdentitySet {
     pub(crate) fn into_name(self) -> Option<String> {
         let identity = self.user.or(self.group).or(self.application)?;
         identity.display_name.or(identity.email)
+    }
+
+    /// Whom it names by id; `None` when it names nobody.
+    fn into_party(self) -> Option<Party> {
+        let id = |of: Option<WireIdentity>| of?.id.filter(|id| !id.is_empty());
+        let party = Party {
+            user: id(self.user),
+            application: id(self.application),
+        };
+        (party != Party::default()).then_some(party)
     }
 }
 

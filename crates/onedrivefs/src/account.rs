@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use jiff::civil::Date;
 use onedrivefs_core::{DriveId, DriveKind, ItemId};
 use onedrivefs_graph::Permissions;
+use onedrivefs_sync::Oneself;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Layer;
@@ -172,6 +173,21 @@ impl AccountRecord {
                 }
             }
             None => self.drives.push(drive),
+        }
+    }
+
+    /// Who is signed in, as the service tells of whoever changes something on a drive.
+    pub(crate) fn oneself(&self, drive: &DriveRecord) -> Oneself {
+        match self.sign_in {
+            SignInKind::App => Oneself {
+                application: Some(self.client_id.clone()),
+                ..Oneself::default()
+            },
+            SignInKind::Person => Oneself {
+                person: self.user.as_ref().map(|user| user.id.clone()),
+                own_drive: drive.own,
+                ..Oneself::default()
+            },
         }
     }
 

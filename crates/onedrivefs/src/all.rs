@@ -215,6 +215,7 @@ async fn start(shared: &Arc<Shared>, wanted: &Wanted) -> Outcome<Served> {
         warns: is_first,
         dirs: dirs.clone(),
         account,
+        oneself: record.oneself(&root.drive),
         drive: root.drive,
         folder: root.folder,
         graph,

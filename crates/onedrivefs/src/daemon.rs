@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use onedrivefs_core::local_only::LocalOnly;
 use onedrivefs_fuse::{MountError, MountOptions, Mounted, Passthrough, SessionEnd, Teardown};
 use onedrivefs_graph::GraphClient;
-use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Rescue};
+use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Oneself, Rescue};
 use onedrivefs_vfs::{Vfs, VfsOptions};
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
@@ -66,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) drive: DriveRecord,
     /// The folder of it that is mounted, if it is not its root.
     pub(crate) folder: Option<FolderRecord>,
+    /// Who is signed in, as the service names them.
+    pub(crate) oneself: Oneself,
     /// The way to the service.
     pub(crate) graph: GraphClient,
     /// Settings.
@@ -240,6 +242,7 @@ fn engine_config(plan: &Plan) -> EngineConfig {
             name: drive.name.clone(),
         },
     );
+    engine.oneself = plan.oneself.clone();
     let config = &plan.config;
     let seconds = |setting: Option<u64>, default: Duration| {
         setting.map_or(default, |seconds| Duration::from_secs(seconds.max(1)))

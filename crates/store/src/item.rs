@@ -32,6 +32,18 @@ pub enum Role {
     Malware,
 }
 
+/// Who wrote the content that the service has of an item, as this machine judged it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// Whoever is signed in here.
+    Own,
+    /// Somebody else, or nobody knows who.
+    Other,
+    /// Whoever is signed in here wrote the content that has the tag in the base. Whether that is
+    /// what the service has could not be told.
+    Doubtful,
+}
+
 /// What the service said last about an item: the base of every three-way decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remote {
@@ -51,6 +63,8 @@ pub struct Remote {
     pub size: u64,
     /// Modification time there.
     pub mtime: Timestamp,
+    /// Who wrote this version of the content; `None` while nobody has judged that.
+    pub author: Option<Author>,
 }
 
 /// One inode.
@@ -136,7 +150,7 @@ impl Item {
 
 const COLUMNS: &str = "ino, kind, role, parent, name, item_id, r_parent, r_name, etag, ctag, hash, \
      r_size, r_mtime, size, mtime, ctime, btime, atime, mode, body, children_known, local_only, \
-     target, web_url, epoch";
+     target, web_url, epoch, author";
 
 pub(crate) fn kind_of(code: i64) -> rusqlite::Result<Kind> {
     match code {
@@ -157,6 +171,16 @@ fn role_of(code: i64) -> rusqlite::Result<Role> {
     }
 }
 
+fn author_of(code: Option<i64>) -> rusqlite::Result<Option<Author>> {
+    match code {
+        None => Ok(None),
+        Some(1) => Ok(Some(Author::Own)),
+        Some(2) => Ok(Some(Author::Other)),
+        Some(3) => Ok(Some(Author::Doubtful)),
+        Some(code) => Err(rusqlite::Error::IntegralValueOutOfRange(25, code)),
+    }
+}
+
 fn decode(row: &Row<'_>) -> rusqlite::Result<Item> {
     let id: Option<String> = row.get(5)?;
     let remote = match id {
@@ -172,6 +196,7 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<Item> {
                 .and_then(|h| QuickXorHash::parse(&h)),
             size: row.get::<_, Option<u64>>(11)?.unwrap_or(0),
             mtime: Timestamp::from_nanos(row.get::<_, Option<i64>>(12)?.unwrap_or(0)),
+            author: author_of(row.get(25)?)?,
         }),
     };
     Ok(Item {
@@ -491,15 +516,16 @@ impl Tx<'_> {
                 "UPDATE items SET kind = ?2, role = ?3, name = ?5, item_id = ?7, r_name = ?10,
                    etag = ?12, ctag = ?13, hash = ?14, r_size = ?15, r_mtime = ?16, size = ?17,
                    mtime = ?18, ctime = ?19, btime = ?20, atime = ?21, mode = ?22, body = ?23,
-                   children_known = ?24, local_only = ?25, target = ?26, web_url = ?27, epoch = ?28
+                   children_known = ?24, local_only = ?25, target = ?26, web_url = ?27, epoch = ?28,
+                   author = ?29
                  WHERE ino = ?1"
             }
             None => {
                 "INSERT INTO items (ino, kind, role, parent, name, name_key, item_id, item_key,
                    r_parent, r_name, r_key, etag, ctag, hash, r_size, r_mtime, size, mtime, ctime,
-                   btime, atime, mode, body, children_known, local_only, target, web_url, epoch)
+                   btime, atime, mode, body, children_known, local_only, target, web_url, epoch, author)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-                   ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)"
+                   ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)"
             }
         };
         let remote = item.remote.as_ref();
@@ -514,6 +540,11 @@ impl Tx<'_> {
             Role::Shortcut => 2,
             Role::Malware => 3,
         };
+        let author = remote.and_then(|r| r.author).map(|author| match author {
+            Author::Own => 1_i64,
+            Author::Other => 2,
+            Author::Doubtful => 3,
+        });
         let name_key = NameKey::of(&item.name);
         let r_key = remote.map(|r| NameKey::of(&r.name).as_str().to_owned());
         let params: &[&dyn ToSql] = &[
@@ -545,6 +576,7 @@ impl Tx<'_> {
             &item.target,
             &item.web_url,
             &item.epoch,
+            &author,
         ];
         let written = self.conn.prepare_cached(sql)?.execute(params)?;
         if existing.is_none() {

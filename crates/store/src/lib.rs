@@ -25,7 +25,7 @@ pub use body::{BodyRow, Durable, Place, decode_ranges, encode_ranges};
 pub use db::{Reader, Store, Tx};
 pub use error::StoreError;
 pub use files::{DAMAGE_MARK, FILES as DATABASE_FILES};
-pub use item::{Item, Kind, Remote, Role};
+pub use item::{Author, Item, Kind, Remote, Role};
 pub use journal::{JournalRow, Ops, RemoteCopy, Session};
 pub use listing::{Figures, Visit};
 pub use pin::{KeptBody, KeptItem};

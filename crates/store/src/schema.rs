@@ -9,7 +9,13 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8];
+
+/// Who wrote the content that the service has of an item. Of items known before this was noted it
+/// is to be asked before it matters.
+const V8: &str = "
+ALTER TABLE items ADD COLUMN author INTEGER;
+";
 
 /// Files that are copies of what the service has, which save of a body is one, and how the copy
 /// goes that was asked for.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use onedrivefs_core::{DriveId, ETag, ExposeSecret as _, Ino, ItemId, SecretString, Timestamp};
 use onedrivefs_store::{
-    BodyRow, Item, Kind, Ops, Place, Reader, Remote, Session, Store, StoreError, decode_ranges,
-    encode_ranges,
+    Author, BodyRow, Item, Kind, Ops, Place, Reader, Remote, Session, Store, StoreError,
+    decode_ranges, encode_ranges,
 };
 use rusqlite::Connection;
 
@@ -37,6 +37,7 @@ fn remote(id: &str, parent: Ino, name: &str) -> Remote {
         hash: None,
         size: 7,
         mtime: Timestamp::from_nanos(9),
+        author: Some(Author::Doubtful),
     }
 }
 
@@ -302,7 +303,12 @@ fn a_database_of_every_earlier_version_is_brought_up_with_all_that_is_in_it() {
 fn check_upgraded(r: &Reader<'_>, version: u32) -> Result<(), StoreError> {
     let report = r.item(Ino(2))?.unwrap();
     assert_eq!((report.size, report.mode), (12, Some(0o640)));
-    assert_eq!(report.remote.unwrap().etag, Some(ETag::new("\"e2\"")));
+    let base = report.remote.unwrap();
+    assert_eq!(base.etag, Some(ETag::new("\"e2\"")));
+    // Who wrote it is to be asked where an earlier version did not note it.
+    assert_eq!(base.author, (version >= 8).then_some(Author::Own));
+    let other = r.item(Ino(3))?.unwrap().remote.unwrap().author;
+    assert_eq!(other, (version >= 8).then_some(Author::Other));
     let parked = r.parked()?;
     assert_eq!(parked.len(), 1, "version {version}");
     assert_eq!(parked[0].ino, Ino(2));

@@ -9,6 +9,7 @@ mod bring_back;
 mod give_up;
 #[cfg(test)]
 mod kept_tests;
+mod link;
 #[cfg(test)]
 mod tests;
 mod tombstone;
@@ -23,13 +24,11 @@ use onedrivefs_store::{
     BodyRow, ConflictRow, Item, Kind, Ops, Place, Reader, Remote, Role, StoreError, Tx,
 };
 
+use crate::authorship::Oneself;
 use crate::bodies::Bodies;
 use crate::change::KernelChange;
 use crate::conflict_name::free_conflict_name;
 use crate::journal::{self, LINK_SUFFIX};
-
-/// Longest target of a symbolic link, which bounds the file that stores it (`PATH_MAX`).
-const LINK_TARGET_MAX: u64 = 4096;
 
 /// What became of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +48,8 @@ pub struct Facts<'a> {
     pub now: Timestamp,
     /// The name of this machine, for conflict copies.
     pub host: &'a str,
+    /// Who is signed in here.
+    pub oneself: &'a Oneself,
     /// The enumeration that is under way or was the last.
     pub epoch: i64,
     /// Whether the children of folders that appear come along in the same round.
@@ -259,7 +260,7 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// The kind an item has here; `None` for what is not shown.
+/// The kind an item has here, symbolic links aside; `None` for what is not shown.
 pub(crate) fn kind_of(there: &RemoteItem) -> Option<(Kind, Role)> {
     match &there.kind {
         ItemKind::Folder => Some((Kind::Directory, Role::Ordinary)),
@@ -267,19 +268,7 @@ pub(crate) fn kind_of(there: &RemoteItem) -> Option<(Kind, Role)> {
         ItemKind::Shortcut(target) if target.is_folder => Some((Kind::Directory, Role::Shortcut)),
         ItemKind::Shortcut(_) => Some((Kind::File, Role::Shortcut)),
         ItemKind::File if there.malware => Some((Kind::File, Role::Malware)),
-        ItemKind::File => {
-            let is_link = there
-                .size
-                .is_some_and(|size| size > 0 && size <= LINK_TARGET_MAX)
-                && there
-                    .name
-                    .as_ref()
-                    .is_some_and(|n| n.len() > LINK_SUFFIX.len() && n.ends_with(LINK_SUFFIX));
-            Some((
-                if is_link { Kind::Symlink } else { Kind::File },
-                Role::Ordinary,
-            ))
-        }
+        ItemKind::File => Some((Kind::File, Role::Ordinary)),
         ItemKind::Unknown => None,
     }
 }
@@ -373,6 +362,7 @@ pub(crate) fn remote_of(
             .modified
             .or_else(|| last.map(|r| r.mtime))
             .unwrap_or_default(),
+        author: last_content.and_then(|r| r.author),
     }
 }
 

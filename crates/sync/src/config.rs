@@ -6,6 +6,7 @@ use std::time::Duration;
 use onedrivefs_core::local_only::LocalOnly;
 use onedrivefs_core::{DriveId, DriveKind, ItemId};
 
+use crate::authorship::Oneself;
 use crate::brake::BrakeLimits;
 
 /// The drive an engine serves.
@@ -30,6 +31,8 @@ pub struct EngineConfig {
     pub drive: DriveIdentity,
     /// The folder of the drive that is the root of the mount; `None` for the drive's own.
     pub folder: Option<ItemId>,
+    /// Who is signed in.
+    pub oneself: Oneself,
     /// Pause between two looks for changes of others.
     pub poll_interval: Duration,
     /// Most bytes the content cache may take; the least recently used bodies go first.
@@ -69,6 +72,7 @@ impl EngineConfig {
             cache_dir,
             drive,
             folder: None,
+            oneself: Oneself::default(),
             poll_interval: Duration::from_secs(30),
             cache_limit_bytes: 10 << 30,
             free_disk_floor_bytes: None,

@@ -10,7 +10,7 @@ mod page;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use onedrivefs_core::{Ino, NameKey, RemoteItem, kill_point};
+use onedrivefs_core::{Ino, NameKey, Provenance, RemoteItem, kill_point};
 use onedrivefs_graph::{DeltaFrom, DeltaNext, Disposition, GraphError};
 use onedrivefs_store::{Item, Reader, StoreError};
 
@@ -477,5 +477,6 @@ pub(crate) fn tombstone_for(item: &Item) -> RemoteItem {
         hash: None,
         web_url: None,
         malware: false,
+        provenance: Provenance::default(),
     }
 }

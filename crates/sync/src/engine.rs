@@ -647,6 +647,7 @@ impl Engine {
         Facts {
             now: Timestamp::now(),
             host: &self.config.host_name,
+            oneself: &self.config.oneself,
             epoch,
             children_come_along: false,
             prefer_confirmed: false,

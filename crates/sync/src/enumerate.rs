@@ -51,6 +51,25 @@ impl Engine {
         listed
     }
 
+    /// Asks the service how an item is now.
+    ///
+    /// # Errors
+    /// The service's; "gone" for an item that it does not have.
+    pub async fn look_at(&self, ino: Ino) -> Result<(), EngineError> {
+        let looked = self.while_reachable(self.look_again(ino, None)).await;
+        match looked {
+            Err(EngineError::Graph(error)) if error.is_not_found() => {
+                self.wake_freshness();
+                Err(HydrateError::Gone.into())
+            }
+            Err(EngineError::Graph(error)) => {
+                self.net.learn_error(&error);
+                Err(error.into())
+            }
+            looked => looked,
+        }
+    }
+
     /// Does what needs the service, for as long as it can be had.
     async fn while_reachable<T>(
         &self,

@@ -7,6 +7,7 @@
 
 mod announce;
 pub mod apply;
+mod authorship;
 pub mod bodies;
 mod brake;
 mod change;
@@ -47,6 +48,7 @@ mod waiters;
 mod walk;
 
 pub use announce::Announcement;
+pub use authorship::Oneself;
 pub use brake::{BrakeLimits, Held, SHARE_MIN};
 pub use change::KernelChange;
 pub use config::{DriveIdentity, EngineConfig};

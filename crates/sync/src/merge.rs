@@ -88,7 +88,7 @@ pub const fn decide_place(moved_there: bool) -> PlaceVerdict {
 
 #[cfg(test)]
 mod tests {
-    use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, QuickXorHash, Timestamp};
+    use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, Provenance, QuickXorHash, Timestamp};
 
     use super::*;
 
@@ -102,6 +102,7 @@ mod tests {
             hash: Some(QuickXorHash::of(b"one")),
             size: 3,
             mtime: Timestamp::from_nanos(0),
+            author: None,
         }
     }
 
@@ -122,6 +123,7 @@ mod tests {
             hash: Some(QuickXorHash::of(b"one")),
             web_url: None,
             malware: false,
+            provenance: Provenance::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onedrivefs_content::Body;
 use onedrivefs_core::{ByteRange, Ino};
-use onedrivefs_store::Kind;
+use onedrivefs_store::{Author, Item, Kind};
 use onedrivefs_sync::hydrate::{Demand, HydrateError, Source};
 use onedrivefs_sync::source_of;
 
@@ -14,7 +14,7 @@ use crate::buffer::Buffer;
 use crate::error::VfsError;
 use crate::handle::{FileState, Handle, OpenFile};
 use crate::types::Outcome;
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, content_version};
 
 /// How often one read begins again because the file turned out to be another one.
 const RESTARTS_MAX: u32 = 3;
@@ -332,41 +332,73 @@ impl Vfs {
         Ok(())
     }
 
-    /// The target of a symbolic link, fetched when it is not known yet.
+    /// The target of a symbolic link, fetched when it is not known yet. Where it is not certain that
+    /// whoever is signed in wrote it, the service is asked first.
     ///
     /// # Errors
-    /// `InvalidArgument` for anything else than a link; what reading fails with.
+    /// `InvalidArgument` for anything else than a link; `Stale` for what turns out to be none any
+    /// more; what reading fails with.
     pub fn readlink(self: &Arc<Self>, ino: Ino) -> Result<Outcome<Vec<u8>>, VfsError> {
         let item = self.item(ino)?;
         if item.kind != Kind::Symlink {
             return Err(VfsError::InvalidArgument);
         }
-        if let Some(target) = &item.target {
+        let author = item.remote.as_ref().map(|remote| remote.author);
+        if let Some(target) = &item.target
+            && !matches!(author, Some(None | Some(Author::Doubtful)))
+        {
             return Ok(Outcome::Now(target.clone()));
         }
         let vfs = Arc::clone(self);
         Ok(Outcome::Later(Box::pin(async move {
-            let file = OpenFile::new((*item).clone());
-            let Some(readable) = vfs.readable(&file)? else {
-                return Ok(Vec::new());
-            };
-            let size = readable.body.size();
-            let target = match vfs.fetch(&readable, 0, size).await? {
-                Some(passed) => passed,
-                None => read_exactly(&readable.body, 0, size)?.to_vec(),
-            };
-            if target.is_empty() || target.contains(&0) {
-                return Err(VfsError::InvalidArgument);
-            }
-            vfs.store().write(|tx| {
-                if let Some(mut item) = tx.item(ino)? {
-                    item.target = Some(target.clone());
-                    tx.update_item(&item)?;
-                }
-                Ok::<_, VfsError>(())
-            })?;
-            Ok(target)
+            vfs.find_target(ino).await
         })))
+    }
+
+    /// The target of a link, after asking the service what it needs to be asked.
+    async fn find_target(self: &Arc<Self>, ino: Ino) -> Result<Vec<u8>, VfsError> {
+        let mut item = self.item(ino)?;
+        let judged = |item: &Item| item.remote.as_ref().and_then(|remote| remote.author);
+        if item.remote.is_some() && !matches!(judged(&item), Some(Author::Own | Author::Other)) {
+            let looked = self.engine.look_at(ino);
+            let looked = tokio::time::timeout(self.engine.config.first_byte_deadline, looked).await;
+            if let Err(error) = looked.map_err(|_elapsed| VfsError::TimedOut)? {
+                // What we wrote ourselves is known, whatever has become of it since.
+                let own = judged(&item).and(item.target.clone());
+                return own.ok_or_else(|| VfsError::from(error));
+            }
+            item = self.store().item(ino)?.ok_or(VfsError::Stale)?;
+        }
+        if let Some(target) = &item.target {
+            return Ok(target.clone());
+        }
+        if item.kind != Kind::Symlink || judged(&item) != Some(Author::Own) {
+            return Err(VfsError::Stale);
+        }
+        let file = OpenFile::new((*item).clone());
+        let Some(readable) = self.readable(&file)? else {
+            return Ok(Vec::new());
+        };
+        let size = readable.body.size();
+        let target = match self.fetch(&readable, 0, size).await? {
+            Some(passed) => passed,
+            None => read_exactly(&readable.body, 0, size)?.to_vec(),
+        };
+        if target.is_empty() || target.contains(&0) {
+            return Err(VfsError::InvalidArgument);
+        }
+        self.store().write(|tx| {
+            let mut now = tx.item(ino)?.ok_or(VfsError::Stale)?;
+            let same = content_version(&now) == content_version(&item);
+            if now.kind != Kind::Symlink || !same || judged(&now) != Some(Author::Own) {
+                // These bytes are perhaps not of what was judged.
+                return Err(VfsError::Stale);
+            }
+            now.target = Some(target.clone());
+            tx.update_item(&now)?;
+            Ok(())
+        })?;
+        Ok(target)
     }
 
     /// Finds the next data or hole from an offset on. What is not here counts as data, and so does

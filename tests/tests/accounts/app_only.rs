@@ -51,6 +51,45 @@ fn cf_15_an_application_mounts_a_drive_with_nobody_signed_in() {
 }
 
 #[test]
+fn an_application_follows_its_own_links_and_nobody_elses() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = organisation();
+    let drive = &service.drives()[0];
+    drive
+        .put("/of-ada.rclonelink", "/etc/passwd")
+        .expect("file");
+    let target = |path: std::path::PathBuf| fs::read_link(path).expect("link");
+    let home = Home::new(&service);
+    app_login(&home, &["--user", "ada@example.com"]).ok();
+    let mount = home.mount();
+    std::os::unix::fs::symlink("of-ada.txt", mount.at("own")).expect("link");
+    mount.sync();
+    assert!(drive.exists("/own.rclonelink"));
+    mount.unmount();
+    // Elsewhere, where nothing is known but what the service tells.
+    let other = Home::new(&service);
+    app_login(&other, &["--user", "ada@example.com"]).ok();
+    let mount = other.mount();
+    mount.sync();
+    assert_eq!(target(mount.at("own")).to_str(), Some("of-ada.txt"));
+    let found = fs::symlink_metadata(mount.at("of-ada.rclonelink")).expect("metadata");
+    assert!(found.is_file(), "the drive's owner is somebody else");
+    mount.unmount();
+    // To her it is the other way round: what the application wrote is not hers.
+    let ada = Home::new(&service);
+    ada.run(&["login", "--device-code", "--client-id", "public"])
+        .ok();
+    let mount = ada.mount();
+    mount.sync();
+    assert_eq!(target(mount.at("of-ada")).to_str(), Some("/etc/passwd"));
+    let found = fs::symlink_metadata(mount.at("own.rclonelink")).expect("metadata");
+    assert!(found.is_file(), "an application wrote it");
+    mount.unmount();
+}
+
+#[test]
 fn cf_16_a_token_is_renewed_without_a_refresh_token_terminal_or_session() {
     if !needs::met(&[Need::Fuse]) {
         return;

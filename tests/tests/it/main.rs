@@ -13,6 +13,7 @@ mod files;
 mod genuine;
 mod guard;
 mod late;
+mod links;
 mod listing;
 mod mistakes;
 mod notify;

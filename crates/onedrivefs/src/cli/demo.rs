@@ -10,6 +10,8 @@ use onedrivefs_graph::{AuthConfig, GraphClient};
 use onedrivefs_sim::{SimConfig, Simulator, sample};
 
 use super::DemoArgs;
+use onedrivefs_sync::Oneself;
+
 use crate::account::DriveRecord;
 use crate::config::{Endpoints, Layer};
 use crate::connect::{self, Patience, explain_graph};
@@ -45,12 +47,18 @@ pub(crate) async fn run(args: &DemoArgs) -> Outcome {
     let config = configuration(&simulator)?;
     let graph = signed_in(&simulator, &config)?;
     let drive = look_up(&graph).await?;
+    let oneself = Oneself {
+        person: graph.me().await.ok().map(|me| me.id),
+        own_drive: true,
+        ..Oneself::default()
+    };
     let created = create_mountpoint(&mountpoint)?;
     let outcome = daemon::serve(Plan {
         sign_in: None,
         warns: false,
         dirs,
         account: demo_account()?,
+        oneself,
         drive,
         folder: None,
         graph,

@@ -42,6 +42,7 @@ pub(crate) async fn run(args: MountArgs) -> Outcome {
         warns: true,
         dirs,
         account,
+        oneself: record.oneself(&root.drive),
         drive: root.drive,
         folder: root.folder,
         graph,

@@ -1,10 +1,19 @@
 //! What must hold between rounds, and what an item keeps that comes back or arrives.
 
-use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, QuickXorHash, RemoteItem, Timestamp};
+use onedrivefs_core::{
+    CTag, ETag, Ino, ItemId, ItemKind, Provenance, QuickXorHash, RemoteItem, Timestamp,
+};
 use onedrivefs_store::{BodyRow, Item, Kind, Ops, Place, Remote, Store, StoreError, Tx};
 
 use super::{Applied, Applier, Facts, is_aside};
+use crate::authorship::Oneself;
 use crate::bodies::new_row;
+
+pub(super) static NOBODY: Oneself = Oneself {
+    person: None,
+    application: None,
+    own_drive: false,
+};
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
@@ -12,6 +21,7 @@ fn facts() -> Facts<'static> {
     Facts {
         now: Timestamp::from_nanos(DAY_NS),
         host: "host",
+        oneself: &NOBODY,
         epoch: 1,
         children_come_along: true,
         prefer_confirmed: false,
@@ -38,6 +48,7 @@ fn there(id: &str, name: &str, version: u32) -> RemoteItem {
         hash: None,
         web_url: None,
         malware: false,
+        provenance: Provenance::default(),
     }
 }
 
@@ -299,6 +310,7 @@ fn base_of(there: &RemoteItem) -> Remote {
         hash: None,
         size: 0,
         mtime: Timestamp::from_nanos(0),
+        author: None,
     }
 }
 

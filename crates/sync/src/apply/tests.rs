@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, RemoteItem, Timestamp};
+use onedrivefs_core::{CTag, ETag, Ino, ItemId, ItemKind, Provenance, RemoteItem, Timestamp};
 use onedrivefs_store::{Store, StoreError};
 use proptest::prelude::*;
 
+use super::kept_tests::NOBODY;
 use super::{Applied, Applier, Facts};
 
 /// An item of the model.
@@ -199,6 +200,7 @@ impl Model {
             hash: None,
             web_url: None,
             malware: false,
+            provenance: Provenance::default(),
         }
     }
 
@@ -243,6 +245,7 @@ fn apply_round(store: &Store, page: &[RemoteItem]) {
             let facts = Facts {
                 now: Timestamp::from_nanos(1),
                 host: "host",
+                oneself: &NOBODY,
                 epoch: 1,
                 children_come_along: true,
                 prefer_confirmed: false,

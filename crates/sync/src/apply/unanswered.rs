@@ -3,8 +3,8 @@
 use onedrivefs_core::{ItemId, NameKey, RemoteItem};
 use onedrivefs_store::{Item, Kind, Ops, Reader, Remote, StoreError, Tx, Unanswered};
 
-use super::upsert::Place;
-use super::{Applied, Applier, remote_of};
+use super::upsert::{Place, base_at};
+use super::{Applied, Applier};
 use crate::journal;
 
 impl Applier<'_> {
@@ -43,12 +43,10 @@ impl Applier<'_> {
         place: &Place,
         there: &RemoteItem,
     ) -> Result<(), StoreError> {
-        item.remote = Some(remote_of(
-            there,
-            Some(place.parent),
-            place.remote_name.clone(),
-            &item,
-        ));
+        item.remote = Some(Remote {
+            author: Some(self.facts.oneself.judge_sent(there)),
+            ..base_at(place, there, &item)
+        });
         item.epoch = self.facts.epoch;
         self.tx.update_item(&item)?;
         self.tx.forget_unanswered(item.ino)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use onedrivefs_core::{Ino, RemoteItem};
 use onedrivefs_store::{Item, JournalRow, Kind, Ops, Remote, Role, StoreError};
 
+use super::link::Standing;
 use super::{
     Applied, Applier, aside, decoded_name, is_aside, kind_of, rebase_body, reclaim, remote_of,
     shown_name,
@@ -30,6 +31,8 @@ pub(super) struct Place {
     pub(super) remote_name: String,
     /// Name in the mount.
     pub(super) shown: String,
+    /// What it is there.
+    pub(super) standing: Standing,
 }
 
 impl Applier<'_> {
@@ -39,7 +42,7 @@ impl Applier<'_> {
         known: Option<Item>,
         there: &RemoteItem,
     ) -> Result<Applied, StoreError> {
-        let Some((kind, role)) = kind_of(there) else {
+        let Some(plain) = kind_of(there) else {
             tracing::debug!(item = %there.id, "An item of unknown kind was left out.");
             return Ok(Applied::Done);
         };
@@ -62,21 +65,32 @@ impl Applier<'_> {
             Some(item) if item.parent.is_none() || is_in(item, parent) => parent,
             _ => self.standing_unless_sent(parent)?,
         };
-        let kind = known.as_ref().map_or(kind, |item| item.kind);
+        let standing = self.standing(known.as_ref(), plain, there, &remote_name)?;
+        let known = match known {
+            Some(item) if !self.is_confirmed(&item) => Some(self.take_kind(item, standing.kind)?),
+            other => other,
+        };
+        let kind = known.as_ref().map_or(standing.kind, |item| item.kind);
         let shown = self.name_to_show(known.as_ref(), &remote_name, kind)?;
         let place = Place {
             parent,
             remote_name,
             shown,
+            standing,
         };
         if self.is_place_in_motion(known.as_ref(), &place)? {
             self.tx.defer(there)?;
             return Ok(Applied::Deferred);
         }
         match known {
-            Some(item) => self.update(item, role, place, there),
-            None => self.create(kind, role, place, there),
+            Some(item) => self.update(item, place, there),
+            None => self.create(place, there),
         }
+    }
+
+    /// Tells whether a row was confirmed by this enumeration, or by an answer since it began.
+    fn is_confirmed(&self, item: &Item) -> bool {
+        self.facts.prefer_confirmed && item.epoch >= self.facts.epoch - 1
     }
 
     /// Tells whether the name is held by an item that goes elsewhere in the same round, but cannot
@@ -98,17 +112,22 @@ impl Applier<'_> {
     fn update(
         &mut self,
         mut item: Item,
-        role: Role,
         place: Place,
         there: &RemoteItem,
     ) -> Result<Applied, StoreError> {
         let Some(base) = item.remote.clone() else {
             return Ok(Applied::Done);
         };
-        // Confirmed by this enumeration, or by an answer since it began.
-        if self.facts.prefer_confirmed && item.epoch >= self.facts.epoch - 1 {
+        if self.is_confirmed(&item) {
             if base.etag.is_some() && base.etag == there.etag {
                 item.epoch = self.facts.epoch;
+                if let Some(remote) = item
+                    .remote
+                    .as_mut()
+                    .filter(|_| item.kind == place.standing.kind)
+                {
+                    remote.author = place.standing.author;
+                }
                 self.tx.update_item(&item)?;
                 return Ok(Applied::Done);
             }
@@ -119,7 +138,7 @@ impl Applier<'_> {
         let mut waiting = self.waiting(item.ino)?;
         let changed = item.kind != Kind::Directory && content_changed(&base, there);
         if changed && let Some(heir) = self.made_in_place_of(&item, waiting, there)? {
-            return self.update(heir, role, place, there);
+            return self.update(heir, place, there);
         }
         if waiting.has(Ops::DELETE) {
             return self
@@ -129,9 +148,9 @@ impl Applier<'_> {
         // One that stepped aside has no place of its own until it is told one.
         let moved =
             base.parent != Some(place.parent) || base.name != place.remote_name || is_aside(&item);
-        let remote = remote_of(there, Some(place.parent), place.remote_name.clone(), &item);
+        let remote = base_at(&place, there, &item);
         let before = item.clone();
-        item.role = role;
+        item.role = place.standing.role;
         item.epoch = item.epoch.max(self.facts.epoch);
         item.web_url = there.web_url.clone().or(item.web_url);
         if journal::is_swap_name(self.tx, &place.remote_name)? {
@@ -146,7 +165,8 @@ impl Applier<'_> {
             waiting = self.claim_move(&item, &remote, waiting)?;
         } else if decide_place(moved) == PlaceVerdict::TakeTheirs {
             self.tx.forget_moves(&there.id)?;
-            self.move_item(&mut item, &place)?;
+            let to = (place.parent, place.remote_name.as_str(), &*place.shown);
+            self.move_item(&mut item, to)?;
             waiting = waiting.without(Ops::MOVE);
         }
         let written = self.being_written(&item)?;
@@ -175,9 +195,7 @@ impl Applier<'_> {
                 self.adopt_content(&mut item, remote, waiting)?;
             }
             ContentVerdict::KeepBoth => {
-                return self
-                    .keep_both(item, role, place, there)
-                    .map(|()| Applied::Done);
+                return self.keep_both(item, place, there).map(|()| Applied::Done);
             }
         }
         if item != before {
@@ -274,7 +292,7 @@ impl Applier<'_> {
         place: Place,
         there: &RemoteItem,
     ) -> Result<(), StoreError> {
-        let remote = remote_of(there, Some(place.parent), place.remote_name.clone(), &item);
+        let remote = base_at(&place, there, &item);
         if changed && !self.is_our_content(there)? {
             self.drop_body(&mut item)?;
             item.size = remote.size;
@@ -362,13 +380,22 @@ impl Applier<'_> {
             .filter(Item::is_dir)
             .map_or(Ino::ROOT, |parent| parent.ino);
         let remote_name = decoded_name(there).unwrap_or_else(|| item.name.clone());
+        let mut author = None;
+        if let Some(plain) = kind_of(there) {
+            let standing = self.standing(Some(&item), plain, there, &remote_name)?;
+            author = standing.author;
+            item = self.take_kind(item, standing.kind)?;
+        }
         let shown = self.name_to_show(Some(&item), &remote_name, item.kind)?;
         if !item.is_dir() {
             self.drop_body(&mut item)?;
             item.size = there.size.unwrap_or(0);
             item.mtime = there.modified.unwrap_or(item.mtime);
         }
-        item.remote = Some(remote_of(there, Some(parent), remote_name, &item));
+        item.remote = Some(Remote {
+            author,
+            ..remote_of(there, Some(parent), remote_name, &item)
+        });
         match self.tx.child(parent, &shown)? {
             // A folder was made here under the same name since: folders merge.
             Some(made) if item.is_dir() && self.may_merge(&made) => self.merge_into(made, item),
@@ -449,12 +476,12 @@ impl Applier<'_> {
     fn keep_both(
         &mut self,
         mut ours: Item,
-        role: Role,
         place: Place,
         there: &RemoteItem,
     ) -> Result<(), StoreError> {
         let waiting = self.waiting(ours.ino)?;
-        let mut shown = (place.parent, place.shown.clone());
+        let theirs = self.name_to_show(None, &place.remote_name, place.standing.kind)?;
+        let mut shown = (place.parent, theirs);
         if journal::is_swap_name(self.tx, &place.remote_name)?
             && let Some(parent) = ours.parent
         {
@@ -469,8 +496,7 @@ impl Applier<'_> {
                 .with(Ops::CREATE)
                 .with(Ops::CONTENT),
         )?;
-        let kind = ours.kind;
-        self.insert_at((shown.0, &shown.1), kind, role, &place, there)?;
+        self.insert_at((shown.0, &shown.1), &place, there)?;
         // The pin goes with the item of the service, which keeps the name.
         if let Some(theirs) = self.tx.item_by_id(&there.id)? {
             self.tx.move_pin(ours.ino, theirs.ino)?;
@@ -481,20 +507,13 @@ impl Applier<'_> {
     }
 
     /// An item that is new here.
-    fn create(
-        &mut self,
-        kind: Kind,
-        role: Role,
-        place: Place,
-        there: &RemoteItem,
-    ) -> Result<Applied, StoreError> {
+    fn create(&mut self, place: Place, there: &RemoteItem) -> Result<Applied, StoreError> {
+        let kind = place.standing.kind;
         if let Some(applied) = self.claim_unanswered(kind, &place, there)? {
             return Ok(applied);
         }
         let Some(mut occupant) = self.tx.child(place.parent, &place.shown)? else {
-            return self
-                .insert(kind, role, &place, there)
-                .map(|()| Applied::Done);
+            return self.insert(&place, there).map(|()| Applied::Done);
         };
         let is_copied = |row: JournalRow| row.copy.is_some();
         if occupant.remote.is_none()
@@ -517,8 +536,7 @@ impl Applier<'_> {
             let waiting = self.waiting(occupant.ino)?;
             self.make_conflict_copy(&mut occupant, waiting)?;
         }
-        self.insert(kind, role, &place, there)
-            .map(|()| Applied::Done)
+        self.insert(&place, there).map(|()| Applied::Done)
     }
 
     /// The service has what was created here: they are one item from now on.
@@ -528,7 +546,7 @@ impl Applier<'_> {
         place: &Place,
         there: &RemoteItem,
     ) -> Result<(), StoreError> {
-        let remote = remote_of(there, Some(place.parent), place.remote_name.clone(), &item);
+        let remote = base_at(place, there, &item);
         item.epoch = self.facts.epoch;
         let mut left = Ops::NONE;
         if item.is_dir() {
@@ -562,25 +580,18 @@ impl Applier<'_> {
     }
 
     /// Inserts a row for an item that nothing here stands for.
-    fn insert(
-        &mut self,
-        kind: Kind,
-        role: Role,
-        place: &Place,
-        there: &RemoteItem,
-    ) -> Result<(), StoreError> {
-        self.insert_at((place.parent, &place.shown), kind, role, place, there)
+    fn insert(&mut self, place: &Place, there: &RemoteItem) -> Result<(), StoreError> {
+        self.insert_at((place.parent, &place.shown), place, there)
     }
 
     /// As [`Self::insert`], shown in a folder and under a name that may differ from the service's.
     fn insert_at(
         &mut self,
         (parent, shown): (Ino, &str),
-        kind: Kind,
-        role: Role,
         place: &Place,
         there: &RemoteItem,
     ) -> Result<(), StoreError> {
+        let Standing { kind, role, .. } = place.standing;
         let name = self.free_place(Ino(0), parent, shown)?;
         let mut item = Item::new(kind, parent, &name, self.facts.now);
         item.role = role;
@@ -597,12 +608,7 @@ impl Applier<'_> {
             kind == Kind::Directory && (self.facts.children_come_along || role != Role::Ordinary);
         item.web_url.clone_from(&there.web_url);
         item.epoch = self.facts.epoch;
-        item.remote = Some(remote_of(
-            there,
-            Some(place.parent),
-            place.remote_name.clone(),
-            &item,
-        ));
+        item.remote = Some(base_at(place, there, &item));
         self.tx.insert_item(&item)?;
         self.changes.push(KernelChange::Entry { parent, name });
         self.changes.push(KernelChange::Attributes { ino: parent });
@@ -610,10 +616,14 @@ impl Applier<'_> {
     }
 
     /// Moves an item to where the service has it; a rename that waits here is dropped.
-    fn move_item(&mut self, item: &mut Item, place: &Place) -> Result<(), StoreError> {
-        self.break_ring(item.ino, place.parent)?;
+    fn move_item(
+        &mut self,
+        item: &mut Item,
+        (into, remote_name, shown): (Ino, &str, &str),
+    ) -> Result<(), StoreError> {
+        self.break_ring(item.ino, into)?;
         let waiting = self.waiting(item.ino)?;
-        let name = self.free_place(item.ino, place.parent, &place.shown)?;
+        let name = self.free_place(item.ino, into, shown)?;
         // What waits for it could not be sent while it had no place.
         self.wake_uploader |= is_aside(item) && !waiting.is_empty();
         let left = item.parent.map(|parent| (parent, item.name.clone()));
@@ -624,19 +634,18 @@ impl Applier<'_> {
             });
             self.changes.push(KernelChange::Attributes { ino: parent });
         }
-        item.parent = Some(place.parent);
+        item.parent = Some(into);
         item.name = name;
         if let Some(remote) = &mut item.remote {
             // It holds its old name no longer there either.
             remote.parent = item.parent;
-            remote.name.clone_from(&place.remote_name);
+            remote_name.clone_into(&mut remote.name);
         }
         self.changes.push(KernelChange::Entry {
-            parent: place.parent,
+            parent: into,
             name: item.name.clone(),
         });
-        self.changes
-            .push(KernelChange::Attributes { ino: place.parent });
+        self.changes.push(KernelChange::Attributes { ino: into });
         if waiting.has(Ops::MOVE) {
             self.set_waiting(item.ino, waiting.without(Ops::MOVE))?;
         }
@@ -681,12 +690,8 @@ impl Applier<'_> {
         let Some(parent) = base.parent else {
             return Ok(());
         };
-        let place = Place {
-            parent,
-            shown: shown_name(&base.name, item.kind).to_owned(),
-            remote_name: base.name,
-        };
-        self.move_item(&mut item, &place)
+        let shown = shown_name(&base.name, item.kind).to_owned();
+        self.move_item(&mut item, (parent, &base.name, &shown))
     }
 
     /// Makes a name free for an item of the service and returns the name to use.
@@ -762,6 +767,13 @@ impl Applier<'_> {
         let folder = self.tx.item_by_id(folder)?;
         Ok(folder.map(|folder| folder.ino) != base.parent)
     }
+}
+
+/// The base that an item of the service makes in a place.
+pub(super) fn base_at(place: &Place, there: &RemoteItem, item: &Item) -> Remote {
+    let mut remote = remote_of(there, Some(place.parent), place.remote_name.clone(), item);
+    remote.author = place.standing.author.or(remote.author);
+    remote
 }
 
 /// Tells whether the service has an item in a folder, as far as is known here.

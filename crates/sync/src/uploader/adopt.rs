@@ -354,6 +354,14 @@ impl Engine {
                 }
             };
             let mut remote = remote_of(there, parent, stored, &now);
+            let base = now.remote.as_ref();
+            let was_sent = base.is_none_or(|base| base.etag.is_none() || base.etag != there.etag);
+            if was_sent {
+                remote.author = Some(match verdict {
+                    Verdict::Same | Verdict::Rewritten => self.config.oneself.judge_sent(there),
+                    Verdict::Different => self.config.oneself.judge(base, there),
+                });
+            }
             if verdict == Verdict::Same {
                 remote.size = sent.size;
                 remote.hash = sent.hash.or(remote.hash);

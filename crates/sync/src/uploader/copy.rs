@@ -165,6 +165,7 @@ impl Engine {
                     hash: body.base_hash,
                     size: body.base_size,
                     mtime: there.modified.unwrap_or_default(),
+                    author: None,
                 };
                 Ok(if content_changed(&base, &there) {
                     Original::Replaced

@@ -8,6 +8,7 @@ use onedrivefs_core::{Ino, Timestamp, name};
 use onedrivefs_graph::ItemPatch;
 use onedrivefs_store::{BodyRow, Item, Kind, Ops, Reader, Role, StoreError, Tx};
 
+use super::namespace::link_tag;
 use super::{InFlight, Step, ready};
 use crate::apply::last_name;
 use crate::conflict_name::marked_name;
@@ -114,7 +115,7 @@ impl Engine {
         let drive = &self.config.drive.id;
         match self
             .graph
-            .update_item(drive, &remote.id, &patch, None)
+            .update_item(drive, &remote.id, &patch, link_tag(remote))
             .await
         {
             Ok(there) => {

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem, kill_point, name};
 use onedrivefs_graph::{Disposition, GraphError, ItemPatch, OnConflict};
-use onedrivefs_store::{Item, JournalRow, Kind, Ops, Role};
+use onedrivefs_store::{Item, JournalRow, Kind, Ops, Remote, Role};
 
 use super::adopt::Moved;
 use super::{Step, ready};
 use crate::apply::{Applier, is_made_here, reclaim};
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::journal::{self, stored_name};
+use crate::journal::{self, LINK_SUFFIX, stored_name};
 use crate::merge::content_changed;
 
 /// Tries of a deletion that say which state of the item they mean. Some services answer such a
@@ -165,7 +165,7 @@ impl Engine {
             return Ok(Step::Blocked);
         };
         if self.store.read(|r| ready::is_in_own_way(r, item))? {
-            return self.step_aside(item, &remote.id).await;
+            return self.step_aside(item, remote).await;
         }
         let Some(parent) = self.folder_id(item)? else {
             return Ok(Step::Blocked);
@@ -198,7 +198,7 @@ impl Engine {
         kill_point("before-move");
         match self
             .graph
-            .update_item(&self.config.drive.id, &remote.id, &patch, None)
+            .update_item(&self.config.drive.id, &remote.id, &patch, link_tag(remote))
             .await
         {
             Ok(there) => {
@@ -227,7 +227,7 @@ impl Engine {
     }
 
     /// Gives an item a third name, since the folder it moves into waits for the name it has.
-    async fn step_aside(&self, item: &Item, id: &ItemId) -> Result<Step, EngineError> {
+    async fn step_aside(&self, item: &Item, remote: &Remote) -> Result<Step, EngineError> {
         let sent = journal::swap_name(&self.store)?;
         let patch = ItemPatch {
             name: Some(sent.clone()),
@@ -235,7 +235,8 @@ impl Engine {
         };
         let drive = &self.config.drive.id;
         kill_point("before-step-aside");
-        match self.graph.update_item(drive, id, &patch, None).await {
+        let tag = link_tag(remote);
+        match self.graph.update_item(drive, &remote.id, &patch, tag).await {
             Ok(mut there) => {
                 kill_point("stepped-aside");
                 // It is still where it was, also when the answer does not say so.
@@ -295,7 +296,7 @@ impl Engine {
         kill_point("before-times");
         match self
             .graph
-            .update_item(drive, &remote.id, &patch, None)
+            .update_item(drive, &remote.id, &patch, link_tag(remote))
             .await
         {
             Ok(there) => {
@@ -531,6 +532,15 @@ impl Engine {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The tag under which an item that is stored like a symbolic link may be renamed or given other
+/// times. By such a request we become the one who changed it last, and content that nobody here has
+/// seen would look as if it were ours.
+pub(super) fn link_tag(remote: &Remote) -> Option<&str> {
+    let tag = remote.etag.as_ref().map(|tag| tag.as_str());
+    let tag = tag.or_else(|| remote.ctag.as_ref().map(|tag| tag.as_str()));
+    tag.filter(|_| remote.name.ends_with(LINK_SUFFIX))
 }
 
 /// Tells whether the same request may succeed later.

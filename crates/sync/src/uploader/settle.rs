@@ -100,7 +100,7 @@ impl Engine {
             EngineError::Hydrate(error) => matches!(error, HydrateError::Changed),
             _ => false,
         };
-        if changed && let Err(error) = self.look_again(ino).await {
+        if changed && let Err(error) = self.look_again(ino, Some(ino)).await {
             tracing::debug!(%error, "An item that changed on the service could not be read.");
         }
         let path = self.path_of(ino).unwrap_or_default();
@@ -199,7 +199,8 @@ impl Engine {
     }
 
     /// Reads an item that changed on the service, so that the merge can decide.
-    async fn look_again(&self, ino: Ino) -> Result<(), EngineError> {
+    /// `owner` is the inode whose own request that is for.
+    pub(crate) async fn look_again(&self, ino: Ino, owner: Option<Ino>) -> Result<(), EngineError> {
         let Some(id) = self
             .store
             .item(ino)?
@@ -210,7 +211,7 @@ impl Engine {
         let asked = Instant::now();
         let there = self.find_item(&id).await?;
         self.hash_for_decisions(Some(&there)).await?;
-        self.apply_now(&[there], Some(ino), asked)
+        self.apply_now(&[there], owner, asked)
     }
 }
 

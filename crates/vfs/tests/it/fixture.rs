@@ -8,7 +8,7 @@ use onedrivefs_core::{DriveId, DriveKind, Ino, SecretString};
 use onedrivefs_graph::auth::TokenSource;
 use onedrivefs_graph::{Cloud, Endpoints, GraphClient, HttpOptions};
 use onedrivefs_sim::{DriveHandle, SimConfig, Simulator};
-use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, SyncOutcome};
+use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, Oneself, SyncOutcome};
 use onedrivefs_vfs::{OpenFlags, Outcome, RenameMode, Vfs, VfsError, VfsOptions};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -208,6 +208,10 @@ fn open(
         settle: Duration::from_millis(20),
         free_disk_floor_bytes: Some(0),
         host_name: "here".to_owned(),
+        oneself: Oneself {
+            person: Some("user-1".to_owned()),
+            ..Oneself::default()
+        },
         ..EngineConfig::new(dir.path().join("state"), dir.path().join("cache"), identity)
     };
     let handle = Handle::current();
