@@ -171,6 +171,31 @@ fn role_of(code: i64) -> rusqlite::Result<Role> {
     }
 }
 
+const fn kind_code(kind: Kind) -> i64 {
+    match kind {
+        Kind::Directory => 0,
+        Kind::File => 1,
+        Kind::Symlink => 2,
+    }
+}
+
+const fn role_code(role: Role) -> i64 {
+    match role {
+        Role::Ordinary => 0,
+        Role::Package => 1,
+        Role::Shortcut => 2,
+        Role::Malware => 3,
+    }
+}
+
+const fn author_code(author: Author) -> i64 {
+    match author {
+        Author::Own => 1,
+        Author::Other => 2,
+        Author::Doubtful => 3,
+    }
+}
+
 fn author_of(code: Option<i64>) -> rusqlite::Result<Option<Author>> {
     match code {
         None => Ok(None),
@@ -529,22 +554,9 @@ impl Tx<'_> {
             }
         };
         let remote = item.remote.as_ref();
-        let kind = match item.kind {
-            Kind::Directory => 0_i64,
-            Kind::File => 1,
-            Kind::Symlink => 2,
-        };
-        let role = match item.role {
-            Role::Ordinary => 0_i64,
-            Role::Package => 1,
-            Role::Shortcut => 2,
-            Role::Malware => 3,
-        };
-        let author = remote.and_then(|r| r.author).map(|author| match author {
-            Author::Own => 1_i64,
-            Author::Other => 2,
-            Author::Doubtful => 3,
-        });
+        let kind = kind_code(item.kind);
+        let role = role_code(item.role);
+        let author = remote.and_then(|r| r.author).map(author_code);
         let name_key = NameKey::of(&item.name);
         let r_key = remote.map(|r| NameKey::of(&r.name).as_str().to_owned());
         let params: &[&dyn ToSql] = &[

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use onedrivefs_sim::{DriveKind, DriveSpec, SimConfig};
+use onedrivefs_sim::{BodyForm, DriveKind, DriveSpec, FaultAction, FaultRule, SimConfig};
 use onedrivefs_tests::{Home, Need, Service, needs, wait};
 
 /// A drive with one of each, next to an ordinary folder.
@@ -140,5 +140,49 @@ fn a_file_that_somebody_has_locked_is_saved_here_and_sent_when_it_is_free() {
         Some(b"second".as_slice())
     );
     assert_eq!(drive.entry("/budget.xlsx").expect("entry").id, id);
+    mount.unmount();
+}
+
+/// Libraries may want a file to be checked out before it is changed, or somebody else has done so.
+#[test]
+fn a_file_that_is_checked_out_can_be_read_and_what_is_saved_waits() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let id = drive.put("/plan.txt", "first").expect("file");
+    let refused = FaultAction::Status {
+        status: 423,
+        code: Some("accessDenied".into()),
+        inner: None,
+        retry_after: None,
+        form: BodyForm::default(),
+        body: Some("The file is checked out for editing by ben@example.com.".into()),
+        after_effect: false,
+    };
+    let ops = ["create_session", "put_content", "patch"];
+    for op in ops {
+        service.faults().add(FaultRule::on(op, refused.clone()));
+    }
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    home.sh(
+        r#"cd "$M"; test "$(cat plan.txt)" = first; printf second > plan.txt
+        touch -d 2020-01-01 plan.txt; test "$(cat plan.txt)" = second"#,
+    );
+    wait::until("a refusal", Duration::from_secs(20), || {
+        ops.iter().any(|op| service.requests().count(op) > 0)
+    });
+    assert_ne!(mount.status()["pending"]["ops"], 0, "{}", mount.status());
+    assert_eq!(mount.status()["parked"], serde_json::json!([]));
+    service.faults().clear();
+    home.run(&["retry", mount.path().to_str().expect("UTF-8")]);
+    mount.wait_sent(wait::secs(60));
+    assert_eq!(
+        drive.read("/plan.txt").as_deref(),
+        Some(b"second".as_slice())
+    );
+    assert_eq!(drive.entry("/plan.txt").expect("entry").id, id);
     mount.unmount();
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -172,5 +173,30 @@ fn what_rclone_writes_is_in_the_mount_and_the_other_way_round() {
     let differing: Vec<_> = ours.symmetric_difference(&theirs).collect();
     assert!(differing.is_empty(), "{differing:?}");
     assert_eq!(ours.len(), 3 * names.len());
+    mount.unmount();
+}
+
+#[test]
+fn links_that_rclone_stores_are_links_here_and_the_other_way_round() {
+    if !needs::met(&[Need::Rclone, Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let rclone = Rclone::for_service(&service);
+    let home = onedrivefs_tests::Home::signed_in(&service);
+    let mount = home.mount();
+    let target = |path: PathBuf| fs::read_link(path).expect("link");
+    let src = rclone.dir.path().join("src");
+    fs::create_dir(&src).expect("directory");
+    symlink("../a file/ü", src.join("theirs")).expect("link");
+    rclone.run(&["copy", "--links", "src", "sim:dir"]).ok();
+    mount.sync();
+    assert_eq!(target(mount.at("dir/theirs")), PathBuf::from("../a file/ü"));
+    symlink("/nowhere/at all", mount.at("dir/ours")).expect("link");
+    mount.sync();
+    rclone.run(&["copy", "--links", "sim:dir", "back"]).ok();
+    let back = rclone.dir.path().join("back");
+    assert_eq!(target(back.join("theirs")), PathBuf::from("../a file/ü"));
+    assert_eq!(target(back.join("ours")), PathBuf::from("/nowhere/at all"));
     mount.unmount();
 }

@@ -119,21 +119,7 @@ impl Applier<'_> {
             return Ok(Applied::Done);
         };
         if self.is_confirmed(&item) {
-            if base.etag.is_some() && base.etag == there.etag {
-                item.epoch = self.facts.epoch;
-                if let Some(remote) = item
-                    .remote
-                    .as_mut()
-                    .filter(|_| item.kind == place.standing.kind)
-                {
-                    remote.author = place.standing.author;
-                }
-                self.tx.update_item(&item)?;
-                return Ok(Applied::Done);
-            }
-            // Which of the two is older cannot be told: the service is asked again.
-            self.tx.defer(there)?;
-            return Ok(Applied::Deferred);
+            return self.update_confirmed(item, &place, there);
         }
         let mut waiting = self.waiting(item.ino)?;
         let changed = item.kind != Kind::Directory && content_changed(&base, there);
@@ -202,6 +188,30 @@ impl Applier<'_> {
             self.tx.update_item(&item)?;
             self.reclaim_left(&item, before.remote)?;
         }
+        Ok(Applied::Done)
+    }
+
+    /// An item whose row may be newer than its description.
+    fn update_confirmed(
+        &mut self,
+        mut item: Item,
+        place: &Place,
+        there: &RemoteItem,
+    ) -> Result<Applied, StoreError> {
+        let is = item.kind;
+        let Some(base) = item.remote.as_mut() else {
+            return Ok(Applied::Done);
+        };
+        if base.etag.is_none() || base.etag != there.etag {
+            // Which of the two is older cannot be told: the service is asked again.
+            self.tx.defer(there)?;
+            return Ok(Applied::Deferred);
+        }
+        if is == place.standing.kind {
+            base.author = place.standing.author;
+        }
+        item.epoch = self.facts.epoch;
+        self.tx.update_item(&item)?;
         Ok(Applied::Done)
     }
 
