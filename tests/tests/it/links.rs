@@ -4,9 +4,13 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use onedrivefs_sim::{DriveHandle, DriveKind, DriveSpec, Reach, SimConfig, UserSpec};
-use onedrivefs_tests::{Home, Mount, Need, Service, needs};
+use onedrivefs_sim::{
+    DriveHandle, DriveKind, DriveSpec, FaultAction, FaultRule, SimConfig, UserSpec,
+};
+use onedrivefs_tests::{Home, Mount, Need, Service, needs, wait};
 
 /// What somebody would like to see followed.
 const SECRET: &str = "/etc/passwd";
@@ -195,24 +199,38 @@ fn renaming_a_link_here_does_not_make_a_rewrite_ours() {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
-    let service = shared(DriveKind::Business);
-    service.set_knobs(|knobs| knobs.hash_missing = true);
-    let drive = service.default_drive();
-    let ben = drive.by("ben");
-    drive
-        .put("/before.rclonelink", "aaaaaaaaaaa")
-        .expect("file");
-    let home = Home::signed_in(&service);
-    let mount = home.mount();
-    mount.sync();
-    service.set_reach(Reach::Offline);
-    fs::rename(mount.at("before"), mount.at("after")).expect("rename");
-    rewrite_alike(&ben, "/before.rclonelink", SECRET);
-    service.set_reach(Reach::Online);
-    mount.sync();
-    assert!(drive.exists("/after.rclonelink"), "it was renamed");
-    assert_file(&mount, "after", SECRET);
-    mount.unmount();
+    for kind in [DriveKind::Personal, DriveKind::Business] {
+        let service = shared(kind);
+        let drive = service.default_drive();
+        let ben = drive.by("ben");
+        let home = Home::signed_in(&service);
+        let mount = home.mount();
+        for name in ["before", "beside"] {
+            symlink("aaaaaaaaaaa", mount.at(name)).expect("link");
+        }
+        mount.sync();
+        // Our requests are answered before anything tells of the rewrite.
+        let quiet = service
+            .faults()
+            .add(FaultRule::on("delta", FaultAction::Hold));
+        let before = service.last_request();
+        rewrite_alike(&ben, "/before.rclonelink", SECRET);
+        fs::rename(mount.at("before"), mount.at("after")).expect("rename");
+        wait::until("our rename", Duration::from_secs(30), || {
+            drive.exists("/after.rclonelink")
+        });
+        let renames = service.requests().since(before).into_iter();
+        let statuses: Vec<u16> = renames
+            .filter(|record| record.op == "patch")
+            .map(|record| record.status.load(Ordering::Relaxed))
+            .collect();
+        assert_eq!(statuses[0], 412, "what was not seen before is looked at");
+        service.faults().remove(quiet);
+        mount.sync();
+        assert_file(&mount, "after", SECRET);
+        assert_link(&mount, "beside", "aaaaaaaaaaa");
+        mount.unmount();
+    }
 }
 
 #[test]
