@@ -17,6 +17,14 @@ pub enum DriveKind {
 }
 
 impl DriveKind {
+    /// The kind that the service has a word for, in any case.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Personal, Self::Business, Self::DocumentLibrary];
+        all.into_iter()
+            .find(|kind| kind.as_str().eq_ignore_ascii_case(word))
+    }
+
     /// The service's own word for the kind.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -46,6 +54,9 @@ pub struct ShortcutTarget {
     pub item: ItemId,
     /// Whether the item is a folder.
     pub is_folder: bool,
+    /// The kind of that drive, where told.
+    #[serde(default)]
+    pub kind: Option<DriveKind>,
 }
 
 /// What an item is, by the first facet that matches.

@@ -18,7 +18,7 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 use onedrivefs_core::Ino;
-use onedrivefs_vfs::{DirEntry, KernelChange, Outcome, SetAttr, Vfs, VfsError};
+use onedrivefs_vfs::{DirEntry, Forest, KernelChange, Outcome, SetAttr, Spot, Vfs, VfsError};
 use rustix::fs::{FileType, OFlags, XattrFlags};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ use crate::watchers::{self, Deed, Watchers};
 
 /// Serves the requests of one mount.
 pub(crate) struct Adapter {
-    vfs: Arc<Vfs>,
+    forest: Arc<Forest>,
     runtime: Handle,
     /// Cancelled when the mount goes away: whoever waits is answered.
     shutdown: CancellationToken,
@@ -48,9 +48,9 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    /// Serves `vfs`.
+    /// Serves the drives of `forest`.
     pub(crate) fn new(
-        vfs: Arc<Vfs>,
+        forest: Arc<Forest>,
         runtime: Handle,
         shutdown: CancellationToken,
         files: Arc<OpenFiles>,
@@ -59,7 +59,7 @@ impl Adapter {
         watchers: Arc<Watchers>,
     ) -> Self {
         Self {
-            vfs,
+            forest,
             runtime,
             shutdown,
             files,
@@ -81,16 +81,27 @@ impl Adapter {
         }
     }
 
+    /// Where to do something with a thing itself.
+    fn about(&self, node: INodeNo) -> Result<Spot, VfsError> {
+        self.forest.about(ino(node))
+    }
+
+    /// Where to do something with what is in a directory that was looked into.
+    fn within(&self, directory: INodeNo) -> Result<Spot, VfsError> {
+        self.forest.within_now(ino(directory))
+    }
+
     /// Answers a request from what is here.
     fn now<T, R: Refuse>(
         &self,
         call: &Call,
         reply: R,
-        work: impl FnOnce(&Arc<Vfs>) -> Result<T, VfsError>,
+        spot: Result<Spot, VfsError>,
+        work: impl FnOnce(&Spot) -> Result<T, VfsError>,
         send: impl FnOnce(R, T),
     ) {
         call.span
-            .in_scope(|| call.answer(reply, work(&self.vfs), send));
+            .in_scope(|| call.answer(reply, spot.and_then(|spot| work(&spot)), send));
     }
 
     /// What to do after a file was changed: if it was under another spelling than it has, what the
@@ -140,18 +151,24 @@ impl Adapter {
     /// Lets the kernel believe that what is there was made just now.
     fn show(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let call = Call::new("show", request, parent);
-        let work = |vfs: &Arc<Vfs>| vfs.lookup(ino(parent), name);
-        self.soon(call, reply, work, move |reply, found| match found {
-            Some(found) => reply::entry_or_absent(reply, parent, Some(found)),
-            None => reply.error(Errno::ENOENT),
-        });
+        let work = |at: &Spot| at.vfs.lookup(at.ino, name);
+        self.soon(
+            call,
+            reply,
+            self.within(parent),
+            work,
+            move |reply, found| match found {
+                Some(found) => reply::entry_or_absent(reply, parent, Some(found)),
+                None => reply.error(Errno::ENOENT),
+            },
+        );
     }
 
     /// Lets the kernel believe that what is gone was removed just now.
     fn confirm_gone(&self, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let is_there = name
             .to_str()
-            .and_then(|name| self.vfs.kind_at(ino(parent), name));
+            .and_then(|name| self.forest.kind_at(ino(parent), name));
         match is_there {
             // It was made again.
             Some(_) => reply.error(Errno::EBUSY),
@@ -164,15 +181,53 @@ impl Adapter {
         &self,
         call: Call,
         reply: R,
-        work: impl FnOnce(&Arc<Vfs>) -> Result<Outcome<T>, VfsError>,
+        spot: Result<Spot, VfsError>,
+        work: impl FnOnce(&Spot) -> Result<Outcome<T>, VfsError>,
         send: impl FnOnce(R, T) + Send + 'static,
     ) {
-        match call.span.in_scope(|| work(&self.vfs)) {
+        let done = call.span.in_scope(|| spot.and_then(|spot| work(&spot)));
+        self.settle(call, reply, done, send);
+    }
+
+    /// As [`Self::soon`], in a directory that may be one of a drive that is not served yet.
+    fn soon_within<T: Send + 'static, R: Refuse>(
+        &self,
+        call: Call,
+        reply: R,
+        directory: INodeNo,
+        work: impl FnOnce(&Spot) -> Result<Outcome<T>, VfsError> + Send + 'static,
+        send: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        match self.forest.within(ino(directory)) {
+            Ok(Outcome::Now(spot)) => self.soon(call, reply, Ok(spot), work, send),
+            Err(error) => reply.refuse(call.errno(&error)),
+            Ok(Outcome::Later(planted)) => {
+                let pending = Box::pin(async move {
+                    match work(&planted.await?)? {
+                        Outcome::Now(value) => Ok(value),
+                        Outcome::Later(pending) => pending.await,
+                    }
+                });
+                self.settle(call, reply, Ok(Outcome::Later(pending)), send);
+            }
+        }
+    }
+
+    /// Sends what a request comes to, from a task when that is still to be seen.
+    fn settle<T: Send + 'static, R: Refuse>(
+        &self,
+        call: Call,
+        reply: R,
+        done: Result<Outcome<T>, VfsError>,
+        send: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        match done {
             Ok(Outcome::Now(value)) => send(reply, value),
             Err(error) => reply.refuse(call.errno(&error)),
             Ok(Outcome::Later(pending)) => {
                 let shutdown = self.shutdown.clone();
-                let waiter = self.vfs.engine().waiters.enter();
+                // All drives of the mount count together.
+                let waiter = self.forest.main().engine().waiters.enter();
                 let span = call.span.clone();
                 let task = async move {
                     let waiting = waiter.wait_for(pending);
@@ -198,13 +253,13 @@ fn content_known_of(vfs: &Vfs, node: INodeNo) {
 /// Passes on the result of giving or taking names in directories. If one of them is known under
 /// another spelling than it has, no program is to meet what the kernel keeps under its own.
 fn names_known_in<T>(
-    vfs: &Vfs,
+    spot: &Spot,
     directories: &[INodeNo],
     result: Result<T, VfsError>,
 ) -> Result<T, VfsError> {
     if result.is_ok() && directories.iter().copied().any(is_other_spelling) {
         // Where it cannot be done at once it is done after the answer.
-        let _at_once = vfs.forget_names();
+        let _at_once = spot.vfs.forget_names();
     }
     result
 }
@@ -213,7 +268,7 @@ impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         self.kernel = init::configure(config);
         if self.passthrough == Passthrough::Auto && init::ask_for_passthrough(config) {
-            self.vfs.allow_passthrough();
+            self.forest.allow_passthrough();
         }
         Ok(())
     }
@@ -224,8 +279,9 @@ impl Filesystem for Adapter {
             return reply.error(Errno::ENOENT);
         }
         let call = Call::new("lookup", request, parent);
-        let work = |vfs: &Arc<Vfs>| vfs.lookup(ino(parent), name);
-        self.soon(call, reply, work, move |reply, found| {
+        let name = name.to_owned();
+        let work = move |at: &Spot| at.vfs.lookup(at.ino, &name);
+        self.soon_within(call, reply, parent, work, move |reply, found| {
             reply::entry_or_absent(reply, parent, found);
         });
     }
@@ -241,9 +297,10 @@ impl Filesystem for Adapter {
         self.now(
             &call,
             reply,
-            |vfs| match expected_edition(node) {
-                Some(edition) => vfs.getattr_of(ino(node), edition),
-                None => vfs.getattr(ino(node)),
+            self.about(node),
+            |at| match expected_edition(node) {
+                Some(edition) => at.vfs.getattr_of(at.ino, edition),
+                None => at.vfs.getattr(at.ino),
             },
             |reply, attr| reply::attributes(reply, node, &attr),
         );
@@ -282,14 +339,16 @@ impl Filesystem for Adapter {
             mtime: mtime.map(reply::set_time),
             fh: handle.map(|handle| handle.0),
         };
-        let work = |vfs: &Arc<Vfs>| {
-            vfs.check_edition(ino(node), expected_edition(node))?;
-            vfs.setattr(ino(node), &wanted)
+        let work = |at: &Spot| {
+            at.vfs.check_edition(at.ino, expected_edition(node))?;
+            at.vfs.setattr(at.ino, &wanted)
         };
         let changed = self.changed(node);
-        let vfs = Arc::clone(&self.vfs);
-        self.soon(call, reply, work, move |reply, attr| {
-            if size.is_some() {
+        let at = self.about(node);
+        let sized = at.as_ref().ok().filter(|_| size.is_some());
+        let sized = sized.map(|at| Arc::clone(&at.vfs));
+        self.soon(call, reply, at, work, move |reply, attr| {
+            if let Some(vfs) = sized {
                 content_known_of(&vfs, node);
             }
             reply::attributes(reply, node, &attr);
@@ -299,7 +358,8 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
         let call = Call::new("readlink", request, node);
-        self.soon(call, reply, |vfs| vfs.readlink(ino(node)), reply::bytes);
+        let work = |at: &Spot| at.vfs.readlink(at.ino);
+        self.soon(call, reply, self.about(node), work, reply::bytes);
     }
 
     fn mknod(
@@ -318,16 +378,14 @@ impl Filesystem for Adapter {
             watchers::Request::Late => return reply.error(Errno::EBUSY),
         }
         let call = Call::new("mknod", request, parent);
-        let work = |vfs: &Arc<Vfs>| {
+        let work = |at: &Spot| {
             if FileType::from_raw_mode(mode) != FileType::RegularFile {
                 return Err(VfsError::NotPermitted);
             }
             let flags = file_flags((OFlags::WRONLY | OFlags::EXCL).bits().cast_signed());
-            let (attr, opened) = vfs.create(ino(parent), name, mode & MODE_MASK, flags)?;
-            vfs.release(attr.ino, opened.fh);
-            Ok(attr)
+            at.vfs.mknod(at.ino, name, mode & MODE_MASK, flags)
         };
-        self.now(&call, reply, work, |reply, attr| {
+        self.now(&call, reply, self.within(parent), work, |reply, attr| {
             reply::entry(reply, parent, attr);
         });
         self.changed_below(parent, name);
@@ -348,14 +406,11 @@ impl Filesystem for Adapter {
             watchers::Request::Late => return reply.error(Errno::EBUSY),
         }
         let call = Call::new("mkdir", request, parent);
-        let work = |vfs: &Arc<Vfs>| {
-            names_known_in(
-                vfs,
-                &[parent],
-                vfs.mkdir(ino(parent), name, mode & MODE_MASK),
-            )
+        let work = |at: &Spot| {
+            let made = at.vfs.mkdir(at.ino, name, mode & MODE_MASK);
+            names_known_in(at, &[parent], made)
         };
-        self.now(&call, reply, work, |reply, attr| {
+        self.now(&call, reply, self.within(parent), work, |reply, attr| {
             reply::entry(reply, parent, attr);
         });
         self.changed_below(parent, name);
@@ -371,7 +426,8 @@ impl Filesystem for Adapter {
         self.now(
             &call,
             reply,
-            |vfs| names_known_in(vfs, &[parent], vfs.unlink(ino(parent), name)),
+            self.within(parent),
+            |at| names_known_in(at, &[parent], at.vfs.unlink(at.ino, name)),
             reply::done,
         );
         self.changed_below(parent, name);
@@ -384,12 +440,14 @@ impl Filesystem for Adapter {
             watchers::Request::Late => return reply.error(Errno::EBUSY),
         }
         let call = Call::new("rmdir", request, parent);
-        self.now(
-            &call,
-            reply,
-            |vfs| names_known_in(vfs, &[parent], vfs.rmdir(ino(parent), name)),
-            reply::done,
-        );
+        let removed = call.span.in_scope(|| self.forest.rmdir(ino(parent), name));
+        let removed = match removed {
+            Ok(Outcome::Now(())) => self
+                .within(parent)
+                .and_then(|at| names_known_in(&at, &[parent], Ok(Outcome::Now(())))),
+            other => other,
+        };
+        self.settle(call, reply, removed, reply::done);
         self.changed_below(parent, name);
     }
 
@@ -407,9 +465,8 @@ impl Filesystem for Adapter {
             watchers::Request::Late => return reply.error(Errno::EBUSY),
         }
         let call = Call::new("symlink", request, parent);
-        let work =
-            |vfs: &Arc<Vfs>| names_known_in(vfs, &[parent], vfs.symlink(ino(parent), name, target));
-        self.now(&call, reply, work, |reply, attr| {
+        let work = |at: &Spot| names_known_in(at, &[parent], at.vfs.symlink(at.ino, name, target));
+        self.now(&call, reply, self.within(parent), work, |reply, attr| {
             reply::entry(reply, parent, attr);
         });
         self.changed_below(parent, name);
@@ -426,12 +483,17 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let call = Call::new("rename", request, parent);
-        let work = |vfs: &Arc<Vfs>| {
+        let work = |from: &Spot| {
             let mode = rename_mode(flags)?;
-            let renamed = vfs.rename(ino(parent), name, ino(new_parent), new_name, mode);
-            names_known_in(vfs, &[parent, new_parent], renamed)
+            let to = self.within(new_parent)?;
+            if !Arc::ptr_eq(&from.vfs, &to.vfs) {
+                // Programs copy then, and remove the original.
+                return Err(VfsError::CrossDevice);
+            }
+            let renamed = from.vfs.rename(from.ino, name, to.ino, new_name, mode);
+            names_known_in(from, &[parent, new_parent], renamed)
         };
-        self.now(&call, reply, work, reply::done);
+        self.now(&call, reply, self.within(parent), work, reply::done);
         self.changed_below(parent, name);
         self.changed_below(new_parent, new_name);
     }
@@ -452,23 +514,35 @@ impl Filesystem for Adapter {
         let call = Call::new("open", request, node);
         let flags = file_flags(flags.0);
         let access = self.access(flags);
-        let work = |vfs: &Arc<Vfs>| {
+        let work = |at: &Spot| {
             // `cp a A` cannot see that both are one file, and would empty it while reading it.
-            if flags.truncate && is_other_spelling(node) && vfs.is_open(ino(node)) {
+            if flags.truncate && is_other_spelling(node) && at.vfs.is_open(at.ino) {
                 return Err(VfsError::Busy);
             }
-            vfs.open(ino(node), expected_edition(node), flags)
+            let vfs = Arc::clone(&at.vfs);
+            Ok(match at.vfs.open(at.ino, expected_edition(node), flags)? {
+                Outcome::Now(opened) => Outcome::Now((vfs, opened)),
+                Outcome::Later(pending) => {
+                    Outcome::Later(Box::pin(async move { Ok((vfs, pending.await?)) }))
+                }
+            })
         };
-        let (files, vfs) = (Arc::clone(&self.files), Arc::clone(&self.vfs));
-        self.soon(call, reply, work, move |reply, mut opened| {
-            if flags.truncate {
-                content_known_of(&vfs, node);
-            }
-            files.opened(ino(node));
-            // Its pages are kept under the spelling that the file has.
-            opened.direct_io |= is_other_spelling(node);
-            reply::opened(&vfs, reply, &opened, access);
-        });
+        let files = Arc::clone(&self.files);
+        self.soon(
+            call,
+            reply,
+            self.about(node),
+            work,
+            move |reply, (vfs, mut opened)| {
+                if flags.truncate {
+                    content_known_of(&vfs, node);
+                }
+                files.opened(ino(node));
+                // Its pages are kept under the spelling that the file has.
+                opened.direct_io |= is_other_spelling(node);
+                reply::opened(&vfs, reply, &opened, access);
+            },
+        );
     }
 
     fn create(
@@ -484,14 +558,21 @@ impl Filesystem for Adapter {
         let call = Call::new("create", request, parent);
         let flags = file_flags(flags);
         let access = self.access(flags);
-        let work = |vfs: &Arc<Vfs>| {
-            let created = vfs.create(ino(parent), name, mode & MODE_MASK, flags);
-            names_known_in(vfs, &[parent], created)
+        let work = |at: &Spot| {
+            let created = at.vfs.create(at.ino, name, mode & MODE_MASK, flags);
+            let created = names_known_in(at, &[parent], created)?;
+            Ok((Arc::clone(&at.vfs), created))
         };
-        self.now(&call, reply, work, |reply, made| {
-            self.files.opened(made.0.ino);
-            reply::created(&self.vfs, reply, parent, &made, access);
-        });
+        self.now(
+            &call,
+            reply,
+            self.within(parent),
+            work,
+            |reply, (vfs, made)| {
+                self.files.opened(made.0.ino);
+                reply::created(&vfs, reply, parent, &made, access);
+            },
+        );
         self.changed_below(parent, name);
     }
 
@@ -507,8 +588,8 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let call = Call::new("read", request, node);
-        let work = |vfs: &Arc<Vfs>| vfs.read(ino(node), handle.0, offset, size);
-        self.soon(call, reply, work, reply::bytes);
+        let work = |at: &Spot| at.vfs.read(at.ino, handle.0, offset, size);
+        self.soon(call, reply, self.about(node), work, reply::bytes);
     }
 
     fn write(
@@ -524,8 +605,8 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let call = Call::new("write", request, node);
-        let work = |vfs: &Arc<Vfs>| vfs.write(ino(node), handle.0, offset, data);
-        self.now(&call, reply, work, reply::written);
+        let work = |at: &Spot| at.vfs.write(at.ino, handle.0, offset, data);
+        self.now(&call, reply, self.about(node), work, reply::written);
     }
 
     fn flush(
@@ -537,12 +618,15 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let call = Call::new("flush", request, node);
-        let was_written = is_other_spelling(node) && self.vfs.is_written(handle.0);
-        let work = |vfs: &Arc<Vfs>| vfs.flush(ino(node), handle.0);
+        let at = self.about(node);
+        let was_written =
+            is_other_spelling(node) && at.as_ref().is_ok_and(|at| at.vfs.is_written(handle.0));
+        let written = at.as_ref().ok().filter(|_| was_written);
+        let written = written.map(|at| Arc::clone(&at.vfs));
+        let work = |at: &Spot| at.vfs.flush(at.ino, handle.0);
         let changed = self.changed(node);
-        let vfs = Arc::clone(&self.vfs);
-        self.soon(call, reply, work, move |reply, ()| {
-            if was_written {
+        self.soon(call, reply, at, work, move |reply, ()| {
+            if let Some(vfs) = written {
                 content_known_of(&vfs, node);
             }
             reply::done(reply, ());
@@ -561,7 +645,12 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let call = Call::new("release", request, node);
-        call.span.in_scope(|| self.vfs.release(ino(node), handle.0));
+        call.span.in_scope(|| {
+            // One that is not there any more has nothing open.
+            if let Ok(at) = self.about(node) {
+                at.vfs.release(at.ino, handle.0);
+            }
+        });
         if self.files.closed(ino(node)) {
             self.notify.closed();
         }
@@ -577,14 +666,14 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let call = Call::new("fsync", request, node);
-        let work = |vfs: &Arc<Vfs>| vfs.fsync(ino(node), handle.0, datasync);
-        self.now(&call, reply, work, reply::done);
+        let work = |at: &Spot| at.vfs.fsync(at.ino, handle.0, datasync);
+        self.now(&call, reply, self.about(node), work, reply::done);
     }
 
     fn opendir(&self, request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let call = Call::new("opendir", request, node);
-        let work = |vfs: &Arc<Vfs>| vfs.opendir(ino(node));
-        self.soon(call, reply, work, reply::opened_directory);
+        let work = |at: &Spot| at.vfs.opendir(at.ino);
+        self.soon_within(call, reply, node, work, reply::opened_directory);
     }
 
     fn readdir(
@@ -597,11 +686,15 @@ impl Filesystem for Adapter {
     ) {
         let call = Call::new("readdir", request, node);
         let mut sink = |entry: DirEntry<'_>| reply::add_name(&mut reply, &entry);
+        let at = match self.within(node) {
+            Ok(at) => at,
+            Err(error) => return reply.error(call.errno(&error)),
+        };
         let result = call
             .span
-            .in_scope(|| self.vfs.readdir(ino(node), handle.0, offset, &mut sink));
+            .in_scope(|| at.vfs.readdir(at.ino, handle.0, offset, &mut sink));
         call.answer(reply, result, |reply, ()| reply.ok());
-        self.vfs.read_dir_ahead(handle.0);
+        at.vfs.read_dir_ahead(handle.0);
     }
 
     fn readdirplus(
@@ -614,22 +707,28 @@ impl Filesystem for Adapter {
     ) {
         let call = Call::new("readdirplus", request, node);
         let mut sink = |entry: DirEntry<'_>| reply::add_plus(&mut reply, node, &entry);
+        let at = match self.within(node) {
+            Ok(at) => at,
+            Err(error) => return reply.error(call.errno(&error)),
+        };
         let result = call
             .span
-            .in_scope(|| self.vfs.readdir(ino(node), handle.0, offset, &mut sink));
+            .in_scope(|| at.vfs.readdir(at.ino, handle.0, offset, &mut sink));
         call.answer(reply, result, |reply, ()| reply.ok());
-        self.vfs.read_dir_ahead(handle.0);
+        at.vfs.read_dir_ahead(handle.0);
     }
 
     fn releasedir(
         &self,
         _request: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.vfs.releasedir(handle.0);
+        if let Ok(at) = self.within(node) {
+            at.vfs.releasedir(handle.0);
+        }
         reply.ok();
     }
 
@@ -642,11 +741,14 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let call = Call::new("fsyncdir", request, node);
-        self.now(&call, reply, |vfs| vfs.fsyncdir(ino(node)), reply::done);
+        let work = |at: &Spot| at.vfs.fsyncdir(at.ino);
+        self.now(&call, reply, self.within(node), work, reply::done);
     }
 
-    fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        reply::figures(reply, &self.vfs.statfs());
+    fn statfs(&self, _request: &Request, node: INodeNo, reply: ReplyStatfs) {
+        let at = self.within(node);
+        let vfs = at.as_ref().map_or(self.forest.main(), |at| &at.vfs);
+        reply::figures(reply, &vfs.statfs());
     }
 
     fn setxattr(
@@ -663,11 +765,11 @@ impl Filesystem for Adapter {
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
         let create = flags.contains(XattrFlags::CREATE);
         let replace = flags.contains(XattrFlags::REPLACE);
-        let work = |vfs: &Arc<Vfs>| {
+        let work = |at: &Spot| {
             check_attribute(name)?;
-            vfs.setxattr(ino(node), name, value, create, replace)
+            at.vfs.setxattr(at.ino, name, value, create, replace)
         };
-        self.now(&call, reply, work, reply::done);
+        self.now(&call, reply, self.about(node), work, reply::done);
     }
 
     fn getxattr(
@@ -682,27 +784,27 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EOPNOTSUPP);
         }
         let call = Call::new("getxattr", request, node);
-        let work = |vfs: &Arc<Vfs>| vfs.getxattr(ino(node), name);
-        self.now(&call, reply, work, |reply, value| {
+        let work = |at: &Spot| at.vfs.getxattr(at.ino, name);
+        self.now(&call, reply, self.about(node), work, |reply, value| {
             reply::attribute_value(reply, &value, buffer);
         });
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, buffer: u32, reply: ReplyXattr) {
         let call = Call::new("listxattr", request, node);
-        let work = |vfs: &Arc<Vfs>| vfs.listxattr(ino(node));
-        self.now(&call, reply, work, |reply, names| {
+        let work = |at: &Spot| at.vfs.listxattr(at.ino);
+        self.now(&call, reply, self.about(node), work, |reply, names| {
             reply::attribute_value(reply, &names, buffer);
         });
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let call = Call::new("removexattr", request, node);
-        let work = |vfs: &Arc<Vfs>| {
+        let work = |at: &Spot| {
             check_attribute(name)?;
-            vfs.removexattr(ino(node), name)
+            at.vfs.removexattr(at.ino, name)
         };
-        self.now(&call, reply, work, reply::done);
+        self.now(&call, reply, self.about(node), work, reply::done);
     }
 
     fn access(&self, _request: &Request, _node: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -749,8 +851,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let call = Call::new("fallocate", request, node);
-        let work = |vfs: &Arc<Vfs>| vfs.fallocate(ino(node), handle.0, offset, length, mode);
-        self.now(&call, reply, work, reply::done);
+        let work = |at: &Spot| at.vfs.fallocate(at.ino, handle.0, offset, length, mode);
+        self.now(&call, reply, self.about(node), work, reply::done);
     }
 
     fn lseek(
@@ -763,14 +865,14 @@ impl Filesystem for Adapter {
         reply: ReplyLseek,
     ) {
         let call = Call::new("lseek", request, node);
-        let work = |vfs: &Arc<Vfs>| vfs.lseek(ino(node), handle.0, offset, whence);
-        self.now(&call, reply, work, reply::position);
+        let work = |at: &Spot| at.vfs.lseek(at.ino, handle.0, offset, whence);
+        self.now(&call, reply, self.about(node), work, reply::position);
     }
 
     fn copy_file_range(
         &self,
         request: &Request,
-        _from: INodeNo,
+        from: INodeNo,
         from_handle: FileHandle,
         from_offset: u64,
         to: INodeNo,
@@ -782,13 +884,16 @@ impl Filesystem for Adapter {
     ) {
         // Refused as not supported, the kernel copies by reading and writing, this once.
         let call = Call::new("copy_file_range", request, to);
-        let work = |vfs: &Arc<Vfs>| {
-            vfs.copy_file_range(
+        let work = |at: &Spot| {
+            if !Arc::ptr_eq(&at.vfs, &self.about(from)?.vfs) {
+                return Err(VfsError::CrossDevice);
+            }
+            at.vfs.copy_file_range(
                 (from_handle.0, from_offset),
                 (to_handle.0, to_offset),
                 length,
             )
         };
-        self.now(&call, reply, work, reply::written);
+        self.now(&call, reply, self.about(to), work, reply::written);
     }
 }

@@ -29,6 +29,7 @@ pub(crate) fn errno(error: &VfsError) -> Errno {
         VfsError::TooLarge => Errno::EFBIG,
         VfsError::NoSuchOffset => Errno::ENXIO,
         VfsError::Busy => Errno::EBUSY,
+        VfsError::Loop => Errno::ELOOP,
         VfsError::CrossDevice => Errno::EXDEV,
         VfsError::Io(_) => Errno::EIO,
     }
@@ -58,7 +59,7 @@ mod tests {
 
     #[test]
     fn every_row() {
-        let rows: [(VfsError, &str); 25] = [
+        let rows: [(VfsError, &str); 26] = [
             (VfsError::NotFound, "ENOENT"),
             (VfsError::Exists, "EEXIST"),
             (VfsError::NotDirectory, "ENOTDIR"),
@@ -73,6 +74,7 @@ mod tests {
             (VfsError::NotPermitted, "EPERM"),
             (VfsError::AccessDenied, "EACCES"),
             (VfsError::NeedsLogin, "EACCES"),
+            (VfsError::Loop, "ELOOP"),
             (VfsError::Offline, "ENETDOWN"),
             (VfsError::TimedOut, "ETIMEDOUT"),
             (VfsError::Stale, "ESTALE"),
@@ -111,6 +113,7 @@ mod tests {
             "EROFS" => 30,
             "ENAMETOOLONG" => 36,
             "ENOTEMPTY" => 39,
+            "ELOOP" => 40,
             "ENODATA" => 61,
             "EILSEQ" => 84,
             "EOPNOTSUPP" => 95,

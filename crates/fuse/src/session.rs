@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use fuser::{Config, Filesystem, Notifier, Session, SessionACL};
-use onedrivefs_vfs::Vfs;
+use onedrivefs_vfs::Forest;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -124,14 +124,14 @@ impl Shutdown {
     }
 }
 
-/// Mounts `vfs` and starts to serve it. Requests that need the network wait on `runtime`.
+/// Mounts the drives of `forest` and starts to serve them. Requests that need the network wait on `runtime`.
 ///
 /// The mount of a dead daemon at the same place is cleared away first.
 ///
 /// # Errors
 /// When the mountpoint is unfit, FUSE is not available or not permitted; see [`MountError`].
 pub fn mount(
-    vfs: Arc<Vfs>,
+    forest: Arc<Forest>,
     runtime: Handle,
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
@@ -142,9 +142,9 @@ pub fn mount(
         waiting: CancellationToken::new(),
         notify: queue.clone(),
     };
-    let watchers = Arc::new(Watchers::new(Arc::clone(&vfs)));
+    let watchers = Arc::new(Watchers::new(Arc::clone(&forest)));
     let adapter = Adapter::new(
-        Arc::clone(&vfs),
+        Arc::clone(&forest),
         runtime.clone(),
         shutdown.waiting.clone(),
         files,
@@ -154,17 +154,19 @@ pub fn mount(
     );
     // Listening begins before the kernel can cache anything. Should the mount fail, the queue has
     // no reader and swallows what it is sent.
-    vfs.set_kernel_listener(Box::new(move |announcement| queue.announce(announcement)));
     let names = KernelNames::default();
-    vfs.set_names_forgetter({
-        let names = names.clone();
-        Box::new(move || names.forget_all())
-    });
+    forest.connect(
+        Arc::new(move |announcement| queue.announce(announcement)),
+        {
+            let names = names.clone();
+            Arc::new(move || names.forget_all())
+        },
+    );
     let (served, notifier) = serve(adapter, runtime, shutdown, options)?;
     names.connect(served.own.connection()?);
     readahead::raise(served.own.number());
     work.with(Arc::clone(&watchers))
-        .start(Connected::new(notifier, move |ino| vfs.edition(ino)))
+        .start(Connected::new(notifier, move |ino| forest.edition(ino)))
         .map_err(|source| MountError::Session { source })?;
     Ok(Mounted {
         served,

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use fuser::INodeNo;
 use onedrivefs_core::Ino;
-use onedrivefs_vfs::{FileKind, KernelChange, Vfs};
+use onedrivefs_vfs::{FileKind, Forest, KernelChange};
 use parking_lot::Mutex;
 
 use crate::call::ino;
@@ -70,7 +70,7 @@ pub trait Herald: Send {
 
 /// Who watches what in a mount, and how they are told.
 pub(crate) struct Watchers {
-    vfs: Arc<Vfs>,
+    forest: Arc<Forest>,
     /// Number of the connection, which the kernel calls the device.
     connection: OnceLock<u32>,
     herald: Mutex<Option<Box<dyn Herald>>>,
@@ -111,9 +111,9 @@ struct Seen {
 
 impl Watchers {
     /// Nobody is told yet.
-    pub(crate) fn new(vfs: Arc<Vfs>) -> Self {
+    pub(crate) fn new(forest: Arc<Forest>) -> Self {
         Self {
-            vfs,
+            forest,
             connection: OnceLock::new(),
             herald: Mutex::default(),
             thread: AtomicU32::new(NO_THREAD),
@@ -140,7 +140,7 @@ impl Watchers {
             KernelChange::Attributes { .. } | KernelChange::Content { .. } => return,
         };
         let watched = self.is_watched(parent) || child.is_some_and(|child| self.is_watched(child));
-        if watched && self.vfs.kind_at(parent, name).is_none() {
+        if watched && self.forest.kind_at(parent, name).is_none() {
             self.run(Deed::Remove, parent, name, parent);
         }
     }
@@ -149,7 +149,7 @@ impl Watchers {
     pub(crate) fn after(&self, change: &KernelChange) {
         match change {
             KernelChange::Entry { parent, name } if self.is_watched(*parent) => {
-                let deed = match self.vfs.kind_at(*parent, name) {
+                let deed = match self.forest.kind_at(*parent, name) {
                     Some(FileKind::File) => Deed::MakeFile,
                     Some(FileKind::Directory) => Deed::MakeDirectory,
                     Some(FileKind::Symlink) => Deed::MakeLink,
@@ -158,7 +158,7 @@ impl Watchers {
                 self.run(deed, *parent, name, *parent);
             }
             KernelChange::Content { ino } if self.has_watches() => {
-                let Some((parent, name)) = self.vfs.place_of(*ino) else {
+                let Some((parent, name)) = self.forest.place_of(*ino) else {
                     return;
                 };
                 if self.is_watched(parent) || self.is_watched(*ino) {
@@ -171,7 +171,7 @@ impl Watchers {
 
     /// Has an errand run at something that has this name in this directory.
     fn run(&self, deed: Deed, at: Ino, name: &str, parent: Ino) {
-        let Some(folder) = self.vfs.path_of(parent) else {
+        let Some(folder) = self.forest.path_of(parent) else {
             return;
         };
         let path = if folder.is_empty() {

@@ -23,6 +23,8 @@ struct WirePermission {
     id: Option<String>,
     #[serde(deserialize_with = "lenient::field")]
     link: Option<WireLink>,
+    #[serde(deserialize_with = "lenient::field")]
+    roles: Option<Vec<String>>,
     #[serde(deserialize_with = "lenient::text")]
     expiration_date_time: Option<String>,
 }
@@ -110,6 +112,19 @@ impl GraphClient {
                 .expiration_date_time
                 .and_then(|time| Timestamp::parse(&time)),
         })
+    }
+
+    /// Tells whether all that was granted on an item, as far as it is shown, is to read it.
+    ///
+    /// # Errors
+    /// As every request. Not everybody may ask.
+    pub async fn is_read_only(&self, drive: &DriveId, item: &ItemId) -> Result<bool, GraphError> {
+        let path = format!("{}/permissions", Endpoints::item_path(drive, item)?);
+        let route = "/drives/{drive}/items/{item}/permissions";
+        let granted = self.list::<WirePermission>(&path, route).await?;
+        let roles = |permission: &WirePermission| permission.roles.clone().unwrap_or_default();
+        let told: Vec<String> = granted.iter().flat_map(roles).collect();
+        Ok(!told.is_empty() && told.iter().all(|role| role.eq_ignore_ascii_case("read")))
     }
 
     /// The versions of a file, newest first; the first is the current one.

@@ -95,6 +95,8 @@ struct WireParent {
     #[serde(deserialize_with = "lenient::text")]
     drive_id: Option<String>,
     #[serde(deserialize_with = "lenient::text")]
+    drive_type: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     id: Option<String>,
 }
 
@@ -121,10 +123,12 @@ struct WireRemote {
 impl WireRemote {
     /// Where the shortcut leads; `None` when the drive or the item is not told.
     fn target(&self) -> Option<ShortcutTarget> {
+        let parent = self.parent_reference.as_ref()?;
         Some(ShortcutTarget {
-            drive: DriveId::new(filled(self.parent_reference.as_ref()?.drive_id.as_deref())?),
+            drive: DriveId::new(filled(parent.drive_id.as_deref())?),
             item: ItemId::new(filled(self.id.as_deref())?),
             is_folder: self.folder || self.package,
+            kind: parent.drive_type.as_deref().and_then(DriveKind::parse),
         })
     }
 }
@@ -354,12 +358,8 @@ impl WireDrive {
     /// Translates the drive; `None` when it has no id.
     pub(crate) fn into_info(self) -> Option<DriveInfo> {
         let id = DriveId::new(filled(self.id.as_deref())?);
-        let kind = match self.drive_type.as_deref() {
-            Some(kind) if kind.eq_ignore_ascii_case("personal") => DriveKind::Personal,
-            Some(kind) if kind.eq_ignore_ascii_case("business") => DriveKind::Business,
-            Some(kind) if kind.eq_ignore_ascii_case("documentLibrary") => {
-                DriveKind::DocumentLibrary
-            }
+        let kind = match self.drive_type.as_deref().and_then(DriveKind::parse) {
+            Some(kind) => kind,
             _ if id.as_str().starts_with("b!") => DriveKind::Business,
             _ => DriveKind::Personal,
         };

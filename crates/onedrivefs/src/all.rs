@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use onedrivefs_core::DriveId;
-use onedrivefs_graph::GraphClient;
+use onedrivefs_graph::{Feature, GraphClient};
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use serde_json::json;
@@ -222,6 +222,7 @@ async fn start(shared: &Arc<Shared>, wanted: &Wanted) -> Outcome<Served> {
         config: config.clone(),
         access: Access {
             read_only: layer.read_only.unwrap_or(false) || forbidden,
+            read_only_elsewhere: !record.permissions().allow(Feature::WriteOthers),
             allow_other: layer.allow_other.unwrap_or(false),
         },
         mountpoint: wanted.place.clone(),

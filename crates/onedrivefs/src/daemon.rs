@@ -14,7 +14,7 @@ use onedrivefs_core::local_only::LocalOnly;
 use onedrivefs_fuse::{MountError, MountOptions, Mounted, Passthrough, SessionEnd, Teardown};
 use onedrivefs_graph::GraphClient;
 use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Oneself, Rescue};
-use onedrivefs_vfs::{Vfs, VfsOptions};
+use onedrivefs_vfs::{Forest, Vfs, VfsOptions};
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +26,7 @@ use crate::control::registry::{self, Record, Running};
 use crate::control::server::Listener;
 use crate::desktop;
 use crate::failure::{Explain, Failure, Outcome};
+use crate::folders::Folders;
 use crate::guard::Guard;
 use crate::handler::Control;
 use crate::output;
@@ -52,6 +53,8 @@ const EXIT_INTERRUPTED: i32 = 130;
 pub(crate) struct Access {
     /// Whether changes are refused.
     pub(crate) read_only: bool,
+    /// Whether changes are refused in what others share, since the sign-in does not allow them.
+    pub(crate) read_only_elsewhere: bool,
     /// Whether other users are let in.
     pub(crate) allow_other: bool,
 }
@@ -107,7 +110,7 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
     let mut signals = Signals::install()?;
     let greeting = plan.greeting.clone();
     let served = Served::start(plan).await?;
-    let announcement = announce(&served.engine, &served.mounted);
+    let announcement = announce(served.forest.main().engine(), &served.mounted);
     if let Some(greeting) = greeting {
         output::note(greeting);
     }
@@ -126,7 +129,7 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
 
 /// A mount that serves.
 pub(crate) struct Served {
-    engine: Arc<Engine>,
+    forest: Arc<Forest>,
     mounted: Mounted,
     control: ControlPlane,
     guard: Option<Guard>,
@@ -138,20 +141,22 @@ impl Served {
     pub(crate) async fn start(plan: Plan) -> Outcome<Self> {
         create_private_dir(&plan.dirs.runtime)?;
         let engine = open_engine(&plan).await?;
-        let mounted = match mount(&plan, &engine) {
+        let forest = plant(&plan, &engine);
+        let mounted = match mount(&plan, &forest) {
             Ok(mounted) => mounted,
             Err(failure) => {
-                stop_engine(&engine).await;
+                stop_engines(&forest).await;
                 return Err(failure);
             }
         };
         let guard = post_guard(&mounted);
-        let companions = follow_buses(&plan, &engine, &mounted);
+        let mut companions = follow_buses(&plan, &forest, &mounted);
         engine.start();
-        let control = match listen(&plan, &engine, &mounted) {
+        companions.push(tokio::spawn(Arc::clone(&forest).tend()));
+        let control = match listen(&plan, &forest, &mounted) {
             Ok(control) => control,
             Err(failure) => {
-                finish(mounted, &engine).await?;
+                finish(mounted, &forest).await?;
                 return Err(failure);
             }
         };
@@ -159,7 +164,7 @@ impl Served {
             output::note(output::printable(&rescue_text(rescue, mounted.path())));
         }
         Ok(Self {
-            engine,
+            forest,
             mounted,
             control,
             guard,
@@ -171,7 +176,7 @@ impl Served {
     pub(crate) async fn wait(&self) -> End {
         tokio::select! {
             end = self.mounted.wait_unmounted() => End::Session(end),
-            () = self.engine.wait_damaged() => End::Damaged,
+            () = self.forest.wait_damaged() => End::Damaged,
         }
     }
 
@@ -180,7 +185,7 @@ impl Served {
         for companion in self.companions {
             companion.abort();
         }
-        let outcome = finish(self.mounted, &self.engine).await;
+        let outcome = finish(self.mounted, &self.forest).await;
         // The socket stays until the state is free: whoever waits for the end of this daemon waits
         // for it to close.
         self.control.server.abort();
@@ -294,9 +299,15 @@ fn vfs_options(config: &Layer, read_only: bool) -> VfsOptions {
     }
 }
 
-fn mount(plan: &Plan, engine: &Arc<Engine>) -> Outcome<Mounted> {
+/// The drive with what its shortcuts lead to.
+fn plant(plan: &Plan, engine: &Arc<Engine>) -> Arc<Forest> {
     let options = vfs_options(&plan.config, plan.access.read_only);
     let vfs = Vfs::new(Arc::clone(engine), options, Handle::current());
+    let nursery = Folders::new(engine, options, plan.access.read_only_elsewhere);
+    Forest::new(vfs, Some(Box::new(nursery)))
+}
+
+fn mount(plan: &Plan, forest: &Arc<Forest>) -> Outcome<Mounted> {
     let options = MountOptions {
         mountpoint: plan.mountpoint.clone(),
         fs_name: format!("{}:{}", plan.account, plan.title()),
@@ -308,7 +319,7 @@ fn mount(plan: &Plan, engine: &Arc<Engine>) -> Outcome<Mounted> {
         },
         threads: None,
     };
-    onedrivefs_fuse::mount(vfs, Handle::current(), &options)
+    onedrivefs_fuse::mount(Arc::clone(forest), Handle::current(), &options)
         .map_err(|error| explain_mount("mount", error))
 }
 
@@ -330,13 +341,13 @@ fn post_guard(mounted: &Mounted) -> Option<Guard> {
 
 /// Tells the desktop what needs attention, warns before a secret ends, and hears from the system when
 /// the machine sleeps.
-fn follow_buses(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Vec<JoinHandle<()>> {
-    let mut tasks = vec![sleep::start(engine)];
+fn follow_buses(plan: &Plan, forest: &Arc<Forest>, mounted: &Mounted) -> Vec<JoinHandle<()>> {
+    let mut tasks = vec![sleep::start(forest)];
     let desktop = plan
         .config
         .notifications
         .unwrap_or(true)
-        .then(|| desktop::start(engine, mounted.path(), &plan.account));
+        .then(|| desktop::start(forest, mounted.path(), &plan.account));
     let notices = desktop.as_ref().map(desktop::Desktop::notices);
     tasks.extend(desktop.map(desktop::Desktop::into_task));
     let report = plan.sign_in.clone().filter(|_| plan.warns);
@@ -359,7 +370,7 @@ struct ControlPlane {
     record: Record,
 }
 
-fn listen(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Outcome<ControlPlane> {
+fn listen(plan: &Plan, forest: &Arc<Forest>, mounted: &Mounted) -> Outcome<ControlPlane> {
     let stem = plan.dirs.daemon_stem(&plan.account, &plan.root());
     let running = Running {
         pid: std::process::id(),
@@ -373,7 +384,7 @@ fn listen(plan: &Plan, engine: &Arc<Engine>, mounted: &Mounted) -> Outcome<Contr
     let listener = Listener::bind(&running.socket)?;
     let record = Record::write(&plan.dirs, &stem, &running)?;
     let control = Control::new(
-        Arc::clone(engine),
+        Arc::clone(forest),
         plan.graph.clone(),
         running.mountpoint,
         plan.sign_in.clone(),
@@ -526,10 +537,10 @@ impl End {
 }
 
 /// Unmounts and brings everything to disk.
-async fn finish(mounted: Mounted, engine: &Arc<Engine>) -> Outcome {
+async fn finish(mounted: Mounted, forest: &Forest) -> Outcome {
     let path = mounted.path().to_owned();
     let unmounted = mounted.unmount().await;
-    stop_engine(engine).await;
+    stop_engines(forest).await;
     match unmounted {
         Ok(Teardown::Complete) => Ok(()),
         Ok(Teardown::StillInUse) => {
@@ -543,11 +554,11 @@ async fn finish(mounted: Mounted, engine: &Arc<Engine>) -> Outcome {
     }
 }
 
-async fn stop_engine(engine: &Arc<Engine>) {
-    if tokio::time::timeout(ENGINE_STOP, engine.shutdown())
-        .await
-        .is_err()
-    {
+async fn stop_engines(forest: &Forest) {
+    let stopping = async {
+        tokio::join!(forest.main().engine().shutdown(), forest.shutdown());
+    };
+    if tokio::time::timeout(ENGINE_STOP, stopping).await.is_err() {
         tracing::warn!("The engine did not stop in time; the next mount goes on from its journal");
     }
 }

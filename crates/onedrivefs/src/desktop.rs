@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use onedrivefs_sync::{Engine, Event, Net};
+use onedrivefs_vfs::Forest;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use zbus::Connection;
@@ -107,10 +108,10 @@ struct Note {
 }
 
 /// Begins to tell the desktop about a mount. Ends when the task is aborted.
-pub(crate) fn start(engine: &Arc<Engine>, mountpoint: &Path, account: &AccountName) -> Desktop {
+pub(crate) fn start(forest: &Arc<Forest>, mountpoint: &Path, account: &AccountName) -> Desktop {
     let inbox = Arc::new(Inbox::default());
     let letters = Arc::clone(&inbox);
-    engine.set_event_listener(Box::new(move |event| {
+    forest.set_event_teller(Arc::new(move |event| {
         let kind = match &event {
             Event::Parked { .. } => Kind::Parked,
             Event::ConflictCopy { .. } => Kind::Conflict,
@@ -119,7 +120,7 @@ pub(crate) fn start(engine: &Arc<Engine>, mountpoint: &Path, account: &AccountNa
         letters.put(kind, Some(event));
     }));
     let teller = Teller {
-        engine: Arc::clone(engine),
+        forest: Arc::clone(forest),
         mountpoint: mountpoint.display().to_string(),
         account: account.to_string(),
     };
@@ -132,7 +133,7 @@ pub(crate) fn start(engine: &Arc<Engine>, mountpoint: &Path, account: &AccountNa
 
 /// Words events.
 struct Teller {
-    engine: Arc<Engine>,
+    forest: Arc<Forest>,
     mountpoint: String,
     account: String,
 }
@@ -140,7 +141,7 @@ struct Teller {
 impl Teller {
     /// Notes when somebody has to sign in again.
     async fn watch_sign_in(&self, inbox: &Inbox) {
-        let mut net = self.engine.net.watch();
+        let mut net = self.forest.main().engine().net.watch();
         let mut told: Option<Instant> = None;
         loop {
             let expired = *net.borrow_and_update() == Net::NeedsLogin;
@@ -190,7 +191,8 @@ impl Teller {
             }
             (Kind::Held, _) => {
                 // Usually more than when the event happened.
-                let held = self.engine.held().ok().flatten()?;
+                let held = |engine: &Arc<Engine>| engine.held().ok().flatten();
+                let held = self.forest.engines().iter().find_map(held)?;
                 note(
                     format!("OneDrive: {} held back", counted(held.count, "deletion")),
                     format!("Since {}. {}", held.reason, held_next(&self.mountpoint)),

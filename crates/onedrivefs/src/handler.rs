@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use onedrivefs_fuse::MountError;
 use onedrivefs_graph::GraphClient;
-use onedrivefs_sync::{Engine, EngineError, Kept, Pending, PinOutcome, PinTrouble, SyncOutcome};
+use onedrivefs_sync::{EngineError, Kept, Pending, PinOutcome, PinTrouble, SyncOutcome};
+use onedrivefs_vfs::Forest;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use crate::control::{Answer, Request};
 use crate::sign_in::SignInReport;
 use crate::size::ByteSize;
 use crate::status::{counted, held_next, pending_text};
+use crate::together;
 use crate::unmounting;
 
 /// Progress lines waiting for a slow client; more are left out, the next one says it all.
@@ -23,7 +25,7 @@ const PROGRESS_QUEUE: usize = 16;
 
 /// Answers for one mount.
 pub(crate) struct Control {
-    engine: Arc<Engine>,
+    forest: Arc<Forest>,
     graph: GraphClient,
     mountpoint: PathBuf,
     sign_in: Option<SignInReport>,
@@ -32,13 +34,13 @@ pub(crate) struct Control {
 impl Control {
     /// Prepares to answer.
     pub(crate) fn new(
-        engine: Arc<Engine>,
+        forest: Arc<Forest>,
         graph: GraphClient,
         mountpoint: PathBuf,
         sign_in: Option<SignInReport>,
     ) -> Self {
         Self {
-            engine,
+            forest,
             graph,
             mountpoint,
             sign_in,
@@ -47,14 +49,15 @@ impl Control {
 
     /// The state of the mount, with what is known about its sign-in.
     async fn status(&self) -> Answer {
-        let status = match self.engine.status() {
-            Ok(status) => status,
-            Err(error) => return failed(describe(&error), "run `onedrivefs doctor`"),
-        };
+        let forest = Arc::clone(&self.forest);
         let sign_in = self.sign_in.clone();
         let tokens = self.graph.tokens();
         let problem = tokens.needs_login().then(|| tokens.problem()).flatten();
         blocking(move || {
+            let status = match together::status(&forest) {
+                Ok(status) => status,
+                Err(error) => return failed(describe(&error), "run `onedrivefs doctor`"),
+            };
             let mut status = serde_json::to_value(&status).unwrap_or_default();
             if let Some(report) = sign_in {
                 status["sign_in"] = report.to_json();
@@ -79,37 +82,56 @@ impl Control {
             done(&Value::Null)
         });
         let answer = answer.await;
-        self.engine.credentials_changed();
+        for engine in self.forest.engines() {
+            engine.credentials_changed();
+        }
         answer
     }
 
     async fn answer(&self, request: Request, reply: &mut Reply) -> Answer {
         match request {
             Request::Status => self.status().await,
-            Request::PathStatus { path } => match self.engine.path_status(&path) {
-                Ok(status) => done(&status),
-                Err(error) => failed(
-                    describe(&error),
-                    "check the spelling; what is in a folder is known once it was listed",
-                ),
-            },
+            Request::PathStatus { path } => {
+                let forest = Arc::clone(&self.forest);
+                blocking(move || match together::path_status(&forest, &path) {
+                    Ok(status) => done(&status),
+                    Err(error) => failed(
+                        describe(&error),
+                        "check the spelling; what is in a folder is known once it was listed",
+                    ),
+                })
+                .await
+            }
             Request::Sync { path, timeout_s } => self.sync(path, timeout_s, reply).await,
             Request::Pin { path } => {
-                let engine = Arc::clone(&self.engine);
-                blocking(move || pinning(engine.pin(&path))).await
+                let forest = Arc::clone(&self.forest);
+                let pin = move || {
+                    let (engine, path) = forest.route(&path)?;
+                    engine.pin(&path)
+                };
+                blocking(move || pinning(pin())).await
             }
             Request::AwaitPinned { path } => self.await_pinned(&path, reply).await,
             Request::Unpin { path } => {
-                let engine = Arc::clone(&self.engine);
-                blocking(move || pinning(engine.unpin(&path))).await
+                let forest = Arc::clone(&self.forest);
+                let unpin = move || {
+                    let (engine, path) = forest.route(&path)?;
+                    let by = engine.unpin(&path)?;
+                    Ok(by.map(|by| forest.full_path(&engine, &by)))
+                };
+                blocking(move || pinning(unpin())).await
             }
-            Request::Evict { path } => pinning(self.engine.evict(&path).await),
-            Request::Retry { path } => parked(self.engine.retry(&path).await),
-            Request::Discard { path } => parked(self.engine.discard(&path).await),
-            Request::Export { path, to } => parked(self.engine.export(&path, Path::new(&to)).await),
+            Request::Evict { path } => pinning(together::evict(&self.forest, &path).await),
+            Request::Retry { path } => parked(together::retry(&self.forest, &path).await),
+            Request::Discard { path } => parked(together::discard(&self.forest, &path).await),
+            Request::Export { path, to } => {
+                let to = Path::new(&to);
+                parked(together::export(&self.forest, &path, to).await)
+            }
             Request::CredentialsChanged => self.take_over().await,
             Request::Unmount => {
-                let tried = unmounting::unmount(&self.engine, &self.mountpoint).await;
+                let tried =
+                    unmounting::unmount(self.forest.main().engine(), &self.mountpoint).await;
                 unmounted(tried, &self.mountpoint).await
             }
         }
@@ -131,7 +153,7 @@ impl Control {
                 obstacle: obstacle.map(str::to_owned),
             });
         };
-        let syncing = self.engine.sync(path.as_deref(), timeout, progress);
+        let syncing = together::sync(&self.forest, path.as_deref(), timeout, progress);
         match tell_while(syncing, receiver, reply).await {
             Some(outcome) => self.sync_answer(outcome),
             None => client_gone(),
@@ -148,7 +170,11 @@ impl Control {
                 obstacle: trouble.map(|trouble| format!("/{}: {}", trouble.path, trouble.error)),
             });
         };
-        let waiting = self.engine.wait_pinned(path, progress);
+        let (engine, inside) = match together::route(&self.forest, path).await {
+            Ok(routed) => routed,
+            Err(error) => return pinning::<()>(Err(error)),
+        };
+        let waiting = engine.wait_pinned(&inside, progress);
         match tell_while(waiting, receiver, reply).await {
             Some(Ok(outcome)) => pin_answer(&outcome, path),
             Some(Err(error)) => pinning::<()>(Err(error)),

@@ -15,6 +15,7 @@ mod daemon;
 mod desktop;
 mod doctor;
 mod failure;
+mod folders;
 mod guard;
 mod handler;
 mod keyring;
@@ -30,6 +31,7 @@ mod sign_in;
 mod size;
 mod sleep;
 mod status;
+mod together;
 mod unit;
 mod unmounting;
 

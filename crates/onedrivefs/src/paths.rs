@@ -191,7 +191,7 @@ fn root_key(root: &RootRecord) -> String {
 }
 
 /// Makes text that came from elsewhere into one harmless file name; different texts stay different.
-fn component(text: &str) -> String {
+pub(crate) fn component(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '!' | '_' | '-' | '@' | '+');
     let dotless = !text.starts_with('.');
     let harmless = text.chars().all(|c| plain(c) || c == '.') && dotless;

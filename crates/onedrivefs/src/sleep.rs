@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use onedrivefs_sync::Engine;
+use onedrivefs_vfs::Forest;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use zbus::proxy::SignalStream;
@@ -32,16 +32,16 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const DOZE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Begins to follow. Ends when the task is aborted.
-pub(crate) fn start(engine: &Arc<Engine>) -> JoinHandle<()> {
-    let engine = Arc::clone(engine);
+pub(crate) fn start(forest: &Arc<Forest>) -> JoinHandle<()> {
+    let forest = Arc::clone(forest);
     tokio::spawn(async move {
-        let Err(error) = follow(&engine).await;
+        let Err(error) = follow(&forest).await;
         tracing::debug!(%error, "Nobody tells when this machine sleeps.");
     })
 }
 
 /// Follows until nobody tells any more.
-async fn follow(engine: &Engine) -> zbus::Result<Infallible> {
+async fn follow(forest: &Forest) -> zbus::Result<Infallible> {
     let connecting = async {
         let connection = Connection::system().await?;
         let logind = Proxy::new(&connection, NAME, OBJECT, MANAGER).await?;
@@ -54,8 +54,13 @@ async fn follow(engine: &Engine) -> zbus::Result<Infallible> {
         let lock = delay_sleep(&logind).await;
         while !next(&mut signals).await? {}
         tracing::info!("The machine is about to sleep.");
-        let _doze = Doze(engine);
-        if timeout(ANSWER_LIMIT, engine.fall_asleep()).await.is_err() {
+        let _doze = Doze(forest);
+        let falling = async {
+            for engine in forest.engines() {
+                engine.fall_asleep().await;
+            }
+        };
+        if timeout(ANSWER_LIMIT, falling).await.is_err() {
             tracing::warn!("Not everybody who waits could be answered before the machine sleeps.");
         }
         drop(lock);
@@ -70,11 +75,13 @@ async fn follow(engine: &Engine) -> zbus::Result<Infallible> {
 }
 
 /// From the moment the machine is about to sleep until it is awake, or nobody can tell.
-struct Doze<'e>(&'e Engine);
+struct Doze<'f>(&'f Forest);
 
 impl Drop for Doze<'_> {
     fn drop(&mut self) {
-        self.0.awake();
+        for engine in self.0.engines() {
+            engine.awake();
+        }
     }
 }
 

@@ -23,6 +23,7 @@ struct View {
     transfers: Vec<TransferView>,
     parked: Vec<ParkedView>,
     conflicts: Vec<ConflictView>,
+    drives: Vec<FollowedView>,
     details: DetailsView,
     sign_in: SignInView,
     /// Why there is no mount, where one was to be.
@@ -137,6 +138,15 @@ struct ConflictView {
     copy: String,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct FollowedView {
+    path: Option<String>,
+    state: Option<String>,
+    read_only: bool,
+    pending: PendingView,
+}
+
 /// The state of a file or folder.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -213,22 +223,12 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
             path.trim_start_matches('/')
         )
     };
+    list(&mut lines, &view.drives, |folder| {
+        folder_line(folder, folder.path.as_deref().map(full))
+    });
     what_is_pinned(&mut lines, &view, full);
     list(&mut lines, &view.transfers, |transfer| {
-        let percent = match transfer.total {
-            0 => 0,
-            total => u128::from(transfer.done) * 100 / u128::from(total),
-        };
-        let total = ByteSize(transfer.total);
-        let direction = match transfer.direction.as_str() {
-            "up" => "sending",
-            "down" => "fetching",
-            other => other,
-        };
-        format!(
-            "  {direction:<9}  {} {percent}% of {total}",
-            full(&transfer.path)
-        )
+        transfer_line(transfer, &full(&transfer.path))
     });
     what_waits(&mut lines, &view, mountpoint, full);
     list(&mut lines, &view.conflicts, |conflict| {
@@ -239,6 +239,47 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
         )
     });
     joined(&lines)
+}
+
+/// The line of a transfer.
+fn transfer_line(transfer: &TransferView, place: &str) -> String {
+    let percent = match transfer.total {
+        0 => 0,
+        total => u128::from(transfer.done) * 100 / u128::from(total),
+    };
+    let total = ByteSize(transfer.total);
+    let direction = match transfer.direction.as_str() {
+        "up" => "sending",
+        "down" => "fetching",
+        other => other,
+    };
+    format!("  {direction:<9}  {place} {percent}% of {total}")
+}
+
+/// The line of a folder of another drive, or of a drive in a tree.
+fn folder_line(folder: &FollowedView, place: Option<String>) -> String {
+    let place = place.unwrap_or_else(|| "a folder that is not shown any more".to_owned());
+    format!("  shared     {place}: {}", folder_text(folder))
+}
+
+/// How a folder of another drive is doing.
+fn folder_text(folder: &FollowedView) -> String {
+    let state = match folder.state.as_deref() {
+        None => "not looked into yet",
+        Some("no-access") => "the service does not let this account see it",
+        Some("enumerating") => "first listing under way",
+        Some("needs-login") => "signed out",
+        Some(other) => other,
+    };
+    let mut text = state.to_owned();
+    if folder.read_only {
+        text += ", for reading only";
+    }
+    if folder.pending.ops > 0 {
+        let (ops, bytes) = (folder.pending.ops, folder.pending.bytes);
+        text += &format!(", to send: {}", pending_text(ops, bytes));
+    }
+    text
 }
 
 /// What is pinned, what of it is not here yet, and why.
@@ -340,6 +381,7 @@ fn describe_state(view: &View) -> String {
         "online" => "online",
         "offline" => "offline: what is cached can be read, changes are kept and sent later",
         "throttled" => "throttled: the service asked for a pause, it goes on by itself",
+        "no-access" => "the service does not let this account see it; what is here stays",
         "needs-login" => {
             let command = match view.sign_in.login.as_str() {
                 "" => "onedrivefs login",

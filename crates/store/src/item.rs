@@ -477,7 +477,8 @@ impl Tx<'_> {
         touched.push((item.ino, row));
     }
 
-    /// Removes the row of an item with its extended attributes and its pin.
+    /// Removes the row of an item with its extended attributes and its pin. A folder of another drive
+    /// that it showed is left.
     ///
     /// # Errors
     /// SQLite's errors.
@@ -492,7 +493,7 @@ impl Tx<'_> {
         self.conn
             .prepare_cached("DELETE FROM pins WHERE ino = ?1")?
             .execute((ino.0,))?;
-        Ok(())
+        self.leave_slot(ino)
     }
 
     /// What one folder holds on the service is held by another from now on.

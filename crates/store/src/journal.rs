@@ -198,6 +198,17 @@ impl Reader<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// The next rows in order after `seq`, also parked ones.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn whole_journal_after(&self, seq: u64, limit: u32) -> Result<Vec<JournalRow>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM journal WHERE seq > ?1 ORDER BY seq LIMIT ?2");
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let rows = statement.query_map((seq, limit), decode)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Tells whether nothing waits.
     ///
     /// # Errors

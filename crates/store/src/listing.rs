@@ -6,7 +6,7 @@ use onedrivefs_core::{Ino, Timestamp};
 use rusqlite::{CachedStatement, OptionalExtension as _, Row};
 
 use crate::item::kind_of;
-use crate::{Item, Kind, Reader, StoreError};
+use crate::{Item, Kind, Reader, Role, StoreError};
 
 /// How many rows may lie between the first and the last of some for each that is wanted, for them to
 /// be read in one go.
@@ -21,6 +21,8 @@ pub struct Figures {
     pub kind: Kind,
     /// Whether a directory has it.
     pub has_name: bool,
+    /// Whether it stands for something in another drive.
+    pub is_shortcut: bool,
     /// Size in bytes as programs see it, of the last closed state; of a symbolic link, the length of
     /// its target.
     pub size: u64,
@@ -46,6 +48,7 @@ impl From<&Item> for Figures {
             ino: item.ino,
             kind: item.kind,
             has_name: item.parent.is_some(),
+            is_shortcut: item.role == Role::Shortcut,
             size: target.map_or(item.size, |target| target.len() as u64),
             mtime: item.mtime,
             ctime: item.ctime,
@@ -58,7 +61,7 @@ impl From<&Item> for Figures {
 
 /// The columns of a listing. The name comes last, and the name that is compared before it.
 const COLUMNS: &str = "ino, parent, kind, size, mtime, ctime, btime, atime, mode, \
-     CASE WHEN kind = 2 THEN length(target) END, name_key, name";
+     CASE WHEN kind = 2 THEN length(target) END, role = 2, name_key, name";
 
 fn figures(row: &Row<'_>) -> rusqlite::Result<Figures> {
     let target: Option<u64> = row.get(9)?;
@@ -70,6 +73,7 @@ fn figures(row: &Row<'_>) -> rusqlite::Result<Figures> {
         ino: Ino(row.get(0)?),
         kind: kind_of(row.get(2)?)?,
         has_name: true,
+        is_shortcut: row.get(10)?,
         size,
         mtime: Timestamp::from_nanos(row.get(4)?),
         ctime: Timestamp::from_nanos(row.get(5)?),
@@ -154,7 +158,7 @@ fn visit_rows(
         left = &left[before..];
         let parent: Option<u64> = row.get(1)?;
         if left.first() == Some(&ino) && parent == Some(directory.0) {
-            visit(figures(row)?, text(row, 10)?, text(row, 11)?);
+            visit(figures(row)?, text(row, 11)?, text(row, 12)?);
         }
     }
     Ok(())

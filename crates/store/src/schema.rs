@@ -9,7 +9,19 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9];
+
+/// Folders of other drives that are shown in this one. Numbers are never used again.
+const V9: &str = "
+CREATE TABLE slots (
+  slot INTEGER PRIMARY KEY AUTOINCREMENT,
+  ino INTEGER UNIQUE,
+  drive TEXT NOT NULL,
+  item TEXT NOT NULL,
+  kind TEXT,
+  state INTEGER NOT NULL
+) STRICT;
+";
 
 /// Who wrote the content that the service has of an item. Of items known before this was noted it
 /// is to be asked before it matters.

@@ -8,10 +8,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use onedrivefs_core::{DriveId, ETag, ExposeSecret as _, Ino, ItemId, SecretString, Timestamp};
+use onedrivefs_core::{
+    DriveId, DriveKind, ETag, ExposeSecret as _, Ino, ItemId, SecretString, Timestamp,
+};
 use onedrivefs_store::{
-    Author, BodyRow, Item, Kind, Ops, Place, Reader, Remote, Session, Store, StoreError,
-    decode_ranges, encode_ranges,
+    Author, BodyRow, Item, Kind, Ops, Place, Reader, Remote, Session, Slot, SlotState, Store,
+    StoreError, decode_ranges, encode_ranges,
 };
 use rusqlite::Connection;
 
@@ -345,6 +347,9 @@ fn check_upgraded(r: &Reader<'_>, version: u32) -> Result<(), StoreError> {
     assert_eq!(r.unanswered_of(Ino(4))?.len(), unanswered);
     let pin = (version >= 6).then_some(Ino(2));
     assert_eq!(r.pin_of(Ino(2))?, pin, "version {version}");
+    let slots: Vec<u32> = r.slots()?.iter().map(|slot| slot.number).collect();
+    let expected: &[u32] = if version >= 9 { &[3] } else { &[] };
+    assert_eq!(slots, expected, "version {version}");
     Ok(())
 }
 
@@ -435,4 +440,39 @@ fn a_pin_reaches_down_and_goes_with_the_inode() {
     assert_eq!((pin_of(folder), pin_of(leaf)), (None, Some(inner)));
     store.write(|tx| tx.delete_item(inner)).unwrap();
     assert!(!store.read(|r| r.has_pins()).unwrap());
+}
+
+#[test]
+fn a_slot_keeps_its_number_and_no_number_is_used_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let (drive, item) = (DriveId::new("b!theirs"), ItemId::new("01THEIRS"));
+    let shortcut = |name: &str| store.write(|tx| tx.insert_item(&file(name))).unwrap();
+    let follow = |ino| {
+        let followed = store.write(|tx| tx.follow(ino, &drive, &item, Some(DriveKind::Business)));
+        followed.unwrap();
+        store.read(|r| r.slot_of(ino)).unwrap()
+    };
+    let states = || {
+        let slots = store.read(|r| r.slots()).unwrap();
+        let state = |slot: &Slot| (slot.number, slot.ino, slot.state);
+        slots.iter().map(state).collect::<Vec<_>>()
+    };
+    let first = shortcut("first");
+    assert_eq!((follow(first), follow(first)), (Some(1), Some(1)));
+    // A second way to the same folder shows nothing.
+    let second = shortcut("second");
+    assert_eq!(follow(second), None);
+    // The first is gone: what waits in the slot is still to be sent, and the second takes it over.
+    store.write(|tx| tx.delete_item(first)).unwrap();
+    assert_eq!(states(), [(1, None, SlotState::Left)]);
+    assert_eq!(follow(second), Some(1));
+    // What was discarded is not taken up again.
+    store.write(|tx| tx.discard_slot(1)).unwrap();
+    assert_eq!(follow(second), Some(2));
+    store.write(|tx| tx.forget_slot(1)).unwrap();
+    store.write(|tx| tx.discard_slot(2)).unwrap();
+    store.write(|tx| tx.forget_slot(2)).unwrap();
+    assert_eq!(states(), []);
+    assert_eq!(follow(second), Some(3));
 }

@@ -119,7 +119,8 @@ impl<'a> Applier<'a> {
                 _ => Ok(Applied::Done),
             };
         }
-        if there.is_root {
+        let is_root = known.as_ref().is_some_and(|item| item.ino == Ino::ROOT);
+        if there.is_root || is_root {
             return self.root(there).map(|()| Applied::Done);
         }
         self.upsert(known, there)

@@ -166,6 +166,7 @@ impl Engine {
     /// # Errors
     /// The store's errors.
     pub fn count_deletion(&self, tx: &Tx<'_>, item: &Item) -> Result<(), StoreError> {
+        *self.standing.last_deletion.lock() = Instant::now();
         if tx.is_holding()? {
             return tx.hold(item.ino);
         }

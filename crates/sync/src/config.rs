@@ -8,6 +8,7 @@ use onedrivefs_core::{DriveId, DriveKind, ItemId};
 
 use crate::authorship::Oneself;
 use crate::brake::BrakeLimits;
+use crate::family::Family;
 
 /// The drive an engine serves.
 #[derive(Clone, Debug)]
@@ -61,6 +62,10 @@ pub struct EngineConfig {
     pub read_only: bool,
     /// How many deletions within a minute are sent without asking.
     pub brake: BrakeLimits,
+    /// How long after the last deletion all of them rest. Until then they can be taken back.
+    pub deletion_rest: Duration,
+    /// What it shares with the other engines of its mount.
+    pub family: Family,
 }
 
 impl EngineConfig {
@@ -86,6 +91,8 @@ impl EngineConfig {
             upload_parallelism: 16,
             read_only: false,
             brake: BrakeLimits::default(),
+            deletion_rest: Duration::ZERO,
+            family: Family::default(),
         }
     }
 }

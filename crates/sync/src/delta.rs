@@ -90,7 +90,12 @@ impl Engine {
         }
         let asked = Instant::now();
         let root = match &self.config.folder {
-            Some(folder) => self.find_item(folder).await?,
+            Some(folder) => {
+                let root = self.find_item(folder).await?;
+                // Before anybody can write anything.
+                self.learn_rights().await?;
+                root
+            }
             None => self.graph.root(&self.config.drive.id).await?,
         };
         let root = RemoteItem {

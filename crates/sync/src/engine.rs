@@ -38,6 +38,7 @@ use crate::push::Push;
 use crate::recent::Recent;
 use crate::rescue::Rescue;
 use crate::reserve::Reserve;
+use crate::rights::{META_READ_ONLY, Standing};
 use crate::scope::Scope;
 use crate::uploader::COPIES_WAITING_MAX;
 use crate::waiters::Waiters;
@@ -145,6 +146,8 @@ pub struct Engine {
     pub(crate) open_files: RwLock<Option<OpenFiles>>,
     /// Whether a failure could not be noted in the database, most likely because its disk is full.
     pub(crate) unwritable: AtomicBool,
+    /// What others let this account do, and what that means for what is sent.
+    pub(crate) standing: Standing,
     rescues: Vec<Rescue>,
     /// Cancelled when the database turns out to be damaged.
     damaged: CancellationToken,
@@ -160,6 +163,16 @@ impl Engine {
     /// `AlreadyRunning` when another daemon serves the drive; `State` when the directory cannot
     /// be used; errors of the database.
     pub fn open(
+        config: EngineConfig,
+        graph: GraphClient,
+        handle: Handle,
+    ) -> Result<Arc<Self>, EngineError> {
+        let engine = Self::make(config, graph, handle)?;
+        engine.config.family.join(&engine);
+        Ok(engine)
+    }
+
+    fn make(
         config: EngineConfig,
         graph: GraphClient,
         handle: Handle,
@@ -192,18 +205,15 @@ impl Engine {
             ..HydrateConfig::default()
         };
         let hydrator = Hydrator::new(graph.clone(), handle.clone(), hydrate, presence);
-        let (quota, last_delta) =
-            store.read(|r| Ok::<_, StoreError>((r.meta(META_QUOTA)?, r.meta(META_LAST_DELTA)?)))?;
-        let quota = quota.as_deref().and_then(parse_quota);
-        let last_delta = last_delta.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let (quota, last_delta, read_only) = store.read(remembered)?;
         Ok(Arc::new(Self {
+            waiters: config.family.waiters(),
             config,
             store,
             bodies,
             graph,
             hydrator,
             net,
-            waiters: Arc::default(),
             handle,
             in_flight: Mutex::default(),
             creating: Mutex::default(),
@@ -239,6 +249,7 @@ impl Engine {
             pins,
             open_files: RwLock::default(),
             unwritable: AtomicBool::new(false),
+            standing: Standing::new(read_only),
             rescues,
             damaged,
             cancel,
@@ -704,6 +715,14 @@ impl Engine {
             path: path.to_owned(),
         })
     }
+}
+
+/// What an engine knew last of the quota, when it looked for changes, and whether it may only read.
+fn remembered(r: &Reader<'_>) -> Result<(Option<Quota>, i64, bool), StoreError> {
+    let quota = r.meta(META_QUOTA)?.as_deref().and_then(parse_quota);
+    let last_delta = r.meta(META_LAST_DELTA)?.and_then(|text| text.parse().ok());
+    let read_only = r.meta(META_READ_ONLY)?.is_some();
+    Ok((quota, last_delta.unwrap_or(0), read_only))
 }
 
 /// The item at a path of the mount.

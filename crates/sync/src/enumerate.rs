@@ -48,6 +48,9 @@ impl Engine {
         if let Err(EngineError::Graph(error)) = &listed {
             self.net.learn_error(error);
         }
+        if ino == Ino::ROOT {
+            self.learn_access(listed.as_ref().err());
+        }
         listed
     }
 

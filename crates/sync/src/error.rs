@@ -67,6 +67,12 @@ pub enum EngineError {
         /// The path in the mount.
         path: String,
     },
+    /// A folder of another drive cannot be served.
+    #[error("this folder cannot be served now: {reason}")]
+    NotServed {
+        /// Why.
+        reason: String,
+    },
     /// Nothing is parked there.
     #[error("nothing is parked at {path}")]
     NotParked {
@@ -118,6 +124,16 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Tells whether the service does not let this account see, or change, what was asked for.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Graph(GraphError::FolderGone) => true,
+            Self::Graph(error) => error.status() == Some(403),
+            _ => false,
+        }
+    }
+
     /// Tells whether there is no room on this machine, or nothing may be written there.
     #[must_use]
     pub fn is_local_disk(&self) -> bool {

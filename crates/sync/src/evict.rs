@@ -15,6 +15,7 @@ use crate::bodies::Bodies;
 use crate::config::EngineConfig;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::family::Family;
 use crate::hydrate::{Demand, Room};
 use crate::reserve::Reserve;
 
@@ -56,6 +57,8 @@ pub(crate) struct Evictor {
     exhausted_at: Mutex<Option<Instant>>,
     /// Bytes added to the cache since the last look.
     grown: AtomicU64,
+    /// The other engines of the mount, whose caches count for the same limit.
+    family: Family,
     /// Held by whoever makes room, so that others do not remove more than is needed.
     turn: Mutex<()>,
     wake: Notify,
@@ -82,6 +85,7 @@ impl Evictor {
             promised: Arc::default(),
             exhausted_at: Mutex::default(),
             grown: AtomicU64::new(0),
+            family: config.family.clone(),
             turn: Mutex::default(),
             wake: Notify::new(),
         }
@@ -114,7 +118,63 @@ impl Evictor {
         self.reach(&Goal {
             used_at_most: self.limit,
             free_at_least: self.floor,
-        })
+        })?;
+        self.trim_together()
+    }
+
+    /// Removes what was not used for the longest time in any cache of the mount, until all of them
+    /// together are within the limit.
+    fn trim_together(&self) -> Result<(), EngineError> {
+        let members = self.family.members();
+        if members.len() < 2 {
+            return Ok(());
+        }
+        let evictors = || members.iter().map(|engine| &engine.evictor);
+        let mut used = 0;
+        for evictor in evictors() {
+            used += evictor.cache_bytes()?;
+        }
+        if used <= self.limit {
+            return Ok(());
+        }
+        let mut oldest = Vec::new();
+        for evictor in evictors() {
+            let candidates = evictor.candidates()?;
+            oldest.extend(candidates.into_iter().map(|found| (found, evictor)));
+        }
+        oldest.sort_by_key(|((row, _), _)| row.used_at);
+        for ((row, bytes), evictor) in oldest {
+            if used <= self.limit {
+                break;
+            }
+            if evictor.evict_recorded(&row)? {
+                used = used.saturating_sub(bytes);
+            }
+        }
+        evictors().for_each(|evictor| evictor.bury());
+        Ok(())
+    }
+
+    /// Bytes of all files in the cache.
+    fn cache_bytes(&self) -> Result<u64, EngineError> {
+        let stored = self.bodies.content().list(Place::Cache)?;
+        Ok(stored.iter().map(|body| body.bytes_allocated).sum())
+    }
+
+    /// What may be removed from the cache, with the bytes that it takes.
+    fn candidates(&self) -> Result<Vec<(BodyRow, u64)>, EngineError> {
+        let stored = self.bodies.content().list(Place::Cache)?;
+        let sizes: HashMap<u64, u64> = stored
+            .iter()
+            .map(|body| (body.id.0, body.bytes_allocated))
+            .collect();
+        let (rows, pinned) = self
+            .store
+            .read(|r| Ok::<_, StoreError>((r.cached_bodies()?, pinned_bodies(r)?)))?;
+        let removable = rows.into_iter().filter(|row| !pinned.contains(&row.id));
+        Ok(removable
+            .filter_map(|row| sizes.get(&row.id).map(|&bytes| (row, bytes)))
+            .collect())
     }
 
     /// Makes room for a download, at once, and promises it. What an upload needs may take of what is
@@ -192,20 +252,10 @@ impl Evictor {
         if enough(used, free) {
             return Ok(());
         }
-        let sizes: HashMap<u64, u64> = stored
-            .iter()
-            .map(|body| (body.id.0, body.bytes_allocated))
-            .collect();
-        let (rows, pinned) = self
-            .store
-            .read(|r| Ok::<_, StoreError>((r.cached_bodies()?, pinned_bodies(r)?)))?;
-        for row in rows.into_iter().filter(|row| !pinned.contains(&row.id)) {
+        for (row, bytes) in self.candidates()? {
             if enough(used, free) {
                 break;
             }
-            let Some(&bytes) = sizes.get(&row.id) else {
-                continue;
-            };
             if self.evict_recorded(&row)? {
                 used = used.saturating_sub(bytes);
                 free = free.saturating_add(bytes);

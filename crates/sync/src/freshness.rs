@@ -49,6 +49,8 @@ struct Rhythm {
     failures: u32,
     /// When the quota was asked for, and the announcements until then.
     quota: Option<(Instant, u64)>,
+    /// When it was asked for what was shared how.
+    rights: Option<Instant>,
 }
 
 impl Rhythm {
@@ -81,6 +83,7 @@ impl Engine {
             in_vain: 0,
             failures: 0,
             quota: None,
+            rights: None,
         };
         loop {
             let announced = rhythm.begin();
@@ -94,6 +97,7 @@ impl Engine {
                         rhythm.learn(self.news.load(Ordering::Relaxed) != known);
                     }
                     self.refresh_old_quota(&mut rhythm).await;
+                    self.refresh_old_rights(&mut rhythm.rights).await;
                     self.await_reason(&mut rhythm).await;
                 }
                 Err(error) => {
@@ -151,6 +155,7 @@ impl Engine {
     pub(crate) async fn refresh(&self) -> Result<(), EngineError> {
         let _round = self.rounds.lock().await;
         let outcome = self.run_round().await;
+        self.learn_access(outcome.as_ref().err());
         match &outcome {
             Ok(()) => {
                 let now = Timestamp::now().as_nanos();

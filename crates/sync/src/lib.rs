@@ -21,6 +21,7 @@ mod error;
 mod event;
 mod evict;
 mod export;
+mod family;
 pub mod fold;
 mod free;
 mod freshness;
@@ -39,6 +40,7 @@ mod recover;
 mod rescue;
 mod reserve;
 mod resume;
+mod rights;
 mod scope;
 mod status;
 mod transfers;
@@ -55,13 +57,14 @@ pub use config::{DriveIdentity, EngineConfig};
 pub use engine::{Engine, KernelListener, OpenFiles};
 pub use error::EngineError;
 pub use event::{Event, EventListener};
+pub use family::Family;
 pub use free::{Freed, Stays};
 pub use net_state::{Net, NetState};
 pub use pins::{Kept, PinOutcome, PinTrouble, Pinned, PinnedBy, PinsStatus, ToFetch};
 pub use rescue::Rescue;
 pub use status::{
-    CacheStatus, Conflict, Details, DriveStatus, Failing, FileState, Parked, PathStatus, Pending,
-    QuotaStatus, State, Status, TransferStatus,
+    CacheStatus, Conflict, Details, DriveStatus, Failing, FileState, FollowedStatus, Parked,
+    PathStatus, Pending, QuotaStatus, State, Status, TransferStatus,
 };
 pub use uploader::{heir_of, source_of};
 pub use wait::SyncOutcome;

@@ -43,6 +43,8 @@ pub enum State {
     NeedsLogin,
     /// The drive is being listed for the first time.
     Enumerating,
+    /// The service does not let this account see it any more, or never did.
+    NoAccess,
 }
 
 /// The drive.
@@ -151,6 +153,27 @@ pub struct Details {
     pub failing: Vec<Failing>,
 }
 
+/// A folder of another drive that is shown in the mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FollowedStatus {
+    /// Path in the mount; absent when nothing shows it any more and only its changes are still sent.
+    pub path: Option<String>,
+    /// The id of the drive.
+    pub drive: String,
+    /// The id of the folder in it.
+    pub item: String,
+    /// How it is doing; absent while nobody has looked into it.
+    pub state: Option<State>,
+    /// Whether it was shared for reading only.
+    pub read_only: bool,
+    /// Whether changes of others are announced instead of polled.
+    pub push: bool,
+    /// Items in it.
+    pub items: u64,
+    /// What waits to be sent there.
+    pub pending: Pending,
+}
+
 /// Everything `status --json` prints, and what it prints for people.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -179,6 +202,9 @@ pub struct Status {
     pub parked: Vec<Parked>,
     /// Conflicts.
     pub conflicts: Vec<Conflict>,
+    /// Folders of other drives. All figures but the quota are sums over these and the mount's drive.
+    #[serde(default)]
+    pub drives: Vec<FollowedStatus>,
     /// For people only.
     pub details: Details,
 }
@@ -287,15 +313,18 @@ impl Engine {
             transfers: self.transfer_list()?,
             parked,
             conflicts,
+            drives: Vec::new(),
             details,
         })
     }
 
     /// The state in one word.
-    fn state(&self) -> State {
+    #[must_use]
+    pub fn state(&self) -> State {
         match self.net.get() {
             Net::Offline => State::Offline,
             Net::NeedsLogin => State::NeedsLogin,
+            Net::Online if self.standing.denied.load(Ordering::Relaxed) => State::NoAccess,
             Net::Online if self.graph.throttled_until().is_some() => State::Throttled,
             Net::Online if self.enumerating.load(Ordering::Relaxed) => State::Enumerating,
             Net::Online => State::Online,

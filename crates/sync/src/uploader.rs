@@ -8,6 +8,7 @@ mod adopt;
 mod content;
 mod copied;
 mod copy;
+mod elsewhere;
 mod fragment;
 mod frozen;
 mod heir;
@@ -19,6 +20,7 @@ mod session;
 mod settle;
 mod unanswered;
 
+pub(crate) use elsewhere::UnsentSizes;
 pub(crate) use frozen::body_error;
 pub use heir::heir_of;
 pub(crate) use heir::{Original, make_backup, next_version_of};
@@ -125,6 +127,9 @@ impl Engine {
     /// Starts work on every row that is ready, as far as there are slots. Returns how long nothing
     /// else can become ready by itself.
     async fn dispatch(self: &Arc<Self>, slots: &Slots) -> Result<Duration, EngineError> {
+        if self.standing.stopped_sending.load(Ordering::Acquire) {
+            return Ok(IDLE);
+        }
         let mut after = 0;
         let mut pause = IDLE;
         loop {

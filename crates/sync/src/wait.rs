@@ -95,6 +95,9 @@ impl Engine {
             if waiting.ops == 0 {
                 break;
             }
+            if let Some(parked) = self.waits_for_parked_copies()? {
+                return Ok(SyncOutcome::Parked { parked, held: 0 });
+            }
             progress(&waiting, self.obstacle_below(path)?.as_deref());
             match self.net.get() {
                 Net::Offline => return Ok(SyncOutcome::Offline),
@@ -124,6 +127,10 @@ impl Engine {
                 Some(Net::Offline) => return Ok(Some(SyncOutcome::Offline)),
                 Some(Net::NeedsLogin) => return Ok(Some(SyncOutcome::NeedsLogin)),
                 _ => {}
+            }
+            if self.is_denied() {
+                // Somebody has to share it again.
+                return Err(error);
             }
             tries += 1;
             let EngineError::Graph(trouble) = &error else {

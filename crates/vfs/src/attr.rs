@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use onedrivefs_core::Ino;
-use onedrivefs_store::{Figures, Item, Kind};
+use onedrivefs_store::{Figures, Item, Kind, Role};
 use tokio::time::Instant;
 
 use crate::error::VfsError;
@@ -45,6 +45,9 @@ impl Vfs {
             return Ok(Outcome::Now(Some(self.entry_of(&item, name))));
         }
         let directory = self.directory(parent)?;
+        if directory.role == Role::Shortcut {
+            return self.unfollowed(&directory);
+        }
         if directory.children_known {
             check_length(name)?;
             self.absent.note(parent, name);
@@ -87,6 +90,9 @@ impl Vfs {
             tokio::select! {
                 listed = &mut listing => {
                     let listed = listed.map_err(VfsError::io)?.map_err(VfsError::from);
+                    if ino == Ino::ROOT && listed.is_err() && self.engine.is_denied() {
+                        return Err(VfsError::AccessDenied);
+                    }
                     if matches!(listed, Err(VfsError::Offline)) {
                         // It finds out whether that is still so.
                         self.engine.wake_freshness();
@@ -181,7 +187,7 @@ impl Vfs {
             Kind::Symlink => LINK_MODE,
         };
         Attr {
-            ino: figures.ino,
+            ino: self.number_of(figures),
             edition: 0,
             kind: figures.kind.into(),
             size: figures.size,

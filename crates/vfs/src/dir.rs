@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use onedrivefs_core::Ino;
+use onedrivefs_store::Role;
 use parking_lot::Mutex;
 
 use crate::error::VfsError;
@@ -25,6 +26,9 @@ impl Vfs {
     /// `NotDirectory`; what listing failed with.
     pub fn opendir(self: &Arc<Self>, ino: Ino) -> Result<Outcome<u64>, VfsError> {
         let directory = self.directory(ino)?;
+        if directory.role == Role::Shortcut {
+            return self.unfollowed(&directory);
+        }
         if directory.children_known {
             return Ok(Outcome::Now(self.add_dir_handle()));
         }
@@ -94,7 +98,7 @@ impl Vfs {
         let dots = [(0, ".", ino), (1, "..", parent.unwrap_or(Ino::ROOT))];
         for (index, name, ino) in dots.into_iter().filter(|dot| dot.0 >= offset) {
             let entry = DirEntry {
-                ino,
+                ino: self.shown(ino),
                 kind: FileKind::Directory,
                 name,
                 next_offset: index + 1,

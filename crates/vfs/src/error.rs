@@ -84,6 +84,9 @@ pub enum VfsError {
     /// Something is in use.
     #[error("busy")]
     Busy,
+    /// A folder that is shown elsewhere in the mount, or would have itself in it.
+    #[error("this folder is not followed any further")]
+    Loop,
     /// This cannot be done by a rename.
     #[error("cannot be moved there")]
     CrossDevice,
@@ -179,6 +182,7 @@ impl From<EngineError> for VfsError {
             EngineError::Content(error) => error.into(),
             EngineError::Hydrate(error) => error.into(),
             EngineError::NoSuchPath { .. } => Self::NotFound,
+            other if other.is_denied() => Self::AccessDenied,
             other => match other.reach() {
                 Some(onedrivefs_sync::Net::Offline) => Self::Offline,
                 Some(onedrivefs_sync::Net::NeedsLogin) => Self::NeedsLogin,

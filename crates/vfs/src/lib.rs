@@ -15,6 +15,8 @@ mod copy;
 mod dir;
 mod edition;
 mod error;
+mod forest;
+mod graft;
 mod handle;
 mod limits;
 mod listing;
@@ -35,6 +37,8 @@ mod xattr;
 pub use buffer::Buffer;
 pub use edition::{EDITION_MAX, Edition};
 pub use error::VfsError;
+pub use forest::{Followed, Forest, Nursery, Spot};
+pub use graft::{MAIN, SLOT_MAX};
 pub use onedrivefs_sync::{Announcement, KernelChange};
 pub use passthrough::Backing;
 pub use types::{

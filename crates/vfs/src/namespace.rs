@@ -81,6 +81,23 @@ impl Vfs {
         ))
     }
 
+    /// Creates a file without opening it.
+    ///
+    /// # Errors
+    /// As [`Vfs::create`].
+    pub fn mknod(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        flags: OpenFlags,
+    ) -> Result<Attr, VfsError> {
+        let (attr, opened) = self.create(parent, name, mode, flags)?;
+        let file = self.handle(opened.fh)?.file.ino;
+        self.release(file, opened.fh);
+        Ok(attr)
+    }
+
     /// Opens a file that was to be created. Its size goes to the kernel with the answer.
     fn open_existing(
         self: &Arc<Self>,
@@ -196,12 +213,33 @@ impl Vfs {
                 if !item.is_dir() {
                     return Err(VfsError::NotDirectory);
                 }
+                if self.graft(item).is_some() {
+                    // Became one a moment ago; only the forest knows what is in it.
+                    return Err(VfsError::Busy);
+                }
                 check_visible(item)?;
                 // What was never listed may hold anything.
                 if !item.children_known || tx.has_children(item.ino)? {
                     return Err(VfsError::NotEmpty);
                 }
                 Ok(())
+            })
+        })
+    }
+
+    /// Removes a shortcut, and gives up the slot that it shows with all that waits there.
+    pub(crate) fn remove_shortcut(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        slot: u32,
+    ) -> Result<(), VfsError> {
+        self.with_reserve(|| {
+            self.remove_entry(parent, name, |tx, item| {
+                if tx.slot_of(item.ino)? != Some(slot) {
+                    return Err(VfsError::Busy);
+                }
+                Ok(tx.discard_slot(slot)?)
             })
         })
     }

@@ -387,6 +387,10 @@ fn keep_until_durable(tx: &Tx<'_>, source: &Item, target: &Item) -> Result<(), V
 /// Checks that one entry may take the place of another.
 fn check_replaceable(tx: &Tx<'_>, source: &Item, target: &Item) -> Result<(), VfsError> {
     check_visible(target)?;
+    if target.is_dir() && target.role == Role::Shortcut {
+        // What it shows is not to be lost sight of by the way.
+        return Err(VfsError::Busy);
+    }
     match (source.is_dir(), target.is_dir()) {
         (true, false) => Err(VfsError::NotDirectory),
         (false, true) => Err(VfsError::IsDirectory),

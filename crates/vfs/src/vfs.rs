@@ -17,6 +17,7 @@ use tokio::runtime::Handle as Runtime;
 use crate::dir::DirHandle;
 use crate::edition::{Edition, Editions};
 use crate::error::VfsError;
+use crate::graft::MAIN;
 use crate::handle::{Handle, OpenFile};
 use crate::readahead::ReadAhead;
 use crate::spelling::AbsentNames;
@@ -94,12 +95,25 @@ pub struct Vfs {
     pub(crate) absent: AbsentNames,
     forget_names: OnceLock<NamesForgetter>,
     pub(crate) editions: Editions,
+    /// Its number among those that one mount shows; zero for the one that has the others in it.
+    pub(crate) slot: u32,
 }
 
 impl Vfs {
     /// Puts a file system over an engine.
     #[must_use]
     pub fn new(engine: Arc<Engine>, options: VfsOptions, runtime: Runtime) -> Arc<Self> {
+        Self::in_slot(MAIN, engine, options, runtime)
+    }
+
+    /// The same for one that is shown inside of another, under this number.
+    #[must_use]
+    pub fn in_slot(
+        slot: u32,
+        engine: Arc<Engine>,
+        options: VfsOptions,
+        runtime: Runtime,
+    ) -> Arc<Self> {
         let vfs = Arc::new(Self {
             engine,
             options,
@@ -114,6 +128,7 @@ impl Vfs {
             absent: AbsentNames::new(),
             forget_names: OnceLock::new(),
             editions: Editions::default(),
+            slot,
         });
         let own = Arc::downgrade(&vfs);
         vfs.engine.set_open_files(Box::new(move |ino| {
@@ -265,7 +280,7 @@ impl Vfs {
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), VfsError> {
-        if self.options.read_only {
+        if self.options.read_only || self.engine.is_read_only() {
             Err(VfsError::ReadOnly)
         } else {
             Ok(())
@@ -296,6 +311,12 @@ impl Vfs {
     /// The open file of an inode, if there is one.
     pub(crate) fn open_file(&self, ino: Ino) -> Option<Arc<OpenFile>> {
         self.files.lock().get(&ino).cloned()
+    }
+
+    /// Tells whether somebody has any file open.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        !self.files.lock().is_empty()
     }
 
     /// Tells whether somebody has a file open.

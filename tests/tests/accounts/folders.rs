@@ -336,3 +336,42 @@ fn fe_03_a_shared_folder_is_mounted_and_nothing_around_it_is_reached() {
     assert_eq!(tree::of_directory(mount.path()).len(), 6);
     mount.unmount();
 }
+
+#[test]
+fn fe_a_folder_shared_for_reading_only_refuses_changes_before_any_request() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = company::start();
+    let bens = bens(&service);
+    bens.put("/Papers/a.txt", "theirs").expect("file");
+    bens.put("/Papers/trap.rclonelink", "/etc/passwd")
+        .expect("file");
+    let folder = bens.share("/Papers", "ada", false).expect("share");
+    let own = service.default_drive();
+    let folder = bens.entry("/Papers").map_or(folder, |entry| entry.id);
+    own.add_shortcut("/Papers", bens.id(), &folder)
+        .expect("shortcut");
+    let home = Home::new(&service);
+    company::log_in(&home, &["Files.ReadWrite.All"]);
+    let mount = home.mount();
+    mount.sync();
+    home.sh(r#"cd "$M/Papers"; test "$(cat a.txt)" = theirs
+        test ! -e trap; test "$(cat trap.rclonelink)" = /etc/passwd"#);
+    let before = service.last_request();
+    let refused = fs::write(mount.at("Papers/a.txt"), "mine").expect_err("read-only");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    home.sh(r#"cd "$M/Papers"; ! mkdir new 2> /dev/null; ! rm a.txt 2> /dev/null; ! mv a.txt b.txt 2> /dev/null"#);
+    let changes = service.requests().since(before);
+    assert!(
+        changes.iter().all(|record| record.method == "GET"),
+        "{:#?}",
+        service.request_lines()
+    );
+    assert_eq!(mount.status()["drives"][0]["read_only"], true);
+    // The shortcut itself can be removed, and nothing else happens.
+    home.sh(r#"rmdir "$M/Papers""#);
+    mount.sync();
+    assert!(!own.exists("/Papers") && bens.exists("/Papers/a.txt"));
+    mount.unmount();
+}

@@ -215,10 +215,13 @@ fn fe_03_a_read_share_refuses_what_it_does_not_allow_and_keeps_it() {
     let service = company::start();
     let theirs = bens(&service);
     theirs.put("/papers/a.txt", "a").expect("file");
-    theirs.share("/papers", "ada", false).expect("shared");
+    theirs.share("/papers", "ada", true).expect("shared");
     let home = Home::new(&service);
     company::log_in(&home, &["Files.ReadWrite.All"]);
     let mount = home.mount_args(&["--shared", "papers"]);
+    mount.sync();
+    // The right to write is taken away, which nobody tells.
+    theirs.share("/papers", "ada", false).expect("shared");
     fs::write(mount.at("b.txt"), "b").expect("written");
     let parked = wait::value("the refusal", wait::secs(60), || {
         mount.status()["parked"][0]["error"]
@@ -228,6 +231,14 @@ fn fe_03_a_read_share_refuses_what_it_does_not_allow_and_keeps_it() {
     assert!(parked.contains("accessDenied"), "{parked}");
     assert_eq!(fs::read(mount.at("b.txt")).expect("kept"), b"b");
     assert!(!theirs.exists("/papers/b.txt"));
+    mount.unmount();
+    // It is asked at every start, and from then on nothing is accepted that could not be sent.
+    let mount = home.mount_args(&["--shared", "papers"]);
+    wait::until("a refusal at once", wait::secs(60), || {
+        fs::write(mount.at("c.txt"), "c")
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+    });
+    assert_eq!(fs::read(mount.at("b.txt")).expect("kept"), b"b");
     mount.unmount();
 }
 

@@ -10,6 +10,7 @@ mod disk;
 mod economy;
 mod ending;
 mod files;
+mod followed;
 mod genuine;
 mod guard;
 mod late;

@@ -65,6 +65,7 @@ pub(crate) async fn run(args: &DemoArgs) -> Outcome {
         config,
         access: Access {
             read_only: false,
+            read_only_elsewhere: false,
             allow_other: false,
         },
         greeting: Some(greeting(&mountpoint)),

@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use onedrivefs_graph::Feature;
+
 use super::MountArgs;
 use crate::account::{self, SignInKind};
 use crate::all;
@@ -49,6 +51,7 @@ pub(crate) async fn run(args: MountArgs) -> Outcome {
         config,
         access: Access {
             read_only: wanted.read_only.unwrap_or(false) || forbidden,
+            read_only_elsewhere: !record.permissions().allow(Feature::WriteOthers),
             allow_other: wanted.allow_other.unwrap_or(false),
         },
         greeting: io::stderr().is_terminal().then(|| greeting(&mountpoint)),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onedrivefs_core::{Ino, RemoteItem};
+use onedrivefs_core::{Ino, ItemKind, RemoteItem};
 use onedrivefs_store::{Item, JournalRow, Kind, Ops, Remote, Role, StoreError};
 
 use super::link::Standing;
@@ -83,7 +83,12 @@ impl Applier<'_> {
             return Ok(Applied::Deferred);
         }
         match known {
-            Some(item) => self.update(item, place, there),
+            Some(item) => {
+                if item.parent.is_some() {
+                    self.note_target(item.ino, there)?;
+                }
+                self.update(item, place, there)
+            }
             None => self.create(place, there),
         }
     }
@@ -619,10 +624,21 @@ impl Applier<'_> {
         item.web_url.clone_from(&there.web_url);
         item.epoch = self.facts.epoch;
         item.remote = Some(base_at(place, there, &item));
-        self.tx.insert_item(&item)?;
+        let ino = self.tx.insert_item(&item)?;
+        self.note_target(ino, there)?;
         self.changes.push(KernelChange::Entry { parent, name });
         self.changes.push(KernelChange::Attributes { ino: parent });
         Ok(())
+    }
+
+    /// Notes where a shortcut leads. A folder is shown in its place; where a file is, is not.
+    fn note_target(&self, ino: Ino, there: &RemoteItem) -> Result<(), StoreError> {
+        match &there.kind {
+            ItemKind::Shortcut(target) if target.is_folder => {
+                (self.tx).follow(ino, &target.drive, &target.item, target.kind)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Moves an item to where the service has it; a rename that waits here is dropped.

@@ -206,7 +206,7 @@ impl Engine {
             }
             (None, parent) => {
                 let name = name::encode(&stored_name(item));
-                let parent = parent.unwrap_or_else(|| ItemId::new("root"));
+                let parent = parent.unwrap_or_else(|| self.top_folder());
                 (
                     UploadTarget::Create {
                         drive,
@@ -366,7 +366,7 @@ impl Engine {
         if let Some(id) = id.filter(|id| !id.as_str().is_empty()) {
             return Ok(self.graph.item(drive, id).await?);
         }
-        let parent = job.parent.clone().unwrap_or_else(|| ItemId::new("root"));
+        let parent = job.parent.clone().unwrap_or_else(|| self.top_folder());
         let name = name::encode(&stored_name(job.item));
         let found = self.graph.child_by_name(drive, &parent, &name).await?;
         match found {

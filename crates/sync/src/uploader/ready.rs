@@ -66,8 +66,13 @@ impl Engine {
                 return Ok(Readiness::In(until(rested, now)));
             }
         }
-        if row.ops.has(Ops::DELETE) && self.holds.lock().contains(&row.ino) {
-            return Ok(Readiness::Blocked);
+        if row.ops.has(Ops::DELETE) {
+            if self.holds.lock().contains(&row.ino) {
+                return Ok(Readiness::Blocked);
+            }
+            if let Some(rest) = self.deletions_rest().or(self.waits_for_copy(row)?) {
+                return Ok(Readiness::In(rest));
+            }
         }
         self.store.read(|r| {
             let Some(item) = r.item(row.ino)? else {

@@ -1,0 +1,115 @@
+//! What serves the folders of other drives that a mount shows: an engine each, whose state and cache
+//! lie in those of the mount.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use onedrivefs_store::{Slot, has_work};
+use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Oneself};
+use onedrivefs_vfs::{Nursery, Vfs, VfsOptions};
+use tokio::runtime::Handle;
+
+use crate::output::printable;
+use crate::paths::component;
+
+/// Holds what belongs to folders of other drives, in the directories of the mount's own drive.
+const FOLLOWED: &str = "followed";
+
+/// How long deletions rest after the last one. Whoever removes a shortcut with `rm -r` deletes what
+/// is in it first; by then it shows that only the shortcut was meant. Longer than a listing takes
+/// that such a program may wait for.
+const DELETION_REST: Duration = Duration::from_secs(20);
+
+/// Serves folders of other drives.
+pub(crate) struct Folders {
+    /// As the mount's own drive is served.
+    config: EngineConfig,
+    graph: onedrivefs_graph::GraphClient,
+    options: VfsOptions,
+    read_only: bool,
+    runtime: Handle,
+}
+
+impl Folders {
+    /// Beside an engine, with its settings.
+    pub(crate) fn new(engine: &Engine, options: VfsOptions, read_only: bool) -> Self {
+        Self {
+            config: engine.config.clone(),
+            graph: engine.graph.clone(),
+            options,
+            read_only,
+            runtime: Handle::current(),
+        }
+    }
+
+    fn state(&self, slot: &Slot) -> PathBuf {
+        self.config.state_dir.join(FOLLOWED).join(name_of(slot))
+    }
+
+    fn cache(&self, slot: &Slot) -> PathBuf {
+        self.config.cache_dir.join(FOLLOWED).join(name_of(slot))
+    }
+
+    fn config_of(&self, slot: &Slot) -> EngineConfig {
+        let drive = DriveIdentity {
+            id: slot.drive.clone(),
+            kind: slot.kind.unwrap_or(self.config.drive.kind),
+            name: slot.drive.to_string(),
+        };
+        EngineConfig {
+            state_dir: self.state(slot),
+            cache_dir: self.cache(slot),
+            drive,
+            folder: Some(slot.item.clone()),
+            read_only: self.config.read_only || self.read_only,
+            deletion_rest: DELETION_REST,
+            // Of what is in it anybody may be the author, also where that is not told.
+            oneself: Oneself {
+                own_drive: false,
+                ..self.config.oneself.clone()
+            },
+            ..self.config.clone()
+        }
+    }
+}
+
+/// The name of the directories of a folder. It does not depend on the slot's number, so that a
+/// database that is built anew finds them again.
+fn name_of(slot: &Slot) -> String {
+    component(&format!("{}+{}", slot.drive.key(), slot.item.key()))
+}
+
+impl Nursery for Folders {
+    fn plant(&self, slot: &Slot) -> Result<Arc<Vfs>, EngineError> {
+        let config = self.config_of(slot);
+        let engine = Engine::open(config, self.graph.clone(), self.runtime.clone())?;
+        for rescue in engine.rescues() {
+            tracing::warn!(
+                kept = %printable(&rescue.kept.display().to_string()),
+                files = rescue.files,
+                "The state of a folder of another drive could not be used and was built anew."
+            );
+        }
+        let (options, runtime) = (self.options, self.runtime.clone());
+        Ok(Vfs::in_slot(slot.number, engine, options, runtime))
+    }
+
+    fn has_work(&self, slot: &Slot) -> bool {
+        let state = self.state(slot);
+        state.is_dir() && has_work(&state.join("meta.db"))
+    }
+
+    fn clear(&self, slot: &Slot) -> io::Result<()> {
+        remove(&self.state(slot))?;
+        remove(&self.cache(slot))
+    }
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

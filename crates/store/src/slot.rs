@@ -1,0 +1,180 @@
+//! Folders of other drives that this drive shows, by the number that each has for good.
+
+use std::path::Path;
+use std::time::Duration;
+
+use onedrivefs_core::{DriveId, DriveKind, Ino, ItemId};
+use rusqlite::{Connection, OpenFlags, Row};
+
+use crate::{Reader, StoreError, Tx};
+
+/// How long a look into a database waits that somebody else is writing.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// What is to become of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// A shortcut shows it.
+    Followed,
+    /// Nothing shows it any more. What waits to be sent is sent, then it goes.
+    Left,
+    /// The shortcut was removed here: it goes, and what waits to be sent with it.
+    Discarded,
+}
+
+/// A folder of another drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its number.
+    pub number: u32,
+    /// The shortcut that shows it.
+    pub ino: Option<Ino>,
+    /// The drive.
+    pub drive: DriveId,
+    /// The folder in it.
+    pub item: ItemId,
+    /// The kind of the drive, if the shortcut told.
+    pub kind: Option<DriveKind>,
+    /// What is to become of it.
+    pub state: SlotState,
+}
+
+const COLUMNS: &str = "SELECT slot, ino, drive, item, kind, state FROM slots";
+
+fn decode(row: &Row<'_>) -> rusqlite::Result<Slot> {
+    let kind: Option<String> = row.get(4)?;
+    Ok(Slot {
+        number: row.get(0)?,
+        ino: row.get::<_, Option<u64>>(1)?.map(Ino),
+        drive: DriveId::new(row.get::<_, String>(2)?),
+        item: ItemId::new(row.get::<_, String>(3)?),
+        kind: kind.and_then(|kind| DriveKind::parse(&kind)),
+        state: match row.get::<_, i64>(5)? {
+            0 => SlotState::Followed,
+            1 => SlotState::Left,
+            _ => SlotState::Discarded,
+        },
+    })
+}
+
+impl Reader<'_> {
+    /// The slot that a shortcut shows.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn slot_of(&self, shortcut: Ino) -> Result<Option<u32>, StoreError> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT slot FROM slots WHERE ino = ?1 AND state = 0")?;
+        let mut rows = statement.query((shortcut.0,))?;
+        Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+    }
+
+    /// A slot by its number.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn slot(&self, number: u32) -> Result<Option<Slot>, StoreError> {
+        let sql = format!("{COLUMNS} WHERE slot = ?1");
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let mut rows = statement.query((number,))?;
+        Ok(rows.next()?.map(decode).transpose()?)
+    }
+
+    /// All slots.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn slots(&self) -> Result<Vec<Slot>, StoreError> {
+        let sql = format!("{COLUMNS} ORDER BY slot");
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let rows = statement.query_map((), decode)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+impl Tx<'_> {
+    /// Notes where a shortcut leads. The first shortcut to a folder shows it, others to the same
+    /// one show nothing: two paths to one folder would have programs see, and copy, everything twice.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn follow(
+        &self,
+        shortcut: Ino,
+        drive: &DriveId,
+        item: &ItemId,
+        kind: Option<DriveKind>,
+    ) -> Result<(), StoreError> {
+        let known = self.slots()?.into_iter().find(|slot| {
+            slot.state != SlotState::Discarded && slot.drive == *drive && slot.item == *item
+        });
+        if known.as_ref().is_some_and(|slot| slot.ino.is_some()) {
+            if known.is_some_and(|slot| slot.ino != Some(shortcut)) {
+                self.leave_slot(shortcut)?;
+            }
+            return Ok(());
+        }
+        self.leave_slot(shortcut)?;
+        match known {
+            Some(left) => {
+                let sql = "UPDATE slots SET ino = ?2, state = 0 WHERE slot = ?1";
+                let mut statement = self.conn.prepare_cached(sql)?;
+                statement.execute((left.number, shortcut.0))?;
+            }
+            None => {
+                let sql = "INSERT INTO slots (ino, drive, item, kind, state)
+                           VALUES (?1, ?2, ?3, ?4, 0)";
+                let kind = kind.map(DriveKind::as_str);
+                let row = (shortcut.0, drive.as_str(), item.as_str(), kind);
+                self.conn.prepare_cached(sql)?.execute(row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A shortcut is gone, or leads elsewhere.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub(crate) fn leave_slot(&self, shortcut: Ino) -> Result<(), StoreError> {
+        let sql = "UPDATE slots SET ino = NULL, state = 1 WHERE ino = ?1";
+        self.conn.prepare_cached(sql)?.execute((shortcut.0,))?;
+        Ok(())
+    }
+
+    /// A slot is given up with all that waits in it.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn discard_slot(&self, number: u32) -> Result<(), StoreError> {
+        let sql = "UPDATE slots SET ino = NULL, state = 2 WHERE slot = ?1";
+        self.conn.prepare_cached(sql)?.execute((number,))?;
+        Ok(())
+    }
+
+    /// A slot is gone from the disk.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn forget_slot(&self, number: u32) -> Result<(), StoreError> {
+        let sql = "DELETE FROM slots WHERE slot = ?1 AND ino IS NULL";
+        self.conn.prepare_cached(sql)?.execute((number,))?;
+        Ok(())
+    }
+}
+
+/// Tells whether a database that nobody has open holds something that has to be done although
+/// nobody looks into it: changes to send, saves that were cut short, pins. One that cannot be read
+/// does: whoever opens it repairs it.
+#[must_use]
+pub fn has_work(database: &Path) -> bool {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let asked = Connection::open_with_flags(database, flags).and_then(|conn| {
+        conn.busy_timeout(BUSY)?;
+        let sql = "SELECT EXISTS (SELECT 1 FROM journal) OR EXISTS (SELECT 1 FROM pins)
+                     OR EXISTS (SELECT 1 FROM bodies WHERE place = 1)";
+        conn.query_row(sql, (), |row| row.get(0))
+    });
+    asked.unwrap_or(true)
+}

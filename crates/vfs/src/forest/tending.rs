@@ -1,0 +1,156 @@
+//! What goes on in folders of other drives although nobody looks into them: changes that wait are
+//! sent, and what nothing shows any more is cleared away.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use onedrivefs_store::{Slot, SlotState, StoreError};
+
+use super::Forest;
+use crate::error::VfsError;
+
+/// Pause between two looks when nothing asks for one.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+impl Forest {
+    /// Looks after all folders, for as long as the mount lasts.
+    pub async fn tend(self: Arc<Self>) {
+        loop {
+            self.look_after().await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// Looks after all folders once.
+    pub async fn look_after(self: &Arc<Self>) {
+        if let Err(error) = self.look_after_all().await {
+            tracing::warn!(%error, "Folders of other drives could not be looked after.");
+        }
+    }
+
+    async fn look_after_all(self: &Arc<Self>) -> Result<(), VfsError> {
+        let own = &self.main.engine().config.drive.id;
+        for slot in self.main.store().read(|r| r.slots())? {
+            let kept = match slot.state {
+                SlotState::Discarded => false,
+                SlotState::Followed if slot.drive == *own => continue,
+                SlotState::Followed => {
+                    self.plant_if_needed(&slot).await;
+                    true
+                }
+                SlotState::Left => self.plant_if_needed(&slot).await || !self.is_done(&slot)?,
+            };
+            if !kept && let Err(error) = self.clear(&slot).await {
+                let slot = slot.number;
+                tracing::warn!(slot, %error, "A folder of another drive could not be cleared away.");
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves a folder in which something is to be done. Tells whether that is so.
+    async fn plant_if_needed(self: &Arc<Self>, slot: &Slot) -> bool {
+        let number = slot.number;
+        if self.planted.read().contains_key(&number) {
+            return false;
+        }
+        let (forest, slot) = (Arc::clone(self), slot.clone());
+        let looked = self.main.runtime.spawn_blocking(move || {
+            let nursery = forest.nursery.as_ref();
+            if !nursery.is_some_and(|nursery| nursery.has_work(&slot)) {
+                return Ok(false);
+            }
+            forest.plant(number).map(|_| true)
+        });
+        match looked.await {
+            Ok(Ok(needed)) => needed,
+            Ok(Err(error)) => {
+                tracing::warn!(slot = number, %error, "A folder of another drive cannot be served.");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(slot = number, %error, "Looking after a folder broke off.");
+                true
+            }
+        }
+    }
+
+    /// Tells whether nothing waits in a folder that nothing shows any more.
+    fn is_done(&self, slot: &Slot) -> Result<bool, StoreError> {
+        let planted = self.planted.read().get(&slot.number).cloned();
+        let Some(vfs) = planted else {
+            return Ok(true);
+        };
+        Ok(vfs.store().read(|r| r.is_journal_empty())? && !vfs.is_used())
+    }
+
+    /// Ends serving a folder and removes its state.
+    async fn clear(self: &Arc<Self>, slot: &Slot) -> Result<(), VfsError> {
+        let vfs = self.planted.write().remove(&slot.number);
+        if let Some(vfs) = vfs {
+            vfs.engine().stop_sending();
+            vfs.engine().shutdown().await;
+        }
+        let (forest, slot) = (Arc::clone(self), slot.clone());
+        let cleared = self.main.runtime.spawn_blocking(move || {
+            let _turn = forest.turn.lock();
+            if let Some(nursery) = &forest.nursery {
+                nursery.clear(&slot)?;
+            }
+            forest
+                .main
+                .store()
+                .write(|tx| tx.forget_slot(slot.number))?;
+            tracing::info!(
+                slot = slot.number,
+                "A folder of another drive is not shown any more."
+            );
+            Ok(())
+        });
+        cleared.await.map_err(VfsError::io)?
+    }
+
+    /// Stops serving the folders of other drives. Nothing is planted from now on.
+    pub async fn shutdown(&self) {
+        self.ending.store(true, Ordering::Release);
+        // Whoever is planting is done after this.
+        drop(self.turn.lock());
+        let engines: Vec<_> = self.engines().into_iter().skip(1).collect();
+        let mut stopping = tokio::task::JoinSet::new();
+        for engine in engines {
+            stopping.spawn(async move { engine.shutdown().await });
+        }
+        while stopping.join_next().await.is_some() {}
+    }
+
+    /// Waits until the database of any drive turns out to be damaged.
+    pub async fn wait_damaged(&self) {
+        loop {
+            let engines = self.engines();
+            let damaged = engines.iter().map(|engine| Box::pin(engine.wait_damaged()));
+            let any = async {
+                let mut waiting: Vec<_> = damaged.collect();
+                std::future::poll_fn(|context| {
+                    let ended = waiting
+                        .iter_mut()
+                        .any(|one| one.as_mut().poll(context).is_ready());
+                    if ended {
+                        std::task::Poll::Ready(())
+                    } else {
+                        std::task::Poll::Pending
+                    }
+                })
+                .await;
+            };
+            tokio::select! {
+                () = any => return,
+                // There may be others by now.
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+}
