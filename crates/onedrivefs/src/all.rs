@@ -28,8 +28,9 @@ use crate::daemon::{self, Access, End, Plan, Served, Signals};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::paths::{AccountName, Dirs, create_private_dir};
-use crate::root::{Selection, Unready};
+use crate::root::{Root, Selection, Unready};
 use crate::sign_in::SignInReport;
+use crate::tree;
 
 /// First pause after a mount failed; it doubles with each failure in a row.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
@@ -199,15 +200,20 @@ async fn start(shared: &Arc<Shared>, wanted: &Wanted) -> Outcome<Served> {
     let (dirs, config) = (&shared.dirs, &shared.config);
     let mut layer = wanted.layer.clone();
     let (account, mut record) = account::choose(dirs, config, layer.account.as_ref())?;
-    if !layer.names_whose() && record.sign_in == SignInKind::App {
+    let tree = layer.tree == Some(true);
+    if !layer.names_whose() && !tree && record.sign_in == SignInKind::App {
         layer.user.clone_from(&record.mailbox);
     }
     let (graph, is_first) = shared.client(&account, &record)?;
     let selection = Selection::of(&layer);
-    selection.check(&account, &record)?;
-    let root = selection
-        .resolve(dirs, &account, &mut record, &graph, Unready::Fail)
-        .await?;
+    let root = if tree {
+        Root::whole(tree::root())
+    } else {
+        selection.check(&account, &record)?;
+        selection
+            .resolve(dirs, &account, &mut record, &graph, Unready::Fail)
+            .await?
+    };
     let forbidden = record.permissions().read_only();
     let plan = Plan {
         sign_in: Some(SignInReport::new(dirs, config, &account)),
@@ -218,6 +224,7 @@ async fn start(shared: &Arc<Shared>, wanted: &Wanted) -> Outcome<Served> {
         oneself: record.oneself(&root.drive),
         drive: root.drive,
         folder: root.folder,
+        tree,
         graph,
         config: config.clone(),
         access: Access {

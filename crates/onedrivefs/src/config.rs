@@ -190,6 +190,8 @@ pub(crate) struct MountLayer {
     pub(crate) app_folder: Option<bool>,
     /// A folder that is mounted in the place of the root.
     pub(crate) folder: Option<String>,
+    /// Whether all drives of the account are meant.
+    pub(crate) tree: Option<bool>,
     /// Whether changes are refused.
     pub(crate) read_only: Option<bool>,
     /// Whether other users may enter.
@@ -211,7 +213,10 @@ impl MountLayer {
 
     /// Tells whether it says what the mount begins at.
     pub(crate) fn names_root(&self) -> bool {
-        self.names_whose() || self.app_folder == Some(true) || self.folder.is_some()
+        self.names_whose()
+            || self.app_folder == Some(true)
+            || self.tree == Some(true)
+            || self.folder.is_some()
     }
 }
 
@@ -367,6 +372,7 @@ const MOUNT_KEYS: &[&str] = &[
     "shared",
     "app_folder",
     "folder",
+    "tree",
     "read_only",
     "allow_other",
 ];
@@ -629,6 +635,7 @@ mod tests {
         shared = "Papers"
         app_folder = false
         folder = "a/b"
+        tree = false
         read_only = true
         allow_other = false
     "#;

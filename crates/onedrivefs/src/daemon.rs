@@ -34,6 +34,7 @@ use crate::paths::{AccountName, Dirs, create_private_dir, unwritable};
 use crate::sign_in::SignInReport;
 use crate::sleep;
 use crate::status::pending_text;
+use crate::tree::Tree;
 
 /// Time the engine has to bring everything to disk. Together with the unmount's own limits this
 /// stays below the unit's TimeoutStopSec.
@@ -71,6 +72,8 @@ pub(crate) struct Plan {
     pub(crate) folder: Option<FolderRecord>,
     /// Who is signed in, as the service names them.
     pub(crate) oneself: Oneself,
+    /// Whether all drives of the account are mounted, and the drive is what stands for them.
+    pub(crate) tree: bool,
     /// The way to the service.
     pub(crate) graph: GraphClient,
     /// Settings.
@@ -141,6 +144,16 @@ impl Served {
     pub(crate) async fn start(plan: Plan) -> Outcome<Self> {
         create_private_dir(&plan.dirs.runtime)?;
         let engine = open_engine(&plan).await?;
+        let tree = plan.tree.then(|| Tree {
+            engine: Arc::clone(&engine),
+            graph: plan.graph.clone(),
+            dirs: plan.dirs.clone(),
+            config: plan.config.clone(),
+            account: plan.account.clone(),
+        });
+        if let Some(tree) = &tree {
+            tree.prepare().await?;
+        }
         let forest = plant(&plan, &engine);
         let mounted = match mount(&plan, &forest) {
             Ok(mounted) => mounted,
@@ -151,7 +164,10 @@ impl Served {
         };
         let guard = post_guard(&mounted);
         let mut companions = follow_buses(&plan, &forest, &mounted);
-        engine.start();
+        match tree {
+            Some(tree) => companions.push(tokio::spawn(tree.run())),
+            None => engine.start(),
+        }
         companions.push(tokio::spawn(Arc::clone(&forest).tend()));
         let control = match listen(&plan, &forest, &mounted) {
             Ok(control) => control,
@@ -302,9 +318,13 @@ fn vfs_options(config: &Layer, read_only: bool) -> VfsOptions {
 /// The drive with what its shortcuts lead to.
 fn plant(plan: &Plan, engine: &Arc<Engine>) -> Arc<Forest> {
     let options = vfs_options(&plan.config, plan.access.read_only);
-    let vfs = Vfs::new(Arc::clone(engine), options, Handle::current());
-    let nursery = Folders::new(engine, options, plan.access.read_only_elsewhere);
-    Forest::new(vfs, Some(Box::new(nursery)))
+    let nursery = Folders::new(engine, options, plan.access.read_only_elsewhere, plan.tree);
+    let root = VfsOptions {
+        read_only: options.read_only || plan.tree,
+        ..options
+    };
+    let vfs = Vfs::new(Arc::clone(engine), root, Handle::current());
+    Forest::new(vfs, plan.tree, Some(Box::new(nursery)))
 }
 
 fn mount(plan: &Plan, forest: &Arc<Forest>) -> Outcome<Mounted> {

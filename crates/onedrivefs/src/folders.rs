@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use onedrivefs_core::{DriveId, DriveKind};
 use onedrivefs_store::{Slot, has_work};
 use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Oneself};
 use onedrivefs_vfs::{Nursery, Vfs, VfsOptions};
@@ -29,17 +30,29 @@ pub(crate) struct Folders {
     graph: onedrivefs_graph::GraphClient,
     options: VfsOptions,
     read_only: bool,
+    /// How long deletions rest in a folder that is not a whole drive.
+    rest: Duration,
     runtime: Handle,
 }
 
 impl Folders {
-    /// Beside an engine, with its settings.
-    pub(crate) fn new(engine: &Engine, options: VfsOptions, read_only: bool) -> Self {
+    /// Beside an engine, with its settings. What is shown for good cannot be removed by mistake.
+    pub(crate) fn new(
+        engine: &Engine,
+        options: VfsOptions,
+        read_only: bool,
+        for_good: bool,
+    ) -> Self {
         Self {
             config: engine.config.clone(),
             graph: engine.graph.clone(),
             options,
             read_only,
+            rest: if for_good {
+                Duration::ZERO
+            } else {
+                DELETION_REST
+            },
             runtime: Handle::current(),
         }
     }
@@ -55,16 +68,16 @@ impl Folders {
     fn config_of(&self, slot: &Slot) -> EngineConfig {
         let drive = DriveIdentity {
             id: slot.drive.clone(),
-            kind: slot.kind.unwrap_or(self.config.drive.kind),
+            kind: slot.kind.unwrap_or_else(|| kind_of(&slot.drive)),
             name: slot.drive.to_string(),
         };
         EngineConfig {
             state_dir: self.state(slot),
             cache_dir: self.cache(slot),
             drive,
-            folder: Some(slot.item.clone()),
+            folder: Some(slot.item.clone()).filter(|item| !item.as_str().is_empty()),
             read_only: self.config.read_only || self.read_only,
-            deletion_rest: DELETION_REST,
+            deletion_rest: self.rest,
             // Of what is in it anybody may be the author, also where that is not told.
             oneself: Oneself {
                 own_drive: false,
@@ -72,6 +85,15 @@ impl Folders {
             },
             ..self.config.clone()
         }
+    }
+}
+
+/// The kind of a drive that nobody told, going by its id.
+fn kind_of(drive: &DriveId) -> DriveKind {
+    if drive.as_str().starts_with("b!") {
+        DriveKind::Business
+    } else {
+        DriveKind::Personal
     }
 }
 

@@ -32,6 +32,7 @@ mod size;
 mod sleep;
 mod status;
 mod together;
+mod tree;
 mod unit;
 mod unmounting;
 

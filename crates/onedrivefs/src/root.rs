@@ -52,7 +52,8 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    fn whole(drive: DriveRecord) -> Self {
+    /// All of a drive.
+    pub(crate) fn whole(drive: DriveRecord) -> Self {
         Self {
             drive,
             folder: None,

@@ -44,6 +44,16 @@ async fn concerned(
 /// How everything is.
 pub(crate) fn status(forest: &Arc<Forest>) -> Result<Status, EngineError> {
     let mut status = forest.main().engine().status()?;
+    let engines = forest.engines();
+    if forest.only_groups() {
+        // Nobody asks about the root itself.
+        let is = |state: State| engines.iter().any(|engine| engine.state() == state);
+        let states = [State::NeedsLogin, State::Offline, State::Throttled];
+        status.state = states
+            .into_iter()
+            .find(|&state| is(state))
+            .unwrap_or(status.state);
+    }
     for followed in forest.followed()? {
         let top = followed.path.clone().unwrap_or_default();
         let mut entry = FollowedStatus {

@@ -639,7 +639,7 @@ impl Engine {
     }
 
     /// Notes the quota.
-    pub(crate) fn set_quota(&self, quota: Option<Quota>) {
+    pub fn set_quota(&self, quota: Option<Quota>) {
         if *self.quota.lock() == quota {
             return;
         }

@@ -63,6 +63,8 @@ struct KernelSide {
 /// The drives of one mount.
 pub struct Forest {
     main: Arc<Vfs>,
+    /// Whether the main one is no drive and only groups others.
+    groups: bool,
     nursery: Option<Box<dyn Nursery>>,
     planted: RwLock<BTreeMap<u32, Arc<Vfs>>>,
     /// Held by whoever plants or removes: one at a time.
@@ -86,11 +88,13 @@ pub struct Spot {
 }
 
 impl Forest {
-    /// A drive whose shortcuts are followed with the help of a nursery, or not at all.
+    /// A drive whose shortcuts are followed with the help of a nursery, or not at all. Where it only
+    /// `groups` other drives, it is none that the service knows, and nothing is asked about it.
     #[must_use]
-    pub fn new(main: Arc<Vfs>, nursery: Option<Box<dyn Nursery>>) -> Arc<Self> {
+    pub fn new(main: Arc<Vfs>, groups: bool, nursery: Option<Box<dyn Nursery>>) -> Arc<Self> {
         Arc::new(Self {
             main,
+            groups,
             nursery,
             planted: RwLock::default(),
             turn: Mutex::default(),
@@ -109,12 +113,26 @@ impl Forest {
         &self.main
     }
 
+    /// Tells whether the drive that is mounted is none and only groups others.
+    #[must_use]
+    pub fn only_groups(&self) -> bool {
+        self.groups
+    }
+
     /// The engines of all drives that are being served.
     #[must_use]
     pub fn engines(&self) -> Vec<Arc<Engine>> {
+        let main = (!self.groups).then(|| Arc::clone(self.main.engine()));
+        main.into_iter().chain(self.planted_engines()).collect()
+    }
+
+    /// Those of the drives that are shown in the one that is mounted.
+    fn planted_engines(&self) -> Vec<Arc<Engine>> {
         let planted = self.planted.read();
-        let all = std::iter::once(&self.main).chain(planted.values());
-        all.map(|vfs| Arc::clone(vfs.engine())).collect()
+        planted
+            .values()
+            .map(|vfs| Arc::clone(vfs.engine()))
+            .collect()
     }
 
     /// Says who is told what the kernel must forget, and how it is made to look up every name anew.

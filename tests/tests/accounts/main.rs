@@ -18,4 +18,5 @@ mod proxies;
 mod rows;
 mod tenants;
 mod tls;
+mod tree;
 mod world;

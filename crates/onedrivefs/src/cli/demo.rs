@@ -63,6 +63,7 @@ pub(crate) async fn run(args: &DemoArgs) -> Outcome {
         folder: None,
         graph,
         config,
+        tree: false,
         access: Access {
             read_only: false,
             read_only_elsewhere: false,

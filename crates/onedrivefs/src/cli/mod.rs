@@ -334,6 +334,9 @@ pub(crate) struct MountArgs {
     /// The application's own folder, which is all that the permission Files.ReadWrite.AppFolder opens
     #[arg(long, conflicts_with_all = ["user", "site", "team", "shared", "folder"])]
     app_folder: bool,
+    /// All drives of the account: My files, Shared, Sites, Teams, and for an application Users
+    #[arg(long, conflicts_with_all = ["user", "site", "team", "shared", "drive", "app_folder", "folder"])]
+    tree: bool,
     /// Only this folder of it: its path there, or id:ITEM
     #[arg(long, value_name = "PATH")]
     folder: Option<String>,
@@ -354,7 +357,7 @@ pub(crate) struct MountArgs {
     options: Vec<String>,
     /// Mount all that the configuration names, in one process
     #[arg(long, conflicts_with_all = [
-        "whose", "account", "library", "channel", "app_folder", "folder", "read_only", "allow_other",
+        "whose", "account", "library", "channel", "app_folder", "tree", "folder", "read_only", "allow_other",
         "mountpoint",
     ])]
     all: bool,

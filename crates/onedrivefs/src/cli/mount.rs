@@ -13,8 +13,9 @@ use crate::connect::{self, Patience};
 use crate::daemon::{self, Access, Plan};
 use crate::failure::Outcome;
 use crate::paths::{Dirs, absolute};
-use crate::root::{Selection, Unready};
+use crate::root::{Root, Selection, Unready};
 use crate::sign_in::SignInReport;
+use crate::tree;
 
 /// Mounts a drive and serves it until it is unmounted.
 pub(crate) async fn run(args: MountArgs) -> Outcome {
@@ -26,15 +27,20 @@ pub(crate) async fn run(args: MountArgs) -> Outcome {
     let mountpoint = absolute(mountpoint)?;
     let mut wanted = wanted(args, mount_layer(&config, &mountpoint));
     let (account, mut record) = account::choose(&dirs, &config, wanted.account.as_ref())?;
-    if !wanted.names_whose() && record.sign_in == SignInKind::App {
+    let tree = wanted.tree == Some(true);
+    if !wanted.names_whose() && !tree && record.sign_in == SignInKind::App {
         wanted.user.clone_from(&record.mailbox);
     }
     let graph = connect::client(&dirs, &config, &account, &record, Patience::Daemon)?;
     let selection = Selection::of(&wanted);
-    selection.check(&account, &record)?;
-    let root = selection
-        .resolve(&dirs, &account, &mut record, &graph, Unready::Wait)
-        .await?;
+    let root = if tree {
+        Root::whole(tree::root())
+    } else {
+        selection.check(&account, &record)?;
+        selection
+            .resolve(&dirs, &account, &mut record, &graph, Unready::Wait)
+            .await?
+    };
     let forbidden = record.permissions().read_only();
     if forbidden {
         tracing::info!("The sign-in has no permission to change anything; the mount is read-only");
@@ -47,6 +53,7 @@ pub(crate) async fn run(args: MountArgs) -> Outcome {
         oneself: record.oneself(&root.drive),
         drive: root.drive,
         folder: root.folder,
+        tree,
         graph,
         config,
         access: Access {
@@ -103,6 +110,7 @@ fn wanted(args: MountArgs, below: MountLayer) -> MountLayer {
         channel: args.channel,
         shared: args.shared,
         app_folder: args.app_folder.then_some(true),
+        tree: args.tree.then_some(true),
         folder: args.folder,
         ..MountLayer::default()
     };

@@ -119,9 +119,8 @@ impl Forest {
         self.ending.store(true, Ordering::Release);
         // Whoever is planting is done after this.
         drop(self.turn.lock());
-        let engines: Vec<_> = self.engines().into_iter().skip(1).collect();
         let mut stopping = tokio::task::JoinSet::new();
-        for engine in engines {
+        for engine in self.planted_engines() {
             stopping.spawn(async move { engine.shutdown().await });
         }
         while stopping.join_next().await.is_some() {}
@@ -130,7 +129,8 @@ impl Forest {
     /// Waits until the database of any drive turns out to be damaged.
     pub async fn wait_damaged(&self) {
         loop {
-            let engines = self.engines();
+            let mut engines = self.planted_engines();
+            engines.push(Arc::clone(self.main.engine()));
             let damaged = engines.iter().map(|engine| Box::pin(engine.wait_damaged()));
             let any = async {
                 let mut waiting: Vec<_> = damaged.collect();
