@@ -198,6 +198,7 @@ impl Vfs {
                 }
                 KernelChange::Entry { parent, name } => {
                     others.extend(self.absent.take_others(parent, &name));
+                    self.absent.note_told(parent, &name);
                     told.push(KernelChange::Entry { parent, name });
                 }
                 change => told.push(change),
