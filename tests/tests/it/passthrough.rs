@@ -100,10 +100,24 @@ fn read_all(file: &File) -> Vec<u8> {
     }
 }
 
+/// Tells whether all threads of a process were stopped, which takes them a moment.
+fn stands_still(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name may hold anything, the state follows it.
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        state.is_none_or(|state| state.starts_with('T'))
+    })
+}
+
 /// Reads an open file while the daemon stands still. `None` when it cannot be read like that.
 fn read_without_daemon(mount: &Mount<'_>, file: &File) -> Option<Vec<u8>> {
     let file = file.try_clone().expect("handle");
     mount.send(Signal::STOP);
+    wait::until("a daemon that stands still", LIMIT, || {
+        stands_still(mount.pid())
+    });
     let (done, reading) = mpsc::channel();
     let reader = thread::spawn(move || {
         let all = read_all(&file);
