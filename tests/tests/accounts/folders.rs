@@ -36,8 +36,8 @@ fn names(path: &Path) -> Vec<String> {
 
 /// A drive with a folder that is mounted, and another one beside it.
 fn fill(drive: &DriveHandle) {
-    drive.put("/work/plan.txt", "plan").expect("file");
-    drive.put("/work/deep/er/old.txt", "old").expect("file");
+    drive.put("/desk/plan.txt", "plan").expect("file");
+    drive.put("/desk/deep/er/old.txt", "old").expect("file");
     drive.put("/private/diary.txt", "diary").expect("file");
     drive
         .put("/private/box/letter.txt", "letter")
@@ -52,7 +52,7 @@ fn deaf(service: &Service) {
 }
 
 fn mounted<'h>(home: &'h Home<'h>) -> Mount<'h> {
-    let mount = home.mount_args(&["--folder", "work"]);
+    let mount = home.mount_args(&["--folder", "desk"]);
     mount.sync();
     mount
 }
@@ -77,12 +77,12 @@ fn only_the_folder_is_shown_and_what_is_done_in_it_stays_in_it() {
         );
         mount.sync();
         for (path, there) in [
-            ("/work/new.txt", true),
-            ("/work/a/b/x", true),
-            ("/work/a/plan.md", true),
-            ("/work/copy.md", true),
-            ("/work/plan.txt", false),
-            ("/work/deep/er/old.txt", false),
+            ("/desk/new.txt", true),
+            ("/desk/a/b/x", true),
+            ("/desk/a/plan.md", true),
+            ("/desk/copy.md", true),
+            ("/desk/plan.txt", false),
+            ("/desk/deep/er/old.txt", false),
             ("/private/diary.txt", true),
             ("/private/box/letter.txt", true),
         ] {
@@ -109,15 +109,15 @@ fn what_leaves_the_folder_vanishes_and_what_comes_into_it_appears() {
         let home = Home::signed_in(&service);
         let mount = mounted(&home);
         drive
-            .rename("/work/plan.txt", "/private/plan.txt")
+            .rename("/desk/plan.txt", "/private/plan.txt")
             .expect("moved");
-        drive.rename("/work/deep/er", "/private/er").expect("moved");
-        drive.rename("/private/box", "/work/box").expect("moved");
+        drive.rename("/desk/deep/er", "/private/er").expect("moved");
+        drive.rename("/private/box", "/desk/box").expect("moved");
         drive
             .put("/private/box2/inner/more.txt", "more")
             .expect("file");
         drive
-            .rename("/private/box2", "/work/deep/box2")
+            .rename("/private/box2", "/desk/deep/box2")
             .expect("moved");
         mount.sync();
         assert_eq!(names(mount.path()), ["box", "deep"], "{kind}");
@@ -139,7 +139,7 @@ fn what_leaves_the_folder_vanishes_and_what_comes_into_it_appears() {
         assert_eq!(service.requests().count("delete"), 0, "{kind}");
         // Back again, as what it was.
         drive
-            .rename("/private/plan.txt", "/work/plan.txt")
+            .rename("/private/plan.txt", "/desk/plan.txt")
             .expect("moved");
         mount.sync();
         assert_eq!(
@@ -159,8 +159,8 @@ fn what_was_removed_here_after_others_moved_it_out_stays_where_they_moved_it() {
     let service = Service::start();
     let drive = service.default_drive();
     fill(&drive);
-    drive.put("/work/keep/one.txt", "1").expect("file");
-    drive.put("/work/gone.txt", "gone").expect("file");
+    drive.put("/desk/keep/one.txt", "1").expect("file");
+    drive.put("/desk/gone.txt", "gone").expect("file");
     let home = Home::signed_in(&service);
     let mount = mounted(&home);
     names(&mount.at("deep/er"));
@@ -168,13 +168,13 @@ fn what_was_removed_here_after_others_moved_it_out_stays_where_they_moved_it() {
     deaf(&service);
     // The file itself, a folder above it, and a folder.
     drive
-        .rename("/work/plan.txt", "/private/plan.txt")
+        .rename("/desk/plan.txt", "/private/plan.txt")
         .expect("moved");
-    drive.rename("/work/deep", "/private/deep").expect("moved");
-    drive.rename("/work/keep", "/private/keep").expect("moved");
+    drive.rename("/desk/deep", "/private/deep").expect("moved");
+    drive.rename("/desk/keep", "/private/keep").expect("moved");
     home.sh(r#"cd "$M"; rm plan.txt deep/er/old.txt gone.txt; rm -r keep"#);
     wait::until("what was still there is deleted", wait::secs(30), || {
-        !drive.exists("/work/gone.txt")
+        !drive.exists("/desk/gone.txt")
     });
     wait::until("nothing waits", wait::secs(60), || {
         mount.status()["pending"]["ops"] == 0
@@ -206,19 +206,19 @@ fn what_was_changed_here_after_others_moved_it_out_is_kept_in_both_places() {
     fs::read(mount.at("plan.txt")).expect("read");
     deaf(&service);
     drive
-        .rename("/work/plan.txt", "/private/plan.txt")
+        .rename("/desk/plan.txt", "/private/plan.txt")
         .expect("moved");
     drive
-        .rename("/work/deep/er/old.txt", "/private/old.txt")
+        .rename("/desk/deep/er/old.txt", "/private/old.txt")
         .expect("moved");
     home.sh(r#"cd "$M"; echo changed > plan.txt; mv deep/er/old.txt deep/new.txt"#);
     wait::until("it is sent", wait::secs(60), || {
-        drive.exists("/work/plan.txt")
+        drive.exists("/desk/plan.txt")
     });
     service.faults().clear();
     mount.sync();
     assert_eq!(
-        drive.read("/work/plan.txt").as_deref(),
+        drive.read("/desk/plan.txt").as_deref(),
         Some(&b"changed\n"[..])
     );
     assert_eq!(
@@ -241,7 +241,7 @@ fn a_folder_that_is_renamed_or_moved_goes_on_and_one_that_is_deleted_loses_nothi
         feed(&service, kind);
         let home = Home::signed_in(&service);
         let mount = mounted(&home);
-        drive.rename("/work", "/private/elsewhere").expect("moved");
+        drive.rename("/desk", "/private/elsewhere").expect("moved");
         fs::write(mount.at("after.txt"), "after").expect("written");
         mount.sync();
         assert_eq!(
@@ -270,7 +270,7 @@ fn a_folder_that_is_renamed_or_moved_goes_on_and_one_that_is_deleted_loses_nothi
             "{kind}"
         );
         mount.unmount();
-        let mount = home.mount_args(&["--folder", "work"]);
+        let mount = home.mount_args(&["--folder", "desk"]);
         assert_eq!(
             fs::read(mount.at("unsent.txt")).expect("read"),
             b"unsent",
@@ -301,21 +301,21 @@ fn fe_03_a_shared_folder_is_mounted_and_nothing_around_it_is_reached() {
     let service = company::start();
     let drive = bens(&service);
     fill(&drive);
-    drive.share("/work", "ada", true).expect("shared");
+    drive.share("/desk", "ada", true).expect("shared");
     let home = Home::new(&service);
     company::log_in(&home, &["Files.ReadWrite.All"]);
-    let mount = home.mount_args(&["--shared", "work"]);
+    let mount = home.mount_args(&["--shared", "desk"]);
     assert_eq!(names(mount.path()), ["deep", "plan.txt"]);
     assert_eq!(fs::read(mount.at("plan.txt")).expect("read"), b"plan");
     fs::write(mount.at("mine.txt"), "mine").expect("written");
-    drive.put("/work/theirs.txt", "theirs").expect("file");
+    drive.put("/desk/theirs.txt", "theirs").expect("file");
     mount.sync();
-    assert_eq!(drive.read("/work/mine.txt").as_deref(), Some(&b"mine"[..]));
+    assert_eq!(drive.read("/desk/mine.txt").as_deref(), Some(&b"mine"[..]));
     assert_eq!(fs::read(mount.at("theirs.txt")).expect("read"), b"theirs");
     // Moved to where Ada sees nothing, removed here before that is known: it stays there.
     deaf(&service);
     drive
-        .rename("/work/plan.txt", "/private/plan.txt")
+        .rename("/desk/plan.txt", "/private/plan.txt")
         .expect("moved");
     fs::remove_file(mount.at("plan.txt")).expect("removed");
     wait::until("nothing waits", wait::secs(60), || {
@@ -323,14 +323,14 @@ fn fe_03_a_shared_folder_is_mounted_and_nothing_around_it_is_reached() {
     });
     assert!(drive.exists("/private/plan.txt"));
     service.faults().clear();
-    drive.unshare("/work", "ada").expect("unshared");
+    drive.unshare("/desk", "ada").expect("unshared");
     fs::write(mount.at("late.txt"), "late").expect("written");
     mount_is_told(&home, &mount, "unshared");
     assert_eq!(fs::read(mount.at("mine.txt")).expect("read"), b"mine");
-    drive.share("/work", "ada", true).expect("shared again");
+    drive.share("/desk", "ada", true).expect("shared again");
     home.run(&["status", "--json"]).ok();
     wait::until("it goes on", wait::secs(90), || {
-        drive.exists("/work/late.txt")
+        drive.exists("/desk/late.txt")
     });
     mount.sync();
     assert_eq!(tree::of_directory(mount.path()).len(), 6);
