@@ -128,6 +128,30 @@ impl Drop for CommitMark<'_> {
     }
 }
 
+/// A read transaction. Its statements are kept by the connection: most of them read one row, and
+/// parsing them anew would take as long as that.
+struct Snapshot<'c>(&'c Connection);
+
+impl<'c> Snapshot<'c> {
+    fn begin(conn: &'c Connection) -> rusqlite::Result<Self> {
+        conn.prepare_cached("BEGIN DEFERRED")?.execute(())?;
+        Ok(Self(conn))
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        // SQLite ends a transaction by itself when it meets certain errors.
+        if self.0.is_autocommit() {
+            return;
+        }
+        let ended = self.0.prepare_cached("ROLLBACK");
+        if let Err(error) = ended.and_then(|mut statement| statement.execute(())) {
+            tracing::warn!(%error, "A read of the metadata database did not end.");
+        }
+    }
+}
+
 /// Read access to one consistent state.
 pub struct Reader<'c> {
     pub(crate) conn: &'c Connection,
@@ -302,8 +326,8 @@ impl Store {
             Some(conn) => conn,
             None => self.open_reader()?,
         };
-        let result = match conn.unchecked_transaction() {
-            Ok(tx) => f(&Reader { conn: &tx }),
+        let result = match Snapshot::begin(&conn) {
+            Ok(snapshot) => f(&Reader { conn: snapshot.0 }),
             Err(error) => Err(StoreError::from(error).into()),
         };
         self.readers.lock().push(conn);

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use onedrivefs_core::{Ino, Timestamp};
+use onedrivefs_core::{Ino, NameKey, Timestamp};
 use rusqlite::{CachedStatement, OptionalExtension as _, Row};
 
 use crate::item::kind_of;
@@ -60,8 +60,26 @@ impl From<&Item> for Figures {
 }
 
 /// The columns of a listing. The name comes last, and the name that is compared before it.
-const COLUMNS: &str = "ino, parent, kind, size, mtime, ctime, btime, atime, mode, \
-     CASE WHEN kind = 2 THEN length(target) END, role = 2, name_key, name";
+macro_rules! columns {
+    () => {
+        "ino, parent, kind, size, mtime, ctime, btime, atime, mode, \
+         CASE WHEN kind = 2 THEN length(target) END, role = 2, name_key, name"
+    };
+}
+
+/// Those of the inodes whose numbers are in a range.
+const IN_RANGE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM items WHERE ino BETWEEN ?1 AND ?2"
+);
+
+/// Those of the entry of a directory.
+const CHILD: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM items WHERE parent = ?1 AND name_key = ?2"
+);
 
 fn figures(row: &Row<'_>) -> rusqlite::Result<Figures> {
     let target: Option<u64> = row.get(9)?;
@@ -118,6 +136,24 @@ impl Reader<'_> {
         Ok(found.optional()?)
     }
 
+    /// The entry of a directory, compared the way the service compares names, and whether it is
+    /// spelled exactly so.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn child_figures(
+        &self,
+        directory: Ino,
+        name: &str,
+    ) -> Result<Option<(Figures, bool)>, StoreError> {
+        let mut statement = self.conn.prepare_cached(CHILD)?;
+        let mut rows = statement.query((directory.0, NameKey::of(name).as_str()))?;
+        let found = rows.next()?;
+        found
+            .map(|row| Ok((figures(row)?, text(row, 12)? == name)))
+            .transpose()
+    }
+
     /// Visits those of some inodes, given in ascending order, that a directory still has.
     ///
     /// # Errors
@@ -131,8 +167,7 @@ impl Reader<'_> {
         let (Some(first), Some(last)) = (inos.first(), inos.last()) else {
             return Ok(());
         };
-        let sql = format!("SELECT {COLUMNS} FROM items WHERE ino BETWEEN ?1 AND ?2");
-        let mut statement = self.conn.prepare_cached(&sql)?;
+        let mut statement = self.conn.prepare_cached(IN_RANGE)?;
         if (last.0 - first.0) / SPREAD_MAX > inos.len() as u64 {
             let mut one =
                 |ino: &Ino| visit_rows(&mut statement, *ino..=*ino, directory, inos, visit);

@@ -11,8 +11,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use onedrivefs_core::{Ino, NameKey, Provenance, RemoteItem, kill_point};
-use onedrivefs_graph::{DeltaFrom, DeltaNext, Disposition, GraphError};
+use onedrivefs_graph::{
+    DeltaFrom, DeltaNext, DeltaPage, Disposition, GraphError, Lane, in_lane,
+};
 use onedrivefs_store::{Item, Reader, StoreError};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::apply::{Applied, Applier, decoded_name, needs_hash};
 use crate::engine::{Engine, META_DELTA_LINK, META_EPOCH, Outcome};
@@ -151,13 +154,30 @@ impl Engine {
                 }
             };
             let from = DeltaFrom::Link(next.clone());
-            // The next one is on its way while this one is taken in.
-            let (fetched, taken) = tokio::join!(self.graph.delta_page(drive, &from), async {
-                self.take_page(items, whole, META_NEXT_LINK, &next)
-            });
-            taken?;
-            page = fetched?;
+            let ahead = self.fetch_ahead(&from);
+            // Taking a page in keeps this thread. What was woken last waits for the thread that
+            // woke it, and that would be the request.
+            tokio::task::yield_now().await;
+            self.take_page(items, whole, META_NEXT_LINK, &next)?;
+            page = match ahead.await {
+                Ok(fetched) => fetched?,
+                // The task is gone, which says nothing of the page.
+                Err(_) => self.graph.delta_page(drive, &from).await?,
+            };
         }
+    }
+
+    /// Fetches a page in a task of its own, so that it comes and is decoded while the one before it
+    /// is taken in.
+    fn fetch_ahead(
+        &self,
+        from: &DeltaFrom,
+    ) -> AbortOnDropHandle<Result<DeltaPage, GraphError>> {
+        let graph = self.graph.clone();
+        let drive = self.config.drive.id.clone();
+        let from = from.clone();
+        let fetch = async move { graph.delta_page(&drive, &from).await };
+        AbortOnDropHandle::new(tokio::spawn(in_lane(Lane::Background, fetch)))
     }
 
     /// Applies the staged items: first what exists, parents before children, then tombstones.

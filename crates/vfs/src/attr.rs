@@ -41,8 +41,8 @@ impl Vfs {
         name: &OsStr,
     ) -> Result<Outcome<Option<Entry>>, VfsError> {
         let name = name.to_str().ok_or(VfsError::NotUtf8)?;
-        if let Some(item) = self.store().read(|r| r.child(parent, name))? {
-            return Ok(Outcome::Now(Some(self.entry_of(&item, name))));
+        if let Some(found) = self.store().read(|r| r.child_figures(parent, name))? {
+            return Ok(Outcome::Now(Some(self.entry_of(found))));
         }
         let directory = self.directory(parent)?;
         if directory.role == Role::Shortcut {
@@ -57,20 +57,20 @@ impl Vfs {
         let name = name.to_owned();
         Ok(Outcome::Later(Box::pin(async move {
             vfs.make_children_known(parent).await?;
-            let found = vfs.store().read(|r| r.child(parent, &name))?;
+            let found = vfs.store().read(|r| r.child_figures(parent, &name))?;
             if found.is_none() {
                 check_length(&name)?;
                 vfs.absent.note(parent, &name);
             }
-            Ok(found.map(|item| vfs.entry_of(&item, &name)))
+            Ok(found.map(|found| vfs.entry_of(found)))
         })))
     }
 
-    /// What a name that was asked for stands for.
-    fn entry_of(&self, item: &Item, asked: &str) -> Entry {
+    /// What a name that was asked for stands for, and whether it is spelled as it was asked for.
+    fn entry_of(&self, (figures, as_asked): (Figures, bool)) -> Entry {
         Entry {
-            attr: self.attr_of(item),
-            other_spelling: item.name != asked,
+            attr: self.attr_of_figures(&figures),
+            other_spelling: !as_asked,
         }
     }
 

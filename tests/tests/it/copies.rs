@@ -761,3 +761,55 @@ fn a_copy_under_the_name_of_a_file_that_was_just_removed_or_is_its_own_original(
     tree::assert_in_step(mount.path(), &drive);
     mount.unmount();
 }
+
+/// The service copies what the original is when it gets to it. The copy is deleted here meanwhile, with
+/// the folder it is in, and its arrival is heard of before the service says that it was made; or never
+/// is, since the daemon died before it knew that the copy was begun.
+#[test]
+fn a_copy_of_a_later_version_that_nobody_wants_any_more_does_not_come_back() {
+    if !met() {
+        return;
+    }
+    for killed in [false, true] {
+        let service = Service::start();
+        service.set_knobs(|knobs| knobs.copy_polls = 0);
+        service.faults().add(FaultRule::on("socketio", FaultAction::status(500)));
+        let drive = service.default_drive();
+        drive.put("/a", original(3 * MIB)).expect("file");
+        let home = Home::signed_in(&service);
+        let mut mount = home.mount();
+        mount.sync();
+        let add = |op, action| service.faults().add(FaultRule::on(op, action));
+        let before = add("copy", FaultAction::Hold);
+        let after = add(if killed { "copy" } else { "monitor" }, FaultAction::HoldAnswer);
+        home.sh(r#"mkdir "$M/d"; cp "$M/a" "$M/d/b""#);
+        wait_for(&service, "copy");
+        home.sh(r#"printf later > "$M/a""#);
+        wait::until("later version", wait::secs(30), || {
+            drive.read("/a").as_deref() == Some(&b"later"[..])
+        });
+        home.sh(r#"rm "$M/d/b"; rmdir "$M/d""#);
+        service.faults().remove(before);
+        wait::until("copy", wait::secs(30), || drive.read("/d/b").is_some());
+        assert_eq!(drive.read("/d/b").expect("copy"), b"later");
+        if killed {
+            mount.crash();
+            drop(mount);
+            mount = home.mount();
+        }
+        // The second round begins when the first one is over.
+        let rounds = || service.requests().count("delta");
+        let so_far = rounds();
+        wait::until("news", wait::secs(60), || {
+            home.try_sync(1);
+            rounds() >= so_far + 2
+        });
+        assert!(!mount.at("d").exists(), "killed: {killed}");
+        service.faults().remove(after);
+
+        mount.sync();
+        assert_eq!(drive.dump().len(), 1, "killed: {killed}: {:?}", drive.dump());
+        tree::assert_in_step(mount.path(), &drive);
+        mount.unmount();
+    }
+}

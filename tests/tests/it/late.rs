@@ -707,3 +707,32 @@ fn an_upload_of_a_dead_daemon_is_ended_when_a_save_takes_the_file_elsewhere() {
     assert_eq!(drive.read("/kept").as_deref(), Some(&b"newer"[..]));
     mount.unmount();
 }
+
+/// A file is saved over another one, whose identity it takes over, and deleted, all while an upload to
+/// the identity that it had before is on its way.
+#[test]
+fn a_deletion_waits_on_when_an_upload_to_an_earlier_identity_is_answered() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    fs::write(mount.at("first"), "first").expect("file");
+    fs::write(mount.at("second"), "second").expect("file");
+    mount.sync();
+
+    let held = FaultRule::on("upload_fragment", FaultAction::HoldAnswer).times(1);
+    let held = service.faults().add(held);
+    write(&mount, "first", "again");
+    wait_for_hit(&service, held);
+    fs::rename(mount.at("first"), mount.at("second")).expect("save");
+    fs::remove_file(mount.at("second")).expect("deletion");
+    service.faults().remove(held);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert!(drive.dump().is_empty(), "{:?}", drive.dump());
+    mount.unmount();
+}

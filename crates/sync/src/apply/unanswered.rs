@@ -1,7 +1,7 @@
 //! Items of the service that are what our own unanswered requests made.
 
-use onedrivefs_core::{ItemId, NameKey, RemoteItem};
-use onedrivefs_store::{Item, Kind, Ops, Reader, Remote, StoreError, Tx, Unanswered};
+use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem};
+use onedrivefs_store::{BodyRow, Item, Kind, Ops, Reader, Remote, StoreError, Tx, Unanswered};
 
 use super::upsert::{Place, base_at};
 use super::{Applied, Applier};
@@ -18,16 +18,18 @@ impl Applier<'_> {
     ) -> Result<Option<Applied>, StoreError> {
         let size = there.size.filter(|_| kind != Kind::Directory);
         for sent in self.tx.unanswered_at(place.parent, &place.remote_name)? {
-            if sent.size.is_some() == (kind == Kind::Directory) || !sent.made(size, there.hash) {
+            if sent.size.is_some() == (kind == Kind::Directory) {
                 continue;
             }
             let Some(item) = self.tx.item(sent.ino)?.filter(|i| i.remote.is_none()) else {
                 continue;
             };
-            if item.is_dir() != (kind == Kind::Directory) {
+            let followed = self.is_copy_followed(item.ino)?;
+            let made = sent.made(size, there.hash) || self.is_copy_of_present(&item, there)?;
+            if item.is_dir() != (kind == Kind::Directory) || !made && !followed {
                 continue;
             }
-            if (self.facts.in_flight)(item.ino) {
+            if followed || (self.facts.in_flight)(item.ino) {
                 self.tx.defer(there)?;
                 return Ok(Some(Applied::Deferred));
             }
@@ -35,6 +37,27 @@ impl Applier<'_> {
             return Ok(Some(Applied::Done));
         }
         Ok(None)
+    }
+
+    /// Tells whether the service makes a copy for an inode. What that is, its monitor tells: a copy
+    /// has what the original has when it is made, not when it was asked for.
+    fn is_copy_followed(&self, ino: Ino) -> Result<bool, StoreError> {
+        Ok(self.tx.journal(ino)?.is_some_and(|row| row.copy.is_some()))
+    }
+
+    /// Tells whether an item has what the original of a copy has by now, which is what a request to
+    /// copy makes that took effect late.
+    fn is_copy_of_present(&self, item: &Item, there: &RemoteItem) -> Result<bool, StoreError> {
+        let body = item.body.map(|id| self.tx.body(id)).transpose()?.flatten();
+        let Some(original) = body.as_ref().and_then(BodyRow::copy_of) else {
+            return Ok(false);
+        };
+        let original = self.tx.item_by_id(original)?.and_then(|item| item.remote);
+        Ok(original.is_some_and(|original| {
+            original.hash.is_some()
+                && there.hash == original.hash
+                && there.size == Some(original.size)
+        }))
     }
 
     fn claim(

@@ -331,7 +331,9 @@ impl Engine {
                 tx.update_item(&owner)?;
                 // What was asked for before is older than this answer for it as well.
                 self.recent.note(owner.ino);
-                return if now.parent.is_none() {
+                // One that was unlinked since, and has taken over the identity of a third item in
+                // between, still has that one to delete.
+                return if now.parent.is_none() && now.remote.is_none() {
                     tx.delete_journal(now.ino).map_err(Into::into)
                 } else {
                     Ok(())
