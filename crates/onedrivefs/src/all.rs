@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use onedrivefs_core::DriveId;
 use onedrivefs_graph::{Feature, GraphClient};
+use onedrivefs_sync::Company;
+use onedrivefs_vfs::Forest;
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use serde_json::json;
@@ -24,10 +26,12 @@ use crate::connect::{self, Patience};
 use crate::control::registry::{self, Record, Running};
 use crate::control::server::{Handler, Listener, Reply};
 use crate::control::{Answer, Request};
-use crate::daemon::{self, Access, End, Plan, Served, Signals};
+use crate::daemon::{Access, Common, End, Plan, Served, Signals};
+use crate::desktop::Reminders;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::paths::{AccountName, Dirs, create_private_dir};
+use crate::report::{self, Gist};
 use crate::root::{Root, Selection, Unready};
 use crate::sign_in::SignInReport;
 use crate::tree;
@@ -42,14 +46,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 struct Shared {
     dirs: Dirs,
     config: Layer,
-    /// The way to the service, by account.
-    clients: Mutex<BTreeMap<AccountName, GraphClient>>,
+    /// The way to the service, by account, and when somebody was last reminded to sign in to it.
+    clients: Mutex<BTreeMap<AccountName, (GraphClient, Arc<Reminders>)>>,
+    /// What the engines of all mounts share.
+    company: Company,
+    /// What is being served, by its place.
+    serving: Mutex<BTreeMap<PathBuf, Arc<Forest>>>,
     /// Raised when the process is to end.
     stop: watch::Receiver<bool>,
-    /// How many mounts there are to be, were tried once, and serve.
+    /// How many mounts there are to be, and were tried once.
     wanted: usize,
     tried: AtomicUsize,
-    up: AtomicUsize,
 }
 
 /// One mount of the configuration.
@@ -88,10 +95,11 @@ pub(crate) async fn serve(dirs: Dirs, config: Layer) -> Outcome {
         dirs,
         config,
         clients: Mutex::default(),
+        company: Company::default(),
+        serving: Mutex::default(),
         stop: stopped,
         wanted: wanted.len(),
         tried: AtomicUsize::new(0),
-        up: AtomicUsize::new(0),
     });
     let mut mounts = JoinSet::new();
     for mount in wanted {
@@ -101,10 +109,11 @@ pub(crate) async fn serve(dirs: Dirs, config: Layer) -> Outcome {
     tokio::pin!(all);
     tokio::select! {
         () = &mut all => return Ok(()),
+        () = shared.go_on_reporting() => {}
         signal = signals.next() => tracing::info!(signal, "Asked to end"),
     }
     signals.end_at_next();
-    daemon::notify_systemd(&[NotifyState::Stopping]);
+    report::tell(&[NotifyState::Stopping]);
     stop.send_replace(true);
     all.await;
     Ok(())
@@ -175,15 +184,17 @@ async fn attempt(
     };
     *standby = None;
     *pause = FIRST_PAUSE;
-    shared.up.fetch_add(1, Ordering::Relaxed);
+    let forest = Arc::clone(&served.forest);
+    shared.serving.lock().insert(wanted.place.clone(), forest);
     shared.report();
     let end = tokio::select! {
         end = served.wait() => end,
         _ = stop.wait_for(|&stop| stop) => End::requested(),
     };
     let again = end.is_failure();
+    // Nobody else holds on to it: its state is free for others when it has ended.
+    shared.serving.lock().remove(&wanted.place);
     let outcome = served.end(end).await;
-    shared.up.fetch_sub(1, Ordering::Relaxed);
     shared.report();
     match outcome {
         Err(failure) if again => Left::Failed(failure),
@@ -204,7 +215,7 @@ async fn start(shared: &Arc<Shared>, wanted: &Wanted) -> Outcome<Served> {
     if !layer.names_whose() && !tree && record.sign_in == SignInKind::App {
         layer.user.clone_from(&record.mailbox);
     }
-    let (graph, is_first) = shared.client(&account, &record)?;
+    let (graph, reminders, is_first) = shared.client(&account, &record)?;
     let selection = Selection::of(&layer);
     let root = if tree {
         Root::whole(tree::root())
@@ -219,6 +230,10 @@ async fn start(shared: &Arc<Shared>, wanted: &Wanted) -> Outcome<Served> {
         sign_in: Some(SignInReport::new(dirs, config, &account)),
         // One mount of an account is enough to warn of what concerns all of them.
         warns: is_first,
+        common: Common {
+            company: shared.company.clone(),
+            reminders,
+        },
         dirs: dirs.clone(),
         account,
         oneself: record.oneself(&root.drive),
@@ -244,25 +259,49 @@ impl Shared {
         &self,
         account: &AccountName,
         record: &AccountRecord,
-    ) -> Outcome<(GraphClient, bool)> {
+    ) -> Outcome<(GraphClient, Arc<Reminders>, bool)> {
         let mut clients = self.clients.lock();
-        if let Some(known) = clients.get(account) {
-            return Ok((known.clone(), false));
+        if let Some((graph, reminders)) = clients.get(account) {
+            return Ok((graph.clone(), Arc::clone(reminders), false));
         }
         let made = connect::client(&self.dirs, &self.config, account, record, Patience::Daemon)?;
-        clients.insert(account.clone(), made.clone());
-        Ok((made, true))
+        let reminders = Arc::<Reminders>::default();
+        clients.insert(account.clone(), (made.clone(), Arc::clone(&reminders)));
+        Ok((made, reminders, true))
+    }
+
+    /// How all that is served is doing; `None` when a part cannot be read.
+    fn gist(&self) -> Option<Gist> {
+        let serving: Vec<_> = self.serving.lock().values().cloned().collect();
+        let mut all = Gist::default();
+        for forest in serving {
+            all.add(&Gist::of(&forest).ok()?);
+        }
+        Some(all)
+    }
+
+    /// How many mounts serve.
+    fn up(&self) -> String {
+        format!("{} of {} mounted", self.serving.lock().len(), self.wanted)
     }
 
     /// Tells systemd how many mounts serve, and that the start is over once each was tried.
     fn report(&self) {
-        let up = self.up.load(Ordering::Relaxed);
-        let status = format!("{up} of {} mounted", self.wanted);
+        let status = self.up();
         let mut states = vec![NotifyState::Status(&status)];
         if self.tried.load(Ordering::Relaxed) >= self.wanted {
             states.push(NotifyState::Ready);
         }
-        daemon::notify_systemd(&states);
+        report::tell(&states);
+        self.company.stir().changed();
+    }
+
+    /// Goes on telling systemd how all of them are doing.
+    async fn go_on_reporting(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        let line = |gist: &Gist| format!("{}. {}", self.up(), gist.text());
+        report::go_on(self.company.stir().clone(), move || shared.gist(), line).await;
+        std::future::pending().await
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) struct Layer {
     pub(crate) proxy: Option<Url>,
     /// Proxy for the bytes of files, instead of that one.
     pub(crate) content_proxy: Option<Url>,
-    /// Limit of the content cache of one drive.
+    /// Limit of the content cache of a mount, or of all mounts of a process.
     pub(crate) cache_size: Option<ByteSize>,
     /// Space on the disk that the cache leaves free.
     pub(crate) free_space: Option<ByteSize>,
@@ -85,6 +85,8 @@ pub(crate) struct Layer {
     pub(crate) metadata_timeout: Option<u64>,
     /// Longest time a read waits for its first byte, in seconds.
     pub(crate) read_timeout: Option<u64>,
+    /// Most sites that `mount --tree` shows.
+    pub(crate) tree_sites: Option<u32>,
     /// Whether the kernel reads files by itself where it is permitted to.
     pub(crate) passthrough: Option<PassthroughMode>,
     /// More deletions than this within a minute are held back; zero sets no limit.
@@ -330,6 +332,7 @@ const TOP_KEYS: &[&str] = &[
     "dir_mode",
     "metadata_timeout",
     "read_timeout",
+    "tree_sites",
     "passthrough",
     "hold_deletions",
     "hold_share",
@@ -460,6 +463,7 @@ impl Layer {
             dir_mode: self.dir_mode.or(below.dir_mode),
             metadata_timeout: self.metadata_timeout.or(below.metadata_timeout),
             read_timeout: self.read_timeout.or(below.read_timeout),
+            tree_sites: self.tree_sites.or(below.tree_sites),
             passthrough: self.passthrough.or(below.passthrough),
             hold_deletions: self.hold_deletions.or(below.hold_deletions),
             hold_share: self.hold_share.or(below.hold_share),
@@ -603,6 +607,7 @@ mod tests {
         dir_mode = "0o750"
         metadata_timeout = 2
         read_timeout = 15
+        tree_sites = 200
         passthrough = "off"
         hold_deletions = 1000
         hold_share = 33

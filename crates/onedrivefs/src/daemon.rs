@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use onedrivefs_core::local_only::LocalOnly;
 use onedrivefs_fuse::{MountError, MountOptions, Mounted, Passthrough, SessionEnd, Teardown};
-use onedrivefs_graph::GraphClient;
-use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Oneself, Rescue};
+use onedrivefs_graph::{GraphClient, Lane, in_lane};
+use onedrivefs_sync::{
+    Company, DriveIdentity, Engine, EngineConfig, EngineError, Family, Oneself, Rescue,
+};
 use onedrivefs_vfs::{Forest, Vfs, VfsOptions};
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
@@ -24,17 +26,17 @@ use crate::account::{DriveRecord, FolderRecord, RootRecord};
 use crate::config::{Layer, ModeBits, NameMode, PassthroughMode, SymlinkMode, UploadMode};
 use crate::control::registry::{self, Record, Running};
 use crate::control::server::Listener;
-use crate::desktop;
+use crate::desktop::{self, Reminders};
 use crate::failure::{Explain, Failure, Outcome};
 use crate::folders::Folders;
 use crate::guard::Guard;
 use crate::handler::Control;
 use crate::output;
 use crate::paths::{AccountName, Dirs, create_private_dir, unwritable};
+use crate::report::{self, Gist};
 use crate::sign_in::SignInReport;
 use crate::sleep;
-use crate::status::pending_text;
-use crate::tree::Tree;
+use crate::tree::{Notes, Tree};
 
 /// Time the engine has to bring everything to disk. Together with the unmount's own limits this
 /// stays below the unit's TimeoutStopSec.
@@ -42,9 +44,6 @@ const ENGINE_STOP: Duration = Duration::from_secs(8);
 
 /// Pause between two looks whether another daemon has ended.
 const ENDING_POLL: Duration = Duration::from_millis(50);
-
-/// Pause between two reports to systemd.
-const REPORT_PERIOD: Duration = Duration::from_secs(5);
 
 /// Exit code after a second signal, as a shell reports a death by SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -58,6 +57,15 @@ pub(crate) struct Access {
     pub(crate) read_only_elsewhere: bool,
     /// Whether other users are let in.
     pub(crate) allow_other: bool,
+}
+
+/// What a mount shares with others of its process.
+#[derive(Clone, Default)]
+pub(crate) struct Common {
+    /// What their engines share.
+    pub(crate) company: Company,
+    /// When somebody was last reminded to sign in to its account.
+    pub(crate) reminders: Arc<Reminders>,
 }
 
 /// Everything that is decided before mounting.
@@ -86,6 +94,8 @@ pub(crate) struct Plan {
     pub(crate) sign_in: Option<SignInReport>,
     /// Whether this mount warns before a secret ends.
     pub(crate) warns: bool,
+    /// What it shares with other mounts.
+    pub(crate) common: Common,
     /// What a person is told once the mount answers.
     pub(crate) greeting: Option<String>,
 }
@@ -113,7 +123,7 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
     let mut signals = Signals::install()?;
     let greeting = plan.greeting.clone();
     let served = Served::start(plan).await?;
-    let announcement = announce(served.forest.main().engine(), &served.mounted);
+    let announcement = announce(&served.forest, &served.mounted);
     if let Some(greeting) = greeting {
         output::note(greeting);
     }
@@ -125,14 +135,14 @@ pub(crate) async fn serve(plan: Plan) -> Outcome {
         }
     };
     signals.end_at_next();
-    notify_systemd(&[NotifyState::Stopping]);
+    report::tell(&[NotifyState::Stopping]);
     announcement.abort();
     served.end(end).await
 }
 
 /// A mount that serves.
 pub(crate) struct Served {
-    forest: Arc<Forest>,
+    pub(crate) forest: Arc<Forest>,
     mounted: Mounted,
     control: ControlPlane,
     guard: Option<Guard>,
@@ -144,13 +154,8 @@ impl Served {
     pub(crate) async fn start(plan: Plan) -> Outcome<Self> {
         create_private_dir(&plan.dirs.runtime)?;
         let engine = open_engine(&plan).await?;
-        let tree = plan.tree.then(|| Tree {
-            engine: Arc::clone(&engine),
-            graph: plan.graph.clone(),
-            dirs: plan.dirs.clone(),
-            config: plan.config.clone(),
-            account: plan.account.clone(),
-        });
+        let tree = plan.tree.then(|| Tree::new(&engine, &plan));
+        let notes = tree.as_ref().map(|tree| tree.notes.clone());
         if let Some(tree) = &tree {
             tree.prepare().await?;
         }
@@ -165,11 +170,15 @@ impl Served {
         let guard = post_guard(&mounted);
         let mut companions = follow_buses(&plan, &forest, &mounted);
         match tree {
-            Some(tree) => companions.push(tokio::spawn(tree.run())),
+            Some(tree) => {
+                forest.main().set_further(tree.further());
+                let looking = in_lane(Lane::Background, tree.run());
+                companions.push(tokio::spawn(looking));
+            }
             None => engine.start(),
         }
         companions.push(tokio::spawn(Arc::clone(&forest).tend()));
-        let control = match listen(&plan, &forest, &mounted) {
+        let control = match listen(&plan, &forest, &mounted, notes.unwrap_or_default()) {
             Ok(control) => control,
             Err(failure) => {
                 finish(mounted, &forest).await?;
@@ -264,6 +273,7 @@ fn engine_config(plan: &Plan) -> EngineConfig {
         },
     );
     engine.oneself = plan.oneself.clone();
+    engine.family = Family::within(plan.common.company.clone());
     let config = &plan.config;
     let seconds = |setting: Option<u64>, default: Duration| {
         setting.map_or(default, |seconds| Duration::from_secs(seconds.max(1)))
@@ -363,11 +373,10 @@ fn post_guard(mounted: &Mounted) -> Option<Guard> {
 /// the machine sleeps.
 fn follow_buses(plan: &Plan, forest: &Arc<Forest>, mounted: &Mounted) -> Vec<JoinHandle<()>> {
     let mut tasks = vec![sleep::start(forest)];
-    let desktop = plan
-        .config
-        .notifications
-        .unwrap_or(true)
-        .then(|| desktop::start(forest, mounted.path(), &plan.account));
+    let desktop = plan.config.notifications.unwrap_or(true).then(|| {
+        let reminders = Arc::clone(&plan.common.reminders);
+        desktop::start(forest, mounted.path(), &plan.account, reminders)
+    });
     let notices = desktop.as_ref().map(desktop::Desktop::notices);
     tasks.extend(desktop.map(desktop::Desktop::into_task));
     let report = plan.sign_in.clone().filter(|_| plan.warns);
@@ -390,7 +399,12 @@ struct ControlPlane {
     record: Record,
 }
 
-fn listen(plan: &Plan, forest: &Arc<Forest>, mounted: &Mounted) -> Outcome<ControlPlane> {
+fn listen(
+    plan: &Plan,
+    forest: &Arc<Forest>,
+    mounted: &Mounted,
+    notes: Notes,
+) -> Outcome<ControlPlane> {
     let stem = plan.dirs.daemon_stem(&plan.account, &plan.root());
     let running = Running {
         pid: std::process::id(),
@@ -408,6 +422,7 @@ fn listen(plan: &Plan, forest: &Arc<Forest>, mounted: &Mounted) -> Outcome<Contr
         plan.graph.clone(),
         running.mountpoint,
         plan.sign_in.clone(),
+        notes,
     );
     let server = tokio::spawn(listener.serve(Arc::new(control)));
     Ok(ControlPlane { server, record })
@@ -458,39 +473,13 @@ fn counted(files: usize) -> String {
 }
 
 /// Says that the mount answers, to systemd or to a person, and goes on reporting to systemd.
-fn announce(engine: &Arc<Engine>, mounted: &Mounted) -> JoinHandle<()> {
+fn announce(forest: &Arc<Forest>, mounted: &Mounted) -> JoinHandle<()> {
     let status = format!("Mounted at {}", mounted.path().display());
-    notify_systemd(&[NotifyState::Ready, NotifyState::Status(&status)]);
-    let engine = Arc::clone(engine);
-    tokio::spawn(async move {
-        if std::env::var_os("NOTIFY_SOCKET").is_none() {
-            return;
-        }
-        let mut last = String::new();
-        loop {
-            tokio::time::sleep(REPORT_PERIOD).await;
-            let stirred = engine.stirred();
-            // A database that cannot be read shows in the log and in `status`.
-            let Ok(pending) = engine.pending() else {
-                continue;
-            };
-            let status = format!("To send: {}", pending_text(pending.ops, pending.bytes));
-            if status != last {
-                notify_systemd(&[NotifyState::Status(&status)]);
-                last = status;
-            }
-            if pending.ops == 0 {
-                stirred.await;
-            }
-        }
-    })
-}
-
-/// Tells systemd, if it started us.
-pub(crate) fn notify_systemd(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "Could not tell systemd about the state");
-    }
+    report::tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    let (stir, forest) = (forest.stir().clone(), Arc::clone(forest));
+    // A database that cannot be read shows in the log and in `status`.
+    let gist = move || Gist::of(&forest).ok();
+    tokio::spawn(report::go_on(stir, gist, Gist::text))
 }
 
 /// The signals that ask for an orderly end.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use onedrivefs_sync::{Engine, Event, Net};
+use onedrivefs_sync::{Engine, Event};
 use onedrivefs_vfs::Forest;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -107,8 +107,29 @@ struct Note {
     body: String,
 }
 
+/// When somebody was last reminded to sign in to an account, however many mounts it has.
+#[derive(Default)]
+pub(crate) struct Reminders(Mutex<Option<Instant>>);
+
+impl Reminders {
+    /// Whether to remind now. Who asks and is told so does it.
+    fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|at| at.elapsed() > REMIND);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
 /// Begins to tell the desktop about a mount. Ends when the task is aborted.
-pub(crate) fn start(forest: &Arc<Forest>, mountpoint: &Path, account: &AccountName) -> Desktop {
+pub(crate) fn start(
+    forest: &Arc<Forest>,
+    mountpoint: &Path,
+    account: &AccountName,
+    reminders: Arc<Reminders>,
+) -> Desktop {
     let inbox = Arc::new(Inbox::default());
     let letters = Arc::clone(&inbox);
     forest.set_event_teller(Arc::new(move |event| {
@@ -123,6 +144,7 @@ pub(crate) fn start(forest: &Arc<Forest>, mountpoint: &Path, account: &AccountNa
         forest: Arc::clone(forest),
         mountpoint: mountpoint.display().to_string(),
         account: account.to_string(),
+        reminders,
     };
     let (events, told) = (Arc::clone(&inbox), inbox);
     let task = tokio::spawn(async move {
@@ -136,21 +158,21 @@ struct Teller {
     forest: Arc<Forest>,
     mountpoint: String,
     account: String,
+    reminders: Arc<Reminders>,
 }
 
 impl Teller {
-    /// Notes when somebody has to sign in again.
+    /// Notes when somebody has to sign in again, whichever drive it is needed for.
     async fn watch_sign_in(&self, inbox: &Inbox) {
-        let mut net = self.forest.main().engine().net.watch();
-        let mut told: Option<Instant> = None;
+        let mut login = self.forest.main().engine().graph.tokens().watch_login();
         loop {
-            let expired = *net.borrow_and_update() == Net::NeedsLogin;
-            if expired && told.is_none_or(|at| at.elapsed() > REMIND) {
-                told = Some(Instant::now());
+            let reach = self.forest.stir().reach();
+            if self.forest.needs_login() && self.reminders.is_due() {
                 inbox.put(Kind::SignIn, None);
             }
-            if net.changed().await.is_err() {
-                return;
+            tokio::select! {
+                () = reach => {}
+                Ok(()) = login.changed() => {}
             }
         }
     }

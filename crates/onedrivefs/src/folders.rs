@@ -1,13 +1,14 @@
 //! What serves the folders of other drives that a mount shows: an engine each, whose state and cache
 //! lie in those of the mount.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use onedrivefs_core::{DriveId, DriveKind};
-use onedrivefs_store::{Slot, has_work};
+use onedrivefs_store::{Slot, WhichFolder, has_work, which_folder};
 use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Oneself};
 use onedrivefs_vfs::{Nursery, Vfs, VfsOptions};
 use tokio::runtime::Handle;
@@ -107,6 +108,7 @@ impl Nursery for Folders {
     fn plant(&self, slot: &Slot) -> Result<Arc<Vfs>, EngineError> {
         let config = self.config_of(slot);
         let engine = Engine::open(config, self.graph.clone(), self.runtime.clone())?;
+        engine.store.write(|tx| tx.note_which(slot))?;
         for rescue in engine.rescues() {
             tracing::warn!(
                 kept = %printable(&rescue.kept.display().to_string()),
@@ -121,6 +123,26 @@ impl Nursery for Folders {
     fn has_work(&self, slot: &Slot) -> bool {
         let state = self.state(slot);
         state.is_dir() && has_work(&state.join("meta.db"))
+    }
+
+    fn strays(&self, slots: &[Slot]) -> Vec<WhichFolder> {
+        let known: HashSet<String> = slots.iter().map(name_of).collect();
+        let entries = std::fs::read_dir(self.config.state_dir.join(FOLLOWED));
+        let databases = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| {
+                !entry
+                    .file_name()
+                    .to_str()
+                    .is_some_and(|name| known.contains(name))
+            })
+            .map(|entry| entry.path().join("meta.db"));
+        databases
+            .filter(|database| database.is_file() && has_work(database))
+            .filter_map(|database| which_folder(&database))
+            .collect()
     }
 
     fn clear(&self, slot: &Slot) -> io::Result<()> {

@@ -18,6 +18,7 @@ use crate::sign_in::SignInReport;
 use crate::size::ByteSize;
 use crate::status::{counted, held_next, pending_text};
 use crate::together;
+use crate::tree::Notes;
 use crate::unmounting;
 
 /// Progress lines waiting for a slow client; more are left out, the next one says it all.
@@ -29,6 +30,7 @@ pub(crate) struct Control {
     graph: GraphClient,
     mountpoint: PathBuf,
     sign_in: Option<SignInReport>,
+    notes: Notes,
 }
 
 impl Control {
@@ -38,19 +40,21 @@ impl Control {
         graph: GraphClient,
         mountpoint: PathBuf,
         sign_in: Option<SignInReport>,
+        notes: Notes,
     ) -> Self {
         Self {
             forest,
             graph,
             mountpoint,
             sign_in,
+            notes,
         }
     }
 
     /// The state of the mount, with what is known about its sign-in.
     async fn status(&self) -> Answer {
         let forest = Arc::clone(&self.forest);
-        let sign_in = self.sign_in.clone();
+        let (sign_in, note) = (self.sign_in.clone(), self.notes.get());
         let tokens = self.graph.tokens();
         let problem = tokens.needs_login().then(|| tokens.problem()).flatten();
         blocking(move || {
@@ -59,6 +63,7 @@ impl Control {
                 Err(error) => return failed(describe(&error), "run `onedrivefs doctor`"),
             };
             let mut status = serde_json::to_value(&status).unwrap_or_default();
+            status["note"] = note.into();
             if let Some(report) = sign_in {
                 status["sign_in"] = report.to_json();
                 status["sign_in"]["problem"] = problem.into();
@@ -82,6 +87,8 @@ impl Control {
             done(&Value::Null)
         });
         let answer = answer.await;
+        // The one that only groups others looks anew what there is.
+        self.forest.main().engine().credentials_changed();
         for engine in self.forest.engines() {
             engine.credentials_changed();
         }

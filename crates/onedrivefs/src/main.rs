@@ -22,9 +22,11 @@ mod keyring;
 #[cfg(debug_assertions)]
 mod kill;
 mod logging;
+mod memory;
 mod output;
 mod paths;
 mod places;
+mod report;
 mod root;
 mod secrets;
 mod sign_in;
@@ -41,6 +43,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    memory::limit();
     logging::abort_on_panic();
     #[cfg(debug_assertions)]
     kill::install();

@@ -1,5 +1,7 @@
 //! What an account can mount: its own drive, what others share, libraries of sites, files of teams.
 
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use onedrivefs_core::{DriveId, ItemId};
 use onedrivefs_graph::{DriveInfo, Feature, GraphClient, GraphError, Team};
 
@@ -10,6 +12,9 @@ use crate::root;
 
 /// Most sites whose libraries are listed for one search; a name that finds more is too short.
 pub(crate) const SITES_MAX: usize = 20;
+
+/// Sites whose libraries are asked for at the same time.
+const SITES_AT_ONCE: usize = 8;
 
 /// How somebody comes to a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +84,8 @@ pub(crate) struct Found {
     pub(crate) places: Vec<Place>,
     /// What is missing and why, in a sentence each.
     pub(crate) missing: Vec<String>,
+    /// That there is more than is shown, in a sentence.
+    pub(crate) cut: Option<String>,
 }
 
 impl Found {
@@ -86,6 +93,7 @@ impl Found {
     pub(crate) fn add(&mut self, other: Self) {
         self.places.extend(other.places);
         self.missing.extend(other.missing);
+        self.cut = self.cut.take().or(other.cut);
     }
 }
 
@@ -134,6 +142,7 @@ pub(crate) async fn shared(graph: &GraphClient, record: &AccountRecord) -> Outco
             .iter()
             .map(|error| missing("shared items without a shortcut", error))
             .collect(),
+        cut: None,
     })
 }
 
@@ -164,39 +173,49 @@ fn team_place(team: &Team, drive: DriveInfo) -> Place {
     place
 }
 
-/// The libraries of the site at an address, or of all sites a search finds.
-pub(crate) async fn sites(graph: &GraphClient, search: &str) -> Outcome<Found> {
-    let mut found = Found::default();
-    let mut sites = if search.contains("://") {
-        vec![(search.to_owned(), search.to_owned())]
-    } else {
-        let sites = graph.search_sites(search).await;
-        let sites = sites.map_err(|error| explain_graph("searching sites", error))?;
-        let named = sites.into_iter().map(|site| {
-            let shown = site
-                .web_url
-                .or(site.name)
-                .unwrap_or_else(|| site.id.clone());
-            (site.id, shown)
-        });
-        named.collect()
+/// The libraries of the site at an address.
+pub(crate) async fn site(graph: &GraphClient, address: &str) -> Outcome<Found> {
+    let drives = graph.site_drives(address).await;
+    let drives = drives
+        .map_err(|error| explain_graph(&format!("listing the libraries of {address}"), error))?;
+    Ok(Found {
+        places: libraries(address, drives),
+        ..Found::default()
+    })
+}
+
+/// The libraries of a site.
+pub(crate) fn libraries(site: &str, drives: Vec<DriveInfo>) -> Vec<Place> {
+    let place = |drive| Place {
+        site: Some(site.to_owned()),
+        ..Place::of_drive(Way::Site, drive)
     };
-    if sites.len() > SITES_MAX {
-        found.missing.push(format!(
-            "{} sites match; the first {SITES_MAX} are shown",
+    drives.into_iter().map(place).collect()
+}
+
+/// The libraries of the sites that a search finds, of so many of them at most.
+pub(crate) async fn sites(graph: &GraphClient, search: &str, most: usize) -> Outcome<Found> {
+    let sites = graph.search_sites(search).await;
+    let sites = sites.map_err(|error| explain_graph("searching sites", error))?;
+    let mut found = Found::default();
+    if sites.len() > most {
+        found.cut = Some(format!(
+            "{} sites match; the first {most} are shown",
             sites.len()
         ));
-        sites.truncate(SITES_MAX);
     }
-    for (id, shown) in sites {
-        let drives = graph
-            .site_drives(&id)
-            .await
-            .map_err(|error| explain_graph(&format!("listing the libraries of {shown}"), error))?;
-        for drive in drives {
-            let mut place = Place::of_drive(Way::Site, drive);
-            place.site = Some(shown.clone());
-            found.places.push(place);
+    let asked = sites.into_iter().take(most).map(|site| async move {
+        let drives = graph.site_drives(&site.id).await;
+        (site.web_url.or(site.name).unwrap_or(site.id), drives)
+    });
+    let mut answers = stream::iter(asked).buffered(SITES_AT_ONCE);
+    while let Some((shown, drives)) = answers.next().await {
+        match drives {
+            Ok(drives) => found.places.extend(libraries(&shown, drives)),
+            Err(error) => {
+                let what = format!("the libraries of {shown}");
+                found.missing.push(missing(&what, &error));
+            }
         }
     }
     Ok(found)

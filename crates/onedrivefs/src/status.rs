@@ -26,6 +26,8 @@ struct View {
     drives: Vec<FollowedView>,
     details: DetailsView,
     sign_in: SignInView,
+    /// What else a person is to know.
+    note: Option<String>,
     /// Why there is no mount, where one was to be.
     error: Option<String>,
     /// What to do about that.
@@ -142,6 +144,7 @@ struct ConflictView {
 #[serde(default)]
 struct FollowedView {
     path: Option<String>,
+    left_path: Option<String>,
     state: Option<String>,
     read_only: bool,
     pending: PendingView,
@@ -197,6 +200,9 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
     if let Some(problem) = &view.sign_in.problem {
         lines.push(format!("             {}", printable(problem)));
     }
+    if let Some(note) = &view.note {
+        lines.push(format!("  note       {}", printable(note)));
+    }
     lines.push(format!("  items      {}", view.items));
     lines.push(format!("  updated    {}", updated(&view)));
     if let Some(warning) = &view.sign_in.warning {
@@ -224,7 +230,8 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
         )
     };
     list(&mut lines, &view.drives, |folder| {
-        folder_line(folder, folder.path.as_deref().map(full))
+        let place = folder.path.as_deref().or(folder.left_path.as_deref());
+        folder_line(folder, place.map(full))
     });
     what_is_pinned(&mut lines, &view, full);
     list(&mut lines, &view.transfers, |transfer| {
@@ -271,7 +278,11 @@ fn folder_text(folder: &FollowedView) -> String {
         Some("needs-login") => "signed out",
         Some(other) => other,
     };
-    let mut text = state.to_owned();
+    let mut text = match folder.path {
+        Some(_) => state.to_owned(),
+        // Its changes are still sent, or wait for a person.
+        None => format!("nothing shows it any more, {state}"),
+    };
     if folder.read_only {
         text += ", for reading only";
     }

@@ -47,7 +47,10 @@ pub(crate) fn status(forest: &Arc<Forest>) -> Result<Status, EngineError> {
     let engines = forest.engines();
     if forest.only_groups() {
         // Nobody asks about the root itself.
-        let is = |state: State| engines.iter().any(|engine| engine.state() == state);
+        let is = |state: State| match state {
+            State::NeedsLogin => forest.needs_login(),
+            _ => engines.iter().any(|engine| engine.state() == state),
+        };
         let states = [State::NeedsLogin, State::Offline, State::Throttled];
         status.state = states
             .into_iter()
@@ -55,9 +58,10 @@ pub(crate) fn status(forest: &Arc<Forest>) -> Result<Status, EngineError> {
             .unwrap_or(status.state);
     }
     for followed in forest.followed()? {
-        let top = followed.path.clone().unwrap_or_default();
+        let top = followed.top().to_owned();
         let mut entry = FollowedStatus {
             path: followed.path,
+            left_path: followed.left_path,
             drive: followed.slot.drive.to_string(),
             item: followed.slot.item.to_string(),
             state: None,
@@ -192,6 +196,10 @@ pub(crate) async fn sync(
     for outcome in join_all(syncing).await {
         worst = worse(worst, outcome?);
     }
+    if forest.only_groups() && forest.needs_login() {
+        // Perhaps nobody looked into any drive yet.
+        worst = worse(worst, SyncOutcome::NeedsLogin);
+    }
     Ok(worst)
 }
 
@@ -268,6 +276,8 @@ pub(crate) async fn discard(forest: &Arc<Forest>, path: &str) -> Result<u64, Eng
     for (engine, inside) in concerned(forest, path).await? {
         tried.push(engine.discard(&inside).await);
     }
+    // What nothing shows any more goes with the last change in it.
+    forest.look_after().await;
     total(tried)
 }
 

@@ -5,17 +5,23 @@
 //! in them is what a shortcut is in an ordinary mount: a slot that is served from the first look into
 //! it. What there is to be shown is asked for now and then; where that fails, all stays as it was.
 
+mod by_name;
+mod rows;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onedrivefs_core::{DriveId, DriveKind, Ino, ItemId, Quota, Timestamp, name};
+use onedrivefs_core::{DriveId, DriveKind, Ino, ItemId, Quota};
 use onedrivefs_graph::{Feature, GraphClient, GraphError};
-use onedrivefs_store::{Item, Kind, Remote, Role, StoreError, Tx};
-use onedrivefs_sync::{Engine, KernelChange};
+use onedrivefs_store::StoreError;
+use onedrivefs_sync::Engine;
+use parking_lot::Mutex;
 
+use self::by_name::Hosts;
 use crate::account::{self, AccountRecord, DriveRecord, SignInKind};
 use crate::config::Layer;
+use crate::daemon::Plan;
 use crate::failure::{Failure, Outcome};
 use crate::paths::{AccountName, Dirs};
 use crate::places::{self, Found, Place, Way};
@@ -23,20 +29,24 @@ use crate::places::{self, Found, Place, Way};
 /// Pause between two looks what there is.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
-/// The same after one that failed, in whole or in part.
+/// The same after one that failed, in whole or in part. It doubles while that goes on.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Most sites that are shown unless the configuration says otherwise: each is asked for its libraries
+/// at every look.
+const SITES_MAX: u32 = 200;
 
 /// Longest wait of a mount for the first look, when nothing is known yet.
 const FIRST_LOOK: Duration = Duration::from_secs(15);
-
-/// Longest name that is given, in bytes; room is left for a number.
-const NAME_MAX: usize = 200;
 
 /// The name of the person's own drive.
 const OWN: &str = "My files";
 
 /// Begins the keys of folders that group drives.
 const GROUP: &str = "group:";
+
+/// The folder of sites.
+const SITES: &str = "Sites";
 
 /// What stands in the place of a drive for the root.
 pub(crate) fn root() -> DriveRecord {
@@ -72,23 +82,62 @@ struct Looked {
     leaves: Vec<Leaf>,
     whole: HashSet<&'static str>,
     failed: bool,
+    /// That there is more than is shown.
+    cut: Option<String>,
+    /// The addresses of sites.
+    sites: Vec<String>,
+}
+
+/// What people are told about a tree beside what is in it.
+#[derive(Clone, Default)]
+pub(crate) struct Notes(Arc<Mutex<Option<String>>>);
+
+impl Notes {
+    /// A sentence, if there is anything to tell.
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+
+    fn set(&self, text: Option<String>) {
+        let mut now = self.0.lock();
+        if *now != text {
+            if let Some(text) = &text {
+                tracing::warn!("{text}");
+            }
+            *now = text;
+        }
+    }
 }
 
 /// Keeps the root of a mount up to date.
+#[derive(Clone)]
 pub(crate) struct Tree {
     /// Of the root.
-    pub(crate) engine: Arc<Engine>,
-    /// The way to the service.
-    pub(crate) graph: GraphClient,
+    engine: Arc<Engine>,
+    graph: GraphClient,
     /// Where the account's record lies.
-    pub(crate) dirs: Dirs,
-    /// Settings.
-    pub(crate) config: Layer,
-    /// The account.
-    pub(crate) account: AccountName,
+    dirs: Dirs,
+    config: Layer,
+    account: AccountName,
+    /// What is told in `status`.
+    pub(crate) notes: Notes,
+    hosts: Hosts,
 }
 
 impl Tree {
+    /// For the root of a mount.
+    pub(crate) fn new(engine: &Arc<Engine>, plan: &Plan) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            graph: plan.graph.clone(),
+            dirs: plan.dirs.clone(),
+            config: plan.config.clone(),
+            account: plan.account.clone(),
+            notes: Notes::default(),
+            hosts: Hosts::default(),
+        }
+    }
+
     /// Makes the root ready to be looked into. If nothing is known of what is to be in it, that is
     /// waited for, but not for long.
     pub(crate) async fn prepare(&self) -> Outcome {
@@ -111,10 +160,19 @@ impl Tree {
 
     /// Looks now and then what there is, for as long as the mount lasts.
     pub(crate) async fn run(self) {
+        let mut again = LOOK_AGAIN;
         loop {
             let complete = self.look().await;
-            let pause = if complete { LOOK_EVERY } else { LOOK_AGAIN };
-            tokio::time::sleep(pause).await;
+            let pause = if complete { LOOK_EVERY } else { again };
+            again = match complete {
+                true => LOOK_AGAIN,
+                false => (again * 2).min(LOOK_EVERY),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // Somebody signed in, perhaps with other permissions.
+                () = self.engine.freshness_wanted() => again = LOOK_AGAIN,
+            }
         }
     }
 
@@ -130,6 +188,8 @@ impl Tree {
         };
         let looked = self.find(&record).await;
         let complete = !looked.failed;
+        self.notes.set(looked.cut.clone());
+        self.hosts.learn(&looked);
         let gone = match self.gone(&looked).await {
             Ok(gone) => gone,
             Err(error) => {
@@ -145,35 +205,43 @@ impl Tree {
         if sum.is_some() {
             self.engine.set_quota(sum);
         }
-        match self
-            .engine
-            .store
-            .write(|tx| show(tx, &looked.leaves, &gone))
-        {
+        self.show(&looked, &gone) && complete
+    }
+
+    /// Shows what was found, and no longer what is gone. Tells whether it could.
+    fn show(&self, looked: &Looked, gone: &[Ino]) -> bool {
+        let shown = (self.engine.store).write(|tx| rows::show(tx, &looked.leaves, gone));
+        match shown {
             Ok(changes) => self.engine.tell_kernel(changes),
             Err::<_, StoreError>(error) => {
                 tracing::warn!(%error, "What there is could not be noted");
                 return false;
             }
         }
-        complete
+        true
     }
 
+    /// Looks in all ways, and shows what was found in each before it goes on.
     async fn find(&self, record: &AccountRecord) -> Looked {
         let graph = &self.graph;
         let may = record.permissions();
         let mut looked = Looked::default();
         if record.sign_in == SignInKind::Person {
             looked.add(&["own", "listed"], places::own(graph).await);
+            self.show(&looked, &[]);
             if may.allow(Feature::ReadOthers) {
                 looked.add(&["shared"], places::shared(graph, record).await);
             }
         }
         if may.is_known() && may.allow(Feature::Sites) {
-            looked.add(&["site"], places::sites(graph, "*").await);
+            let most = self.config.tree_sites.unwrap_or(SITES_MAX);
+            let found = places::sites(graph, "*", most as usize).await;
+            looked.add(&["site"], found);
+            self.show(&looked, &[]);
         }
         if may.is_known() && may.allow(Feature::Teams) {
             looked.add(&["team"], places::teams(graph, record).await);
+            self.show(&looked, &[]);
         }
         if record.sign_in == SignInKind::App && may.allow(Feature::Users) {
             self.find_people(&mut looked).await;
@@ -271,14 +339,20 @@ impl Looked {
     fn add(&mut self, ways: &[&'static str], found: Outcome<Found>) {
         match found {
             Ok(found) => {
-                if found.missing.is_empty() {
-                    self.whole.extend(ways);
-                } else {
+                if !found.missing.is_empty() {
                     self.failed = true;
+                } else if found.cut.is_none() {
+                    self.whole.extend(ways);
                 }
+                let cut = found
+                    .cut
+                    .map(|cut| format!("{cut}; `tree_sites` sets how many"));
+                self.cut = self.cut.take().or(cut);
                 for missing in &found.missing {
                     tracing::info!(missing, "Not all of what there is could be listed");
                 }
+                let sites = found.places.iter().filter_map(|place| place.site.clone());
+                self.sites.extend(sites);
                 self.leaves
                     .extend(found.places.into_iter().filter_map(leaf));
             }
@@ -310,7 +384,7 @@ fn leaf(place: Place) -> Option<Leaf> {
         Way::Team => (vec!["Teams".to_owned()], place.name),
         Way::Site => {
             let site = place.site.as_deref().unwrap_or("Site");
-            (vec!["Sites".to_owned(), site_name(site)], place.name)
+            (vec![SITES.to_owned(), site_name(site)], place.name)
         }
     };
     let folder = place.folder.as_ref().map_or("", ItemId::as_str);
@@ -333,115 +407,12 @@ fn site_name(site: &str) -> String {
         .to_owned()
 }
 
-/// Shows what was found, and no longer what is gone.
-fn show(tx: &Tx<'_>, leaves: &[Leaf], gone: &[Ino]) -> Result<Vec<KernelChange>, StoreError> {
-    let mut changes = Vec::new();
-    for &ino in gone {
-        let Some(item) = tx.item(ino)? else { continue };
-        tx.delete_item(ino)?;
-        changes.extend(item.parent.map(|parent| KernelChange::Deleted {
-            parent,
-            child: ino,
-            name: item.name,
-        }));
-    }
-    let mut seen = HashSet::new();
-    for leaf in leaves {
-        let target = (leaf.drive.key(), leaf.folder.as_ref().map(ItemId::key));
-        // The first way to a drive is the one that shows it.
-        if !seen.insert(target) {
-            continue;
-        }
-        let mut parent = Ino::ROOT;
-        let mut key = GROUP.to_owned();
-        for folder in &leaf.folders {
-            key = format!("{key}/{folder}");
-            parent = ensure(tx, parent, folder, &key, Role::Ordinary, &mut changes)?;
-        }
-        let shortcut = ensure(
-            tx,
-            parent,
-            &leaf.name,
-            &leaf.key,
-            Role::Shortcut,
-            &mut changes,
-        )?;
-        let folder = leaf.folder.clone().unwrap_or_else(|| ItemId::new(""));
-        tx.follow(shortcut, &leaf.drive, &folder, leaf.kind)?;
-    }
-    Ok(changes)
-}
-
-/// The directory of this key, made if there is none. It keeps the name that it was given first.
-fn ensure(
-    tx: &Tx<'_>,
-    parent: Ino,
-    wanted: &str,
-    key: &str,
-    role: Role,
-    changes: &mut Vec<KernelChange>,
-) -> Result<Ino, StoreError> {
-    let id = ItemId::new(key);
-    if let Some(item) = tx.item_by_id(&id)? {
-        return Ok(item.ino);
-    }
-    let name = free_name(tx, parent, &fit_name(wanted))?;
-    let now = Timestamp::now();
-    let mut item = Item::new(Kind::Directory, parent, &name, now);
-    item.role = role;
-    item.children_known = true;
-    item.remote = Some(Remote {
-        id,
-        parent: Some(parent),
-        name: name.clone(),
-        etag: None,
-        ctag: None,
-        hash: None,
-        size: 0,
-        mtime: now,
-        author: None,
-    });
-    let ino = tx.insert_item(&item)?;
-    changes.push(KernelChange::Entry { parent, name });
-    Ok(ino)
-}
-
-/// A name that can be one of an entry.
-fn fit_name(wanted: &str) -> String {
-    let harmless = |c: char| if c == '/' || c.is_control() { '_' } else { c };
-    let mut fit: String = wanted.trim().chars().map(harmless).collect();
-    while fit.len() > NAME_MAX {
-        fit.pop();
-    }
-    if name::check_local(&fit).is_err() {
-        return "_".to_owned();
-    }
-    fit
-}
-
-/// The name, or with a number behind it the first that nobody has.
-fn free_name(tx: &Tx<'_>, parent: Ino, wanted: &str) -> Result<String, StoreError> {
-    let mut name = wanted.to_owned();
-    let mut number = 1;
-    while tx.child(parent, &name)?.is_some() {
-        number += 1;
-        name = format!("{wanted} ({number})");
-    }
-    Ok(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_of_drives_become_names_of_folders() {
-        assert_eq!(fit_name("Plans"), "Plans");
-        assert_eq!(fit_name("a/b\n"), "a_b");
-        for odd in ["", "  ", ".", ".."] {
-            assert_eq!(fit_name(odd), "_");
-        }
-        assert!(fit_name(&"ü".repeat(300)).len() <= NAME_MAX);
+    fn sites_are_called_by_the_end_of_their_addresses() {
         assert_eq!(site_name("https://x.example/sites/team/"), "team");
         assert_eq!(site_name("Team"), "Team");
     }

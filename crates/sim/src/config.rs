@@ -339,6 +339,8 @@ pub struct Knobs {
     pub shared_list: SharedList,
     /// Items per listing page unless `$top` says otherwise.
     pub children_page_size: usize,
+    /// Sites per page of a search.
+    pub sites_page_size: usize,
     /// Access token lifetime.
     pub token_ttl_s: i64,
     /// A used refresh token is revoked at once.
@@ -443,6 +445,7 @@ impl Default for Knobs {
             subfolder_delta: SubfolderDelta::Supported,
             shared_list: SharedList::Full,
             children_page_size: 200,
+            sites_page_size: 200,
             token_ttl_s: 3_899,
             refresh_single_use: false,
             refresh_error: None,

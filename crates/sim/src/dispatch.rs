@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use http::{Method, Response};
+use percent_encoding::utf8_percent_encode;
 use serde_json::{Value, json};
 
 use crate::access::{self, Role};
@@ -12,6 +13,7 @@ use crate::actor::{self, Actor};
 use crate::drive::Drive;
 use crate::error::{ApiError, ApiResult, empty, json_response, redirect};
 use crate::identity::{self, Caller};
+use crate::item_json::STRICT;
 use crate::request::Req;
 use crate::route::{DriveRef, ItemPath, Route};
 use crate::target::{self, Target};
@@ -145,20 +147,33 @@ async fn authorized(
             teams::require_site(caller, site)?;
             Ok(json_response(200, &site_json(site)))
         }
-        Route::Sites => {
-            let wanted = req.query.get("search").unwrap_or_default().to_lowercase();
-            let sites = world.config.sites.iter();
-            let hits = sites
-                .filter(|s| teams::sees_site(caller, s))
-                .filter(|s| wanted == "*" || s.name.to_lowercase().contains(&wanted));
-            Ok(json_response(
-                200,
-                &json!({"value": hits.map(site_json).collect::<Vec<_>>()}),
-            ))
-        }
+        Route::Sites => search_sites(world, caller, &req),
         Route::Share(id, tail) => sharing::share(world, caller, &id, &tail, &req),
         Route::SearchQuery | Route::Subscriptions(_) => Err(ApiError::unsupported()),
     }
+}
+
+/// `GET /sites?search=`: a page of the sites that somebody sees and whose names have the words.
+fn search_sites(world: &World, caller: &Caller, req: &Req) -> ApiResult<Response<Body>> {
+    let search = req.query.get("search").unwrap_or_default();
+    let wanted = search.to_lowercase();
+    let skip = req.query.number("skiptoken")?.unwrap_or(0);
+    let size = world.knobs.read().sites_page_size.max(1);
+    let hits: Vec<_> = (world.config.sites.iter())
+        .filter(|s| teams::sees_site(caller, s))
+        .filter(|s| wanted == "*" || s.name.to_lowercase().contains(&wanted))
+        .collect();
+    let page: Vec<_> = hits.iter().skip(skip).take(size).collect();
+    let mut answer = json!({"value": page.iter().map(|s| site_json(s)).collect::<Vec<_>>()});
+    if skip + size < hits.len() {
+        let search = utf8_percent_encode(search, STRICT);
+        answer["@odata.nextLink"] = json!(format!(
+            "{}/v1.0/sites?search={search}&$skiptoken={}",
+            world.urls().api,
+            skip + size
+        ));
+    }
+    Ok(json_response(200, &answer))
 }
 
 fn user(world: &World, caller: &Caller, name: Option<&str>) -> ApiResult<Response<Body>> {

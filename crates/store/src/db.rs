@@ -228,7 +228,7 @@ impl Store {
             writer: Mutex::new(conn),
             readers: Mutex::new(Vec::new()),
             hot: Mutex::new(Hot {
-                items: LruCache::new(HOT_INODES),
+                items: LruCache::sparse(HOT_INODES),
                 commits: 0,
             }),
             log,

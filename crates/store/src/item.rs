@@ -483,6 +483,7 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn delete_item(&self, ino: Ino) -> Result<(), StoreError> {
+        self.leave_slot(ino)?;
         self.touched.borrow_mut().push((ino, None));
         self.conn
             .prepare_cached("DELETE FROM items WHERE ino = ?1")?
@@ -493,7 +494,7 @@ impl Tx<'_> {
         self.conn
             .prepare_cached("DELETE FROM pins WHERE ino = ?1")?
             .execute((ino.0,))?;
-        self.leave_slot(ino)
+        Ok(())
     }
 
     /// What one folder holds on the service is held by another from now on.

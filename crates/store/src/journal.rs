@@ -305,6 +305,23 @@ impl Reader<'_> {
             .prepare_cached(sql)?
             .query_row((), |r| Ok((r.get(0)?, r.get(1)?)))?)
     }
+
+    /// The number of changes that are going to be sent and of their bytes, and how many changes wait
+    /// for a person.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn outlook(&self) -> Result<(u64, u64, u64), StoreError> {
+        let sql = "SELECT count(*) FILTER (WHERE j.parked = 0),
+                          coalesce(sum(i.size) FILTER
+                            (WHERE j.parked = 0 AND j.ops & 19 IN (1, 2, 3)), 0),
+                          count(*) FILTER (WHERE j.parked = 1)
+                   FROM journal j JOIN items i ON i.ino = j.ino";
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row((), |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?)
+    }
 }
 
 impl Tx<'_> {

@@ -31,6 +31,6 @@ pub use journal::{JournalRow, Ops, RemoteCopy, Session};
 pub use listing::{Figures, Visit};
 pub use pin::{KeptBody, KeptItem};
 pub use salvage::{Salvaged, SalvagedBody, SalvagedItem};
-pub use slot::{Slot, SlotState, has_work};
+pub use slot::{Slot, SlotState, WhichFolder, has_work, which_folder};
 pub use stage::ConflictRow;
 pub use unanswered::Unanswered;

@@ -37,9 +37,16 @@ pub struct Slot {
     pub kind: Option<DriveKind>,
     /// What is to become of it.
     pub state: SlotState,
+    /// The path under which it was shown last, if nothing shows it any more.
+    pub last_path: Option<String>,
 }
 
-const COLUMNS: &str = "SELECT slot, ino, drive, item, kind, state FROM slots";
+/// Begins the keys of the metadata table under which the last paths are kept; the number follows.
+const META_LAST_PATH: &str = "last_path_";
+
+const COLUMNS: &str = "SELECT slot, ino, drive, item, kind, state,
+                              (SELECT value FROM meta WHERE key = 'last_path_' || slot)
+                       FROM slots";
 
 fn decode(row: &Row<'_>) -> rusqlite::Result<Slot> {
     let kind: Option<String> = row.get(4)?;
@@ -54,6 +61,7 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<Slot> {
             1 => SlotState::Left,
             _ => SlotState::Discarded,
         },
+        last_path: row.get(6)?,
     })
 }
 
@@ -121,6 +129,7 @@ impl Tx<'_> {
                 let sql = "UPDATE slots SET ino = ?2, state = 0 WHERE slot = ?1";
                 let mut statement = self.conn.prepare_cached(sql)?;
                 statement.execute((left.number, shortcut.0))?;
+                self.note_last_path(left.number, None)?;
             }
             None => {
                 let sql = "INSERT INTO slots (ino, drive, item, kind, state)
@@ -133,14 +142,26 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A shortcut is gone, or leads elsewhere.
+    /// A shortcut leads elsewhere, or is about to go: its row is still there.
     ///
     /// # Errors
     /// SQLite's errors.
     pub(crate) fn leave_slot(&self, shortcut: Ino) -> Result<(), StoreError> {
-        let sql = "UPDATE slots SET ino = NULL, state = 1 WHERE ino = ?1";
-        self.conn.prepare_cached(sql)?.execute((shortcut.0,))?;
+        let sql = "UPDATE slots SET ino = NULL, state = 1 WHERE ino = ?1 RETURNING slot";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let left: Vec<u32> = statement
+            .query_map((shortcut.0,), |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for slot in left {
+            self.note_last_path(slot, Some(&self.path(shortcut)?))?;
+        }
         Ok(())
+    }
+
+    /// Notes where something was shown that nothing shows any more, for those who look for what
+    /// waits in it.
+    fn note_last_path(&self, slot: u32, path: Option<&str>) -> Result<(), StoreError> {
+        self.set_meta(&format!("{META_LAST_PATH}{slot}"), path)
     }
 
     /// A slot is given up with all that waits in it.
@@ -160,8 +181,55 @@ impl Tx<'_> {
     pub fn forget_slot(&self, number: u32) -> Result<(), StoreError> {
         let sql = "DELETE FROM slots WHERE slot = ?1 AND ino IS NULL";
         self.conn.prepare_cached(sql)?.execute((number,))?;
+        self.note_last_path(number, None)
+    }
+}
+
+/// Which folder a database of a folder of another drive is for: the drive, the folder in it, and the
+/// kind of the drive, if that is known.
+pub type WhichFolder = (DriveId, ItemId, Option<DriveKind>);
+
+/// Key of the metadata table under which a database of a folder of another drive says which it is.
+const META_WHICH: &str = "folder";
+
+impl Tx<'_> {
+    /// Notes which folder this is the database of, so that it is known without the one that shows it.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn note_which(&self, slot: &Slot) -> Result<(), StoreError> {
+        let kind = slot.kind.map_or("", DriveKind::as_str);
+        let text = format!("{}\n{}\n{kind}", slot.drive.as_str(), slot.item.as_str());
+        if self.meta(META_WHICH)?.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        self.set_meta(META_WHICH, Some(&text))
+    }
+
+    /// Takes in a folder that is on this disk and in no slot, as one that nothing shows any more.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn take_in(&self, (drive, item, kind): &WhichFolder) -> Result<(), StoreError> {
+        let sql = "INSERT INTO slots (ino, drive, item, kind, state) VALUES (NULL, ?1, ?2, ?3, 1)";
+        let row = (drive.as_str(), item.as_str(), kind.map(DriveKind::as_str));
+        self.conn.prepare_cached(sql)?.execute(row)?;
         Ok(())
     }
+}
+
+/// Which folder a database is for that nobody has open, if it says so.
+#[must_use]
+pub fn which_folder(database: &Path) -> Option<WhichFolder> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(database, flags).ok()?;
+    conn.busy_timeout(BUSY).ok()?;
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    let text: String = conn.query_row(sql, (META_WHICH,), |row| row.get(0)).ok()?;
+    let mut parts = text.split('\n');
+    let (drive, item) = (parts.next()?, parts.next()?);
+    let kind = parts.next().and_then(DriveKind::parse);
+    Some((DriveId::new(drive), ItemId::new(item), kind))
 }
 
 /// Tells whether a database that nobody has open holds something that has to be done although

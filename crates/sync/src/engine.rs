@@ -14,7 +14,6 @@ use onedrivefs_graph::{GraphClient, Lane, in_lane};
 use onedrivefs_store::{BodyRow, ConflictRow, Item, Reader, Store, StoreError};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -113,8 +112,6 @@ pub struct Engine {
     pub(crate) holds: Mutex<HashSet<Ino>>,
     pub(crate) transfers: Transfers,
     pub(crate) wake_uploader: Notify,
-    /// Notified with it, for whoever else follows what waits to be sent.
-    stirred: Notify,
     pub(crate) wake_freshness: Notify,
     /// Notified whenever the journal got shorter or a round of changes was applied.
     pub(crate) progress: Notify,
@@ -184,7 +181,8 @@ impl Engine {
         let (store, bodies) = open_state_in_any_room(&config)?;
         let rescues = rescue::take_in_all(&config, &store, &bodies);
         let cancel = CancellationToken::new();
-        let damaged = cancel.child_token();
+        // Not a child: an engine that merely stops has no damage.
+        let damaged = CancellationToken::new();
         let (stop, tell) = (cancel.clone(), damaged.clone());
         store.set_on_damage(move || {
             tell.cancel();
@@ -193,7 +191,7 @@ impl Engine {
         });
         let pins = Pins::watch(&store)?;
         let evictor = Arc::new(Evictor::new(&config, store.clone(), bodies.clone()));
-        let net = Arc::new(NetState::new());
+        let net = Arc::new(NetState::new(config.family.stir().clone()));
         let listener = SharedListener::default();
         let presence = Arc::new(PresenceToStore::new(
             Arc::clone(&store),
@@ -228,7 +226,6 @@ impl Engine {
             holds: Mutex::default(),
             transfers: Transfers::default(),
             wake_uploader: Notify::new(),
-            stirred: Notify::new(),
             wake_freshness: Notify::new(),
             progress: Notify::new(),
             rounds: tokio::sync::Mutex::default(),
@@ -445,12 +442,7 @@ impl Engine {
     /// Makes the uploader look at the journal now.
     pub fn wake_uploader(&self) {
         self.wake_uploader.notify_one();
-        self.stirred.notify_waiters();
-    }
-
-    /// Waits until something may have been added to the journal since this was called.
-    pub fn stirred(&self) -> Notified<'_> {
-        self.stirred.notified()
+        self.config.family.stir().journal_grew();
     }
 
     /// Sends what waits for an inode without letting it rest.
@@ -472,6 +464,11 @@ impl Engine {
     /// Makes the next look for changes of others happen now.
     pub fn wake_freshness(&self) {
         self.wake_freshness.notify_one();
+    }
+
+    /// Waits until somebody wants that. For an engine that is not started.
+    pub async fn freshness_wanted(&self) {
+        self.wake_freshness.notified().await;
     }
 
     /// Told after somebody signed in again.

@@ -15,7 +15,7 @@ use crate::bodies::Bodies;
 use crate::config::EngineConfig;
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::family::Family;
+use crate::family::Company;
 use crate::hydrate::{Demand, Room};
 use crate::reserve::Reserve;
 
@@ -55,10 +55,10 @@ pub(crate) struct Evictor {
     promised: Arc<AtomicU64>,
     /// When it was found that nothing more can be removed.
     exhausted_at: Mutex<Option<Instant>>,
-    /// Bytes added to the cache since the last look.
-    grown: AtomicU64,
-    /// The other engines of the mount, whose caches count for the same limit.
-    family: Family,
+    /// Bytes in the cache at the last look.
+    used: AtomicU64,
+    /// The other engines whose caches count for the same limit.
+    company: Company,
     /// Held by whoever makes room, so that others do not remove more than is needed.
     turn: Mutex<()>,
     wake: Notify,
@@ -84,8 +84,8 @@ impl Evictor {
             ahead: AHEAD.min(disk / 32),
             promised: Arc::default(),
             exhausted_at: Mutex::default(),
-            grown: AtomicU64::new(0),
-            family: config.family.clone(),
+            used: AtomicU64::new(0),
+            company: config.family.company().clone(),
             turn: Mutex::default(),
             wake: Notify::new(),
         }
@@ -103,9 +103,11 @@ impl Evictor {
 
     /// Notes that bytes are added to the cache.
     pub(crate) fn note_growth(&self, bytes: u64) {
-        let grown = self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if grown >= GROWTH.min(self.limit / 4) || self.free() < self.floor {
-            self.grown.store(0, Ordering::Relaxed);
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        let grown = self.company.grown();
+        let much = grown.fetch_add(bytes, Ordering::Relaxed) + bytes >= GROWTH.min(self.limit / 4);
+        if much || self.free() < self.floor {
+            grown.store(0, Ordering::Relaxed);
             self.wake();
         }
     }
@@ -122,14 +124,16 @@ impl Evictor {
         self.trim_together()
     }
 
-    /// Removes what was not used for the longest time in any cache of the mount, until all of them
-    /// together are within the limit.
+    /// Removes what was not used for the longest time in any cache that counts for the same limit,
+    /// until all of them together are within it.
     fn trim_together(&self) -> Result<(), EngineError> {
-        let members = self.family.members();
-        if members.len() < 2 {
+        let members = self.company.members();
+        let evictors = || members.iter().map(|engine| &engine.evictor);
+        let known = evictors().map(|evictor| evictor.used.load(Ordering::Relaxed));
+        // Each counts its own files now and then; all of them are counted only if it may matter.
+        if members.len() < 2 || known.sum::<u64>() <= self.limit {
             return Ok(());
         }
-        let evictors = || members.iter().map(|engine| &engine.evictor);
         let mut used = 0;
         for evictor in evictors() {
             used += evictor.cache_bytes()?;
@@ -158,7 +162,9 @@ impl Evictor {
     /// Bytes of all files in the cache.
     fn cache_bytes(&self) -> Result<u64, EngineError> {
         let stored = self.bodies.content().list(Place::Cache)?;
-        Ok(stored.iter().map(|body| body.bytes_allocated).sum())
+        let used = stored.iter().map(|body| body.bytes_allocated).sum();
+        self.used.store(used, Ordering::Relaxed);
+        Ok(used)
     }
 
     /// What may be removed from the cache, with the bytes that it takes.
@@ -247,6 +253,7 @@ impl Evictor {
         let content = self.bodies.content();
         let stored = content.list(Place::Cache)?;
         let mut used: u64 = stored.iter().map(|body| body.bytes_allocated).sum();
+        self.used.store(used, Ordering::Relaxed);
         let mut free = content.free_bytes(Place::Cache)?;
         let enough = |used, free| used <= goal.used_at_most && free >= goal.free_at_least;
         if enough(used, free) {
@@ -261,6 +268,7 @@ impl Evictor {
                 free = free.saturating_add(bytes);
             }
         }
+        self.used.store(used, Ordering::Relaxed);
         self.bodies.bury(&self.store);
         Ok(())
     }

@@ -27,6 +27,16 @@ const OFFLINE_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// that got lost, and keeps the delta link from growing old.
 const SAFETY_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// Pause that every drive of an account adds to those of the others while they are asked for changes and
+/// have none: all of them together ask about once in this time.
+const SHARE: Duration = Duration::from_secs(1);
+
+/// Longest pause that comes of that.
+const SHARED_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// Looks in a row that brought nothing new, after which a drive counts as quiet.
+const QUIET_AFTER: u32 = 3;
+
 /// How long an announcement rests: what is made together is announced one by one.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -45,6 +55,8 @@ struct Rhythm {
     ended: Instant,
     /// Announced looks in a row that brought nothing new.
     in_vain: u32,
+    /// Looks in a row that brought nothing new, announced or not.
+    quiet: u32,
     /// Failures since the last success.
     failures: u32,
     /// When the quota was asked for, and the announcements until then.
@@ -81,6 +93,7 @@ impl Engine {
             seen: 0,
             ended: Instant::now(),
             in_vain: 0,
+            quiet: 0,
             failures: 0,
             quota: None,
             rights: None,
@@ -93,8 +106,10 @@ impl Engine {
             match outcome {
                 Ok(()) => {
                     rhythm.failures = 0;
+                    let news = self.news.load(Ordering::Relaxed) != known;
+                    rhythm.quiet = if news { 0 } else { rhythm.quiet + 1 };
                     if announced {
-                        rhythm.learn(self.news.load(Ordering::Relaxed) != known);
+                        rhythm.learn(news);
                     }
                     self.refresh_old_quota(&mut rhythm).await;
                     self.refresh_old_rights(&mut rhythm.rights).await;
@@ -119,7 +134,7 @@ impl Engine {
         let mut noticed = None;
         loop {
             let state = *rhythm.channel.borrow_and_update();
-            let mut due = rhythm.ended + self.pause(state.open);
+            let mut due = rhythm.ended + self.pause(state.open, rhythm.quiet);
             if state.reasons != rhythm.seen {
                 let noticed = *noticed.get_or_insert_with(Instant::now);
                 let spacing = if self.walks.load(Ordering::Relaxed) {
@@ -139,8 +154,11 @@ impl Engine {
     }
 
     /// Pause until the next look when nothing is announced and nothing wakes it.
-    fn pause(&self, announced: bool) -> Duration {
-        let poll = self.config.poll_interval;
+    fn pause(&self, announced: bool, quiet: u32) -> Duration {
+        let poll = match quiet {
+            QUIET_AFTER.. if !announced => crowded(self.config.poll_interval, self.crowd()),
+            _ => self.config.poll_interval,
+        };
         // That there is room again is not announced.
         if announced && !self.waits_for_room() {
             poll.max(SAFETY_INTERVAL)
@@ -149,6 +167,16 @@ impl Engine {
         } else {
             poll
         }
+    }
+
+    /// How many drives of the account this process asks for changes, since none are announced.
+    fn crowd(&self) -> u32 {
+        let members = self.config.family.company().members();
+        let asked = members.iter().filter(|other| {
+            let same = Arc::ptr_eq(other.graph.tokens(), self.graph.tokens());
+            same && !other.push.is_open()
+        });
+        u32::try_from(asked.count()).unwrap_or(u32::MAX)
     }
 
     /// One complete look for changes: a first enumeration, or what happened since the last one.
@@ -213,5 +241,28 @@ impl Engine {
             Disposition::Reauth => self.config.poll_interval,
             _ => backoff(failures),
         }
+    }
+}
+
+/// The pause of a quiet drive among many that are asked for changes.
+fn crowded(poll: Duration, crowd: u32) -> Duration {
+    poll.max(SHARE.saturating_mul(crowd).min(SHARED_PAUSE_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_quiet_drives_are_asked_less_often_and_few_as_often_as_configured() {
+        let seconds = Duration::from_secs;
+        for (poll, crowd, pause) in [(30, 1, 30), (30, 30, 30), (30, 100, 100), (1, 9000, 600)] {
+            assert_eq!(
+                crowded(seconds(poll), crowd),
+                seconds(pause),
+                "{poll} {crowd}"
+            );
+        }
+        assert_eq!(crowded(seconds(3600), 100), seconds(3600));
     }
 }

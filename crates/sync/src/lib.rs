@@ -57,7 +57,7 @@ pub use config::{DriveIdentity, EngineConfig};
 pub use engine::{Engine, KernelListener, OpenFiles};
 pub use error::EngineError;
 pub use event::{Event, EventListener};
-pub use family::Family;
+pub use family::{Company, Family, Stir};
 pub use free::{Freed, Stays};
 pub use net_state::{Net, NetState};
 pub use pins::{Kept, PinOutcome, PinTrouble, Pinned, PinnedBy, PinsStatus, ToFetch};

@@ -5,6 +5,8 @@ use std::time::Duration;
 use onedrivefs_graph::{Disposition, GraphError};
 use tokio::sync::watch;
 
+use crate::family::Stir;
+
 /// What the last answer, or its absence, told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Net {
@@ -19,14 +21,16 @@ pub enum Net {
 /// Shared knowledge of the reachability of the service.
 pub struct NetState {
     state: watch::Sender<Net>,
+    stir: Stir,
 }
 
 impl NetState {
-    /// Starts with the hope that the service answers.
+    /// Starts with the hope that the service answers. Changes are told to whoever follows `stir`, too.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(stir: Stir) -> Self {
         Self {
             state: watch::Sender::new(Net::Online),
+            stir,
         }
     }
 
@@ -49,6 +53,7 @@ impl NetState {
             .send_if_modified(|now| std::mem::replace(now, net) != net);
         if changed {
             tracing::info!(state = ?net, "The connection to the service changed.");
+            self.stir.reach_changed();
         }
         changed
     }
@@ -78,12 +83,6 @@ impl NetState {
             }
             _ => {}
         }
-    }
-}
-
-impl Default for NetState {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

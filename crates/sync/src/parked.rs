@@ -9,6 +9,7 @@ use onedrivefs_store::{BodyRow, JournalRow, Ops, Reader, StoreError};
 use crate::apply::Applier;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::event::Event;
 use crate::journal;
 
 /// Rows changed per transaction, so that programs get their turn in between.
@@ -97,6 +98,39 @@ impl Engine {
         }
         self.wake_uploader();
         Ok(freed)
+    }
+
+    /// Has everything wait for a person that waits to be sent and is not on its way; returns how
+    /// many changes those are.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub fn park_all(&self, reason: &str) -> Result<u64, EngineError> {
+        let mut parked = 0;
+        let mut after = 0;
+        loop {
+            let rows = self.store.read(|r| r.journal_after(after, WINDOW))?;
+            let Some(last) = rows.last() else {
+                return Ok(parked);
+            };
+            after = last.seq;
+            for row in rows.iter().filter(|row| !self.is_in_flight(row.ino)) {
+                let waits = self.store.write(|tx| {
+                    let Some(mut row) = tx.journal(row.ino)?.filter(|row| !row.parked) else {
+                        return Ok::<_, StoreError>(false);
+                    };
+                    row.parked = true;
+                    row.error = Some(reason.to_owned());
+                    tx.put_journal(&row)?;
+                    Ok(true)
+                })?;
+                if waits {
+                    parked += 1;
+                    let (path, reason) = (self.path_of(row.ino)?, reason.to_owned());
+                    self.tell(Event::Parked { path, reason });
+                }
+            }
+        }
     }
 
     /// Gives up what waits for a person at a path: the service's version takes the place of this

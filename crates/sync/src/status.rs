@@ -158,6 +158,9 @@ pub struct Details {
 pub struct FollowedStatus {
     /// Path in the mount; absent when nothing shows it any more and only its changes are still sent.
     pub path: Option<String>,
+    /// The path by which `export`, `retry` and `discard` name it then.
+    #[serde(default)]
+    pub left_path: Option<String>,
     /// The id of the drive.
     pub drive: String,
     /// The id of the folder in it.
@@ -338,6 +341,15 @@ impl Engine {
     pub fn pending(&self) -> Result<Pending, EngineError> {
         let (ops, bytes) = self.store.read(|r| r.pending())?;
         Ok(Pending { ops, bytes })
+    }
+
+    /// What is going to be sent, and how many changes wait for a person.
+    ///
+    /// # Errors
+    /// Errors of the database.
+    pub fn outlook(&self) -> Result<(Pending, u64), EngineError> {
+        let (ops, bytes, stuck) = self.store.read(|r| r.outlook())?;
+        Ok((Pending { ops, bytes }, stuck))
     }
 
     /// Bytes that wait to be sent, as they were at most a second ago: the sum goes over the whole

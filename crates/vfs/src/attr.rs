@@ -48,7 +48,9 @@ impl Vfs {
         if directory.role == Role::Shortcut {
             return self.unfollowed(&directory);
         }
-        if directory.children_known {
+        let further = self.further.get();
+        let further = further.and_then(|further| further(&directory, name));
+        if directory.children_known && further.is_none() {
             check_length(name)?;
             self.absent.note(parent, name);
             return Ok(Outcome::Now(None));
@@ -56,7 +58,10 @@ impl Vfs {
         let vfs = Arc::clone(self);
         let name = name.to_owned();
         Ok(Outcome::Later(Box::pin(async move {
-            vfs.make_children_known(parent).await?;
+match further {
+                Some(looking) => looking.await?,
+                None => vfs.make_children_known(parent).await?,
+            }
             let found = vfs.store().read(|r| r.child_figures(parent, &name))?;
             if found.is_none() {
                 check_length(&name)?;

@@ -5,18 +5,19 @@
 //! forest knows which one a number belongs to, begins to serve a folder when somebody looks into it,
 //! and ends that when its shortcut is gone.
 
+mod left;
 mod paths;
 mod tending;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use onedrivefs_core::Ino;
-use onedrivefs_store::{Ops, Slot, SlotState, StoreError};
-use onedrivefs_sync::{Announcement, Engine, EngineError, Event, KernelChange};
+use onedrivefs_store::{Ops, Slot, SlotState, StoreError, WhichFolder};
+use onedrivefs_sync::{Announcement, Engine, EngineError, Event, KernelChange, Net, Stir};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -41,6 +42,9 @@ pub trait Nursery: Send + Sync {
 
     /// Tells whether something is to be done in a folder although nobody looks into it.
     fn has_work(&self, slot: &Slot) -> bool;
+
+    /// Folders with state on this disk that none of these slots stands for.
+    fn strays(&self, slots: &[Slot]) -> Vec<WhichFolder>;
 
     /// Removes all state of a folder that is not served.
     ///
@@ -74,7 +78,11 @@ pub struct Forest {
     passthrough: AtomicBool,
     /// The slots that shortcuts show, also those that did until a moment ago.
     known: Mutex<HashMap<Ino, u32>>,
+    /// Slots that are not served and in which nothing is to be done.
+    idle: Mutex<HashSet<u32>>,
     wake: Notify,
+    /// Notified when one more slot is served.
+    another: Notify,
     /// Whether the end has begun, so that nothing is planted any more.
     ending: AtomicBool,
 }
@@ -102,7 +110,9 @@ impl Forest {
             events: OnceLock::new(),
             passthrough: AtomicBool::new(false),
             known: Mutex::default(),
+            idle: Mutex::default(),
             wake: Notify::new(),
+            another: Notify::new(),
             ending: AtomicBool::new(false),
         })
     }
@@ -124,6 +134,19 @@ impl Forest {
     pub fn engines(&self) -> Vec<Arc<Engine>> {
         let main = (!self.groups).then(|| Arc::clone(self.main.engine()));
         main.into_iter().chain(self.planted_engines()).collect()
+    }
+
+    /// Where to wait for something to happen in any drive.
+    #[must_use]
+    pub fn stir(&self) -> &Stir {
+        self.main.engine().config.family.stir()
+    }
+
+    /// Tells whether somebody has to sign in again before anything is sent or fetched.
+    #[must_use]
+    pub fn needs_login(&self) -> bool {
+        let refused = |engine: &Arc<Engine>| engine.net.get() == Net::NeedsLogin;
+        self.main.engine().graph.tokens().needs_login() || self.engines().iter().any(refused)
     }
 
     /// Those of the drives that are shown in the one that is mounted.
@@ -208,6 +231,10 @@ impl Forest {
                 .iter()
                 .filter_map(|slot| Some((slot.ino?, slot.number)));
             known.extend(shown);
+            let left = |slot: &Slot| slot.state != SlotState::Followed;
+            if slots.iter().any(left) {
+                self.wake.notify_one();
+            }
         }
         let shown = |ino| match known.get(&ino) {
             Some(graft) if slot == MAIN => number(*graft, Ino::ROOT),
@@ -326,6 +353,8 @@ impl Forest {
         self.connect_one(&vfs);
         self.follow_events(&vfs);
         self.planted.write().insert(number, Arc::clone(&vfs));
+        self.idle.lock().remove(&number);
+        self.another.notify_waiters();
         vfs.engine().start();
         tracing::info!(slot = number, drive = %slot.drive, "A folder of another drive is served.");
         Ok(vfs)

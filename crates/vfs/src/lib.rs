@@ -45,4 +45,4 @@ pub use types::{
     Attr, DirEntry, Entry, FileKind, OpenFlags, Opened, Outcome, Pending, RenameMode, SetAttr,
     SetTime, StatFs,
 };
-pub use vfs::{NamesForgetter, Vfs, VfsOptions};
+pub use vfs::{Further, NamesForgetter, Vfs, VfsOptions};

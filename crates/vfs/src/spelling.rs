@@ -30,8 +30,8 @@ impl AbsentNames {
     /// None yet.
     pub(crate) fn new() -> Self {
         Self {
-            noted: Mutex::new(LruCache::new(NOTED)),
-            told: Mutex::new(LruCache::new(NOTED)),
+            noted: Mutex::new(LruCache::sparse(NOTED)),
+            told: Mutex::new(LruCache::sparse(NOTED)),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::graft::MAIN;
 use crate::handle::{Handle, OpenFile};
 use crate::readahead::ReadAhead;
 use crate::spelling::AbsentNames;
-use crate::types::{OpenFlags, Opened, Outcome, StatFs, Under};
+use crate::types::{OpenFlags, Opened, Outcome, Pending, StatFs, Under};
 
 /// Files whose content version is remembered for the kernel's page cache.
 const VERSIONS: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
@@ -76,6 +76,10 @@ impl VfsOptions {
 /// Does what [`Vfs::forget_names`] tells.
 pub type NamesForgetter = Box<dyn Fn() -> bool + Send + Sync>;
 
+/// Looks for a name that a directory does not have, where there may be more than it lists. If it is
+/// found it is in the directory afterwards; `None` says that there is no point in looking.
+pub type Further = Box<dyn Fn(&Item, &str) -> Option<Pending<()>> + Send + Sync>;
+
 /// The file system of one drive.
 pub struct Vfs {
     pub(crate) engine: Arc<Engine>,
@@ -94,6 +98,7 @@ pub struct Vfs {
     /// Names that the kernel may remember as absent.
     pub(crate) absent: AbsentNames,
     forget_names: OnceLock<NamesForgetter>,
+    pub(crate) further: OnceLock<Further>,
     pub(crate) editions: Editions,
     /// Its number among those that one mount shows; zero for the one that has the others in it.
     pub(crate) slot: u32,
@@ -122,11 +127,12 @@ impl Vfs {
             handles: RwLock::default(),
             dirs: RwLock::default(),
             next_fh: AtomicU64::new(1),
-            versions: Mutex::new(LruCache::new(VERSIONS)),
+            versions: Mutex::new(LruCache::sparse(VERSIONS)),
             passthrough: AtomicBool::new(false),
-            mapped: Mutex::new(LruCache::new(MAPPED)),
+            mapped: Mutex::new(LruCache::sparse(MAPPED)),
             absent: AbsentNames::new(),
             forget_names: OnceLock::new(),
+            further: OnceLock::new(),
             editions: Editions::default(),
             slot,
         });
@@ -166,6 +172,12 @@ impl Vfs {
     pub fn set_names_forgetter(&self, forgetter: NamesForgetter) {
         // Only the first one counts; there is one kernel.
         let _first = self.forget_names.set(forgetter);
+    }
+
+    /// Says who looks for names that a directory does not have.
+    pub fn set_further(&self, further: Further) {
+        // Only the first one counts.
+        let _first = self.further.set(further);
     }
 
     /// Makes the kernel look up every name anew, without waiting for anything. Tells whether it

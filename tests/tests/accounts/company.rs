@@ -20,7 +20,8 @@ pub(crate) const TEAM_DRIVE: &str = "b!team";
 /// The id of the team.
 pub(crate) const TEAM: &str = "aaaaaaaa-0000-0000-0000-000000000001";
 
-fn company(config: &mut SimConfig) {
+/// Describes that organisation.
+pub(crate) fn company(config: &mut SimConfig) {
     world::organisation(config);
     let library = |id: &str, name: &str, owner: &str| DriveSpec {
         id: id.into(),

@@ -6,6 +6,7 @@
 mod app_only;
 mod company;
 mod doctor;
+mod figures;
 mod folders;
 mod forms;
 mod keeping;

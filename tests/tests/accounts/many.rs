@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use onedrivefs_sim::{DriveSpec, UserSpec};
+use onedrivefs_sim::{DriveSpec, Reach, UserSpec};
 use onedrivefs_tests::mount::is_mounted;
-use onedrivefs_tests::{Home, Need, Service, needs, process, wait};
+use onedrivefs_tests::{Desktop, Home, Need, Service, Systemd, needs, process, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::company::{self, LIBRARY};
+use crate::figures::{self, Figures};
 use crate::world::{self, TENANT, app_login};
 
 /// People with a drive each, and one without.
@@ -42,11 +44,17 @@ struct All<'h> {
 impl<'h> All<'h> {
     /// Mounts the drives of these people.
     fn start(home: &'h Home<'h>, people: &[String]) -> Self {
-        let mut config = String::new();
+        let wanted = people.iter().map(|person| format!("user = \"{person}\""));
+        Self::of(home, "", &wanted.collect::<Vec<_>>())
+    }
+
+    /// Mounts what these keys name, one each, with further settings.
+    fn of(home: &'h Home<'h>, settings: &str, wanted: &[String]) -> Self {
+        let mut config = format!("{settings}\n");
         let mut places = Vec::new();
-        for (index, person) in people.iter().enumerate() {
+        for (index, keys) in wanted.iter().enumerate() {
             let place = home.make_dir(&format!("all-{index}"));
-            config += &format!("[mounts.\"{}\"]\nuser = \"{person}\"\n", place.display());
+            config += &format!("[mounts.\"{}\"]\n{keys}\n", place.display());
             places.push(place);
         }
         home.configure(&config);
@@ -168,30 +176,145 @@ fn al_02_many_mounts_of_one_profile_share_one_token_and_stand_apart() {
     all.end();
 }
 
-/// Clock ticks of a process and bytes it has in memory.
-fn figures(pid: u32) -> (u64, u64) {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let rest = stat.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let number = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
-    let ticks = number(11).unwrap_or(0) + number(12).unwrap_or(0);
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    (ticks, kib.unwrap_or(0) << 10)
+/// Two drives of one person, as keys of mounts.
+fn two_drives() -> [String; 2] {
+    [String::new(), format!("drive = \"{LIBRARY}\"")]
 }
 
-/// The processes that a process started.
-fn children(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let all: String = lists.collect::<Vec<_>>().join(" ");
-    all.split_whitespace()
-        .filter_map(|id| id.parse().ok())
-        .collect()
+#[test]
+fn al_02_a_lost_sign_in_is_told_once_for_all_mounts_and_a_new_one_takes_up_all_of_them() {
+    if !needs::met(&[Need::Fuse, Need::Program("dbus-daemon")]) {
+        return;
+    }
+    let service = company::start();
+    let drives = [service.default_drive(), company::drive(&service, LIBRARY)];
+    let home = Home::new(&service);
+    let desktop = Desktop::start(&service, &home.path("run"));
+    let scopes = ["Files.ReadWrite.All", "Sites.Read.All"];
+    company::log_in(&home, &scopes);
+    let all = All::of(&home, "poll = 1", &two_drives());
+    (0..2).for_each(|index| all.wait_up(index));
+    service.set_knobs(|knobs| knobs.refresh_error = Some(50_173));
+    service.expire_tokens();
+    for index in 0..2 {
+        wait::until("the state", wait::secs(60), || {
+            all.status(index)["state"] == "needs-login"
+        });
+        fs::write(all.places[index].join("kept.txt"), "kept").expect("written");
+    }
+    let note = desktop.wait_for("sign-in needed");
+    assert!(
+        note.body.contains("onedrivefs login --account default"),
+        "{note:?}"
+    );
+    let refused = service.requests().count("token");
+    wait::until("more tries", wait::secs(60), || {
+        service.requests().count("token") > refused + 2
+    });
+    assert_eq!(desktop.shown().len(), 1, "{:?}", desktop.shown());
+    service.set_knobs(|knobs| knobs.refresh_error = None);
+    company::log_in(&home, &scopes);
+    for (index, drive) in drives.iter().enumerate() {
+        wait::until("what was kept", wait::secs(60), || {
+            drive.exists("/kept.txt")
+        });
+        all.wait_up(index);
+    }
+    all.end();
+}
+
+#[test]
+fn al_02_systemd_is_told_of_all_mounts() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = company::start();
+    let mut home = Home::new(&service);
+    company::log_in(&home, &["Files.ReadWrite.All", "Sites.Read.All"]);
+    let systemd = Systemd::listen(&home.path("notify"));
+    let (name, value) = systemd.variable();
+    home.set_env(&name, &value);
+    let all = All::of(&home, "poll = 1", &two_drives());
+    (0..2).for_each(|index| all.wait_up(index));
+    systemd.wait_for("2 of 2 mounted. To send: nothing");
+    service.set_reach(Reach::Offline);
+    for place in &all.places {
+        fs::write(place.join("waits.txt"), "waits").expect("written");
+    }
+    let told = systemd.wait_for("To send: 2 changes, 10 B");
+    assert!(told.starts_with("2 of 2 mounted. "), "{told}");
+    systemd.wait_for("offline");
+    service.set_reach(Reach::Online);
+    systemd.wait_for("2 of 2 mounted. To send: nothing");
+    let place = all.places[1].to_str().expect("UTF-8");
+    home.run(&["unmount", place]).ok();
+    systemd.wait_for("1 of 2 mounted");
+    all.end();
+}
+
+#[test]
+fn al_02_all_mounts_stay_within_one_cache() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = company::start();
+    for drive in [service.default_drive(), company::drive(&service, LIBRARY)] {
+        for name in ["a", "b", "c"] {
+            let path = format!("/{name}.bin");
+            drive.put(&path, vec![7_u8; 2 << 20]).expect("file");
+        }
+    }
+    let home = Home::new(&service);
+    company::log_in(&home, &["Files.ReadWrite.All", "Sites.Read.All"]);
+    let all = All::of(&home, "cache_size = \"8MiB\"", &two_drives());
+    (0..2).for_each(|index| all.wait_up(index));
+    for place in &all.places {
+        for name in ["a.bin", "b.bin", "c.bin"] {
+            let bytes = fs::read(place.join(name)).expect("read");
+            assert_eq!(bytes.len(), 2 << 20);
+        }
+    }
+    let kept = || -> u64 {
+        let one = |index| {
+            all.status(index)["cache"]["bytes"]
+                .as_u64()
+                .expect("number")
+        };
+        one(0) + one(1)
+    };
+    wait::until("room", wait::secs(60), || kept() <= 8 << 20);
+    assert!(kept() > 0, "what was read last stays");
+    all.end();
+}
+
+#[test]
+fn al_02_many_quiet_drives_are_asked_for_changes_less_often() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    const COUNT: usize = 12;
+    let service = crowd(COUNT);
+    let home = Home::new(&service);
+    app_login(&home, &[]).ok();
+    let wanted = people(COUNT);
+    let wanted = wanted.iter().map(|person| format!("user = \"{person}\""));
+    let all = All::of(&home, "poll = 1", &wanted.collect::<Vec<_>>());
+    (0..COUNT).for_each(|index| all.wait_up(index));
+    // An application gets no announcements: each drive is asked once a second, until it was quiet
+    // for a while. Then all of them together are.
+    let looks = || service.requests().count("delta");
+    wait::until("quiet", wait::secs(90), || {
+        let before = looks();
+        std::thread::sleep(Duration::from_secs(6));
+        looks() - before <= 2 * COUNT
+    });
+    // What others change arrives all the same.
+    let drive = service.drives().into_iter().nth(3).expect("drive");
+    drive.put("/later.txt", "later").expect("file");
+    wait::until("a change of others", wait::secs(60), || {
+        all.places[0].join("later.txt").exists()
+    });
+    all.end();
 }
 
 /// What a hundred idle mounts cost. Prints figures; run it by name with `--ignored --nocapture`.
@@ -209,20 +332,22 @@ fn al_02_figures_of_a_hundred_idle_mounts() {
     println!("up after {:.1} s", begun.elapsed().as_secs_f64());
     std::thread::sleep(Duration::from_secs(30));
     let pid = all.child.id();
-    let (ticks, _) = figures(pid);
+    let before = Figures::of(pid);
     let asked = service.requests().since(0).len();
     std::thread::sleep(LOOK);
-    let (later, bytes) = figures(pid);
+    let after = Figures::of(pid);
     let requests = service.requests().since(0).len() - asked;
-    let guards = children(pid);
-    let aside: u64 = guards.iter().map(|&pid| figures(pid).1).sum();
+    let guards = figures::children(pid);
+    let aside: u64 = guards.iter().map(|&pid| Figures::of(pid).own_bytes).sum();
     println!(
-        "idle for {} s: {requests} requests, {} tokens since the start, CPU {:.2} s, RSS {} MiB, \
-         {} guards with {} MiB (shared pages counted in each)",
+        "idle for {} s: {requests} requests, {} tokens since the start, CPU {:.2} s, {} wake-ups, RSS \
+         {} MiB, {} threads, {} guards with {} MiB of their own",
         LOOK.as_secs(),
         service.requests().count("token"),
-        (later - ticks) as f64 / 100.0,
-        bytes >> 20,
+        (after.ticks - before.ticks) as f64 / 100.0,
+        after.wake_ups - before.wake_ups,
+        after.bytes >> 20,
+        after.threads,
         guards.len(),
         aside >> 20,
     );

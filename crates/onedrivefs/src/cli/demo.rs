@@ -15,7 +15,7 @@ use onedrivefs_sync::Oneself;
 use crate::account::DriveRecord;
 use crate::config::{Endpoints, Layer};
 use crate::connect::{self, Patience, explain_graph};
-use crate::daemon::{self, Access, Plan};
+use crate::daemon::{self, Access, Common, Plan};
 use crate::failure::{Explain, Failure, Outcome};
 use crate::paths::{AccountName, Dirs, absolute};
 
@@ -56,6 +56,7 @@ pub(crate) async fn run(args: &DemoArgs) -> Outcome {
     let outcome = daemon::serve(Plan {
         sign_in: None,
         warns: false,
+        common: Common::default(),
         dirs,
         account: demo_account()?,
         oneself,

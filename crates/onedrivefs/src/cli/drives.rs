@@ -22,7 +22,11 @@ pub(crate) async fn run(args: &DrivesArgs) -> Outcome {
     let app = record.sign_in == SignInKind::App;
     let found = if let Some(search) = &args.site {
         connect::require(&record, &name, Feature::Sites)?;
-        places::sites(&graph, search).await?
+        if search.contains("://") {
+            places::site(&graph, search).await?
+        } else {
+            places::sites(&graph, search, places::SITES_MAX).await?
+        }
     } else if args.teams {
         connect::require(&record, &name, Feature::Teams)?;
         places::teams(&graph, &record).await?
@@ -53,7 +57,7 @@ pub(crate) async fn run(args: &DrivesArgs) -> Outcome {
         record.remember(drive);
     }
     record.save(&dirs, &name)?;
-    for missing in &found.missing {
+    for missing in found.missing.iter().chain(&found.cut) {
         output::note(printable(missing));
     }
     if args.json {

@@ -10,7 +10,7 @@ use crate::account::{self, SignInKind};
 use crate::all;
 use crate::config::{Layer, MountLayer};
 use crate::connect::{self, Patience};
-use crate::daemon::{self, Access, Plan};
+use crate::daemon::{self, Access, Common, Plan};
 use crate::failure::Outcome;
 use crate::paths::{Dirs, absolute};
 use crate::root::{Root, Selection, Unready};
@@ -48,6 +48,7 @@ pub(crate) async fn run(args: MountArgs) -> Outcome {
     daemon::serve(Plan {
         sign_in: Some(SignInReport::new(&dirs, &config, &account)),
         warns: true,
+        common: Common::default(),
         dirs,
         account,
         oneself: record.oneself(&root.drive),

@@ -33,6 +33,7 @@ const HARMLESS: &[&str] = &[
     "dir_mode",
     "metadata_timeout",
     "read_timeout",
+    "tree_sites",
     "hold_deletions",
     "hold_share",
     "notifications",

@@ -59,7 +59,7 @@ impl Default for Urls {
     fn default() -> Self {
         let kept = std::num::NonZeroUsize::new(KEPT).unwrap_or(std::num::NonZeroUsize::MIN);
         Self {
-            slots: Mutex::new(LruCache::new(kept)),
+            slots: Mutex::new(LruCache::sparse(kept)),
             labels_are_etags: AtomicBool::new(true),
         }
     }

@@ -17,8 +17,19 @@ pub struct Followed {
     pub slot: Slot,
     /// Where it is shown; `None` when nothing shows it any more.
     pub path: Option<String>,
+    /// The path by which commands name it then.
+    pub left_path: Option<String>,
     /// What serves it, if anything does.
     pub engine: Option<Arc<Engine>>,
+}
+
+impl Followed {
+    /// The path by which commands name it.
+    #[must_use]
+    pub fn top(&self) -> &str {
+        let path = self.path.as_deref().or(self.left_path.as_deref());
+        path.unwrap_or_default()
+    }
 }
 
 impl Forest {
@@ -57,7 +68,9 @@ impl Forest {
     pub(super) fn as_seen(&self, slot: u32, event: Event) -> Event {
         let top = match slot {
             MAIN => None,
-            _ => self.path_of(number(slot, Ino::ROOT)),
+            _ => self
+                .path_of(number(slot, Ino::ROOT))
+                .or_else(|| self.left_path(slot)),
         };
         let full = |path: String| match &top {
             Some(top) => join(top, &path),
@@ -89,6 +102,11 @@ impl Forest {
             }
             Ok::<_, StoreError>(slots)
         })?;
+        let left = self.left()?;
+        let left_path = |slot: &Slot| {
+            let found = left.iter().find(|(one, _)| one.number == slot.number);
+            found.map(|(_, path)| path.clone())
+        };
         let own = &self.main.engine().config.drive.id;
         let planted = self.planted.read();
         Ok(slots
@@ -98,6 +116,7 @@ impl Forest {
                 engine: planted
                     .get(&slot.number)
                     .map(|vfs| Arc::clone(vfs.engine())),
+                left_path: left_path(&slot),
                 slot,
                 path,
             })
@@ -110,6 +129,10 @@ impl Forest {
     /// # Errors
     /// Errors of the database and of the local disk.
     pub fn route(self: &Arc<Self>, path: &str) -> Result<(Arc<Engine>, String), EngineError> {
+        if let Some((slot, inside)) = self.in_left(path)? {
+            let left = self.plant(slot).map_err(as_engine_error)?;
+            return Ok((Arc::clone(left.engine()), inside));
+        }
         let main = self.main.engine();
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
         let mut at = Ino::ROOT;
@@ -136,10 +159,8 @@ impl Forest {
             own.is_some_and(|own| Arc::ptr_eq(own, engine))
         };
         match followed.iter().find(is_here) {
-            Some(Followed {
-                path: Some(top), ..
-            }) => join(top, path),
-            _ => path.to_owned(),
+            Some(shown) => join(shown.top(), path),
+            None => path.to_owned(),
         }
     }
 }

@@ -5,63 +5,86 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use onedrivefs_store::{Slot, SlotState, StoreError};
+use onedrivefs_store::{Slot, SlotState};
 
-use super::Forest;
+use super::{Forest, left};
 use crate::error::VfsError;
 
-/// Pause between two looks when nothing asks for one.
+/// Pause between two looks while something waits in a folder that nothing shows any more.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// The same while nothing does. What changes that asks for a look.
+const LOOK_SELDOM: Duration = Duration::from_secs(300);
 
 impl Forest {
     /// Looks after all folders, for as long as the mount lasts.
     pub async fn tend(self: Arc<Self>) {
+        let forest = Arc::clone(&self);
+        let taking = self
+            .main
+            .runtime
+            .spawn_blocking(move || forest.take_in_strays());
+        if let Ok(Err(error)) = taking.await {
+            tracing::warn!(%error, "What earlier mounts left could not be taken in.");
+        }
         loop {
-            self.look_after().await;
+            let pause = match self.look_after().await {
+                true => LOOK_EVERY,
+                false => LOOK_SELDOM,
+            };
             tokio::select! {
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    /// Looks after all folders once.
-    pub async fn look_after(self: &Arc<Self>) {
-        if let Err(error) = self.look_after_all().await {
+    /// Looks after all folders once. Tells whether to do so again before anything asks for it.
+    pub async fn look_after(self: &Arc<Self>) -> bool {
+        self.look_after_all().await.unwrap_or_else(|error| {
             tracing::warn!(%error, "Folders of other drives could not be looked after.");
-        }
+            true
+        })
     }
 
-    async fn look_after_all(self: &Arc<Self>) -> Result<(), VfsError> {
+    async fn look_after_all(self: &Arc<Self>) -> Result<bool, VfsError> {
         let own = &self.main.engine().config.drive.id;
+        let mut again = false;
         for slot in self.main.store().read(|r| r.slots())? {
             let kept = match slot.state {
                 SlotState::Discarded => false,
                 SlotState::Followed if slot.drive == *own => continue,
                 SlotState::Followed => {
-                    self.plant_if_needed(&slot).await;
+                    again |= self.plant_if_needed(&slot).await;
                     true
                 }
-                SlotState::Left => self.plant_if_needed(&slot).await || !self.is_done(&slot)?,
+                SlotState::Left => {
+                    let kept = self.plant_if_needed(&slot).await || !self.is_done(&slot).await?;
+                    again |= kept;
+                    kept
+                }
             };
             if !kept && let Err(error) = self.clear(&slot).await {
                 let slot = slot.number;
                 tracing::warn!(slot, %error, "A folder of another drive could not be cleared away.");
+                again = true;
             }
         }
-        Ok(())
+        Ok(again)
     }
 
     /// Serves a folder in which something is to be done. Tells whether that is so.
     async fn plant_if_needed(self: &Arc<Self>, slot: &Slot) -> bool {
         let number = slot.number;
-        if self.planted.read().contains_key(&number) {
+        // Nobody else changes what is in it: one look is enough until it is served.
+        if self.planted.read().contains_key(&number) || self.idle.lock().contains(&number) {
             return false;
         }
         let (forest, slot) = (Arc::clone(self), slot.clone());
         let looked = self.main.runtime.spawn_blocking(move || {
             let nursery = forest.nursery.as_ref();
             if !nursery.is_some_and(|nursery| nursery.has_work(&slot)) {
+                forest.idle.lock().insert(number);
                 return Ok(false);
             }
             forest.plant(number).map(|_| true)
@@ -79,13 +102,21 @@ impl Forest {
         }
     }
 
-    /// Tells whether nothing waits in a folder that nothing shows any more.
-    fn is_done(&self, slot: &Slot) -> Result<bool, StoreError> {
+    /// Tells whether nothing waits in a folder that nothing shows any more. What cannot be sent from
+    /// there is given to a person.
+    async fn is_done(&self, slot: &Slot) -> Result<bool, VfsError> {
         let planted = self.planted.read().get(&slot.number).cloned();
         let Some(vfs) = planted else {
             return Ok(true);
         };
-        Ok(vfs.store().read(|r| r.is_journal_empty())? && !vfs.is_used())
+        let looking = self.main.runtime.spawn_blocking(move || {
+            if vfs.is_used() {
+                return Ok(false);
+            }
+            left::give_to_a_person(vfs.engine());
+            Ok(vfs.store().read(|r| r.is_journal_empty())?)
+        });
+        looking.await.map_err(VfsError::io)?
     }
 
     /// Ends serving a folder and removes its state.
@@ -129,6 +160,7 @@ impl Forest {
     /// Waits until the database of any drive turns out to be damaged.
     pub async fn wait_damaged(&self) {
         loop {
+            let another = self.another.notified();
             let mut engines = self.planted_engines();
             engines.push(Arc::clone(self.main.engine()));
             let damaged = engines.iter().map(|engine| Box::pin(engine.wait_damaged()));
@@ -148,8 +180,7 @@ impl Forest {
             };
             tokio::select! {
                 () = any => return,
-                // There may be others by now.
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = another => {}
             }
         }
     }
