@@ -17,7 +17,7 @@ use crate::route::{DriveRef, ItemPath, Route};
 use crate::target::{self, Target};
 use crate::world::World;
 use crate::{
-    batch, changes, copy, download, items, push, scopes, sharing, teams, throttle, uploads,
+    batch, changes, copy, download, items, push, scopes, search, sharing, teams, throttle, uploads,
     versions,
 };
 
@@ -157,7 +157,8 @@ async fn authorized(
             ))
         }
         Route::Share(id, tail) => sharing::share(world, caller, &id, &tail, &req),
-        Route::SearchQuery | Route::Subscriptions(_) => Err(ApiError::unsupported()),
+        Route::SearchQuery => search::query(world, caller, req).await,
+        Route::Subscriptions(_) => Err(ApiError::unsupported()),
     }
 }
 

@@ -51,6 +51,7 @@ mod request_log;
 mod route;
 pub mod sample;
 mod scopes;
+mod search;
 mod server;
 mod sharing;
 mod sign_in;
