@@ -4,6 +4,7 @@
 //! found, so that the next mount needs no network, and a folder that was renamed meanwhile is still
 //! the one that was meant.
 
+mod again;
 mod shared;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::paths::{AccountName, Dirs};
 
+pub(crate) use self::again::Again;
 pub(crate) use self::shared::shared_items;
 
 /// First pause between two looks for a drive that is not set up yet; it doubles with each.

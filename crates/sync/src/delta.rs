@@ -89,9 +89,9 @@ impl Engine {
             return Ok(());
         }
         let asked = Instant::now();
-        let root = match &self.config.folder {
+        let root = match self.mounted_folder() {
             Some(folder) => {
-                let root = self.find_item(folder).await?;
+                let root = self.find_item(&folder).await?;
                 // Before anybody can write anything.
                 self.learn_rights().await?;
                 root
@@ -113,6 +113,7 @@ impl Engine {
         self.store.write(|tx| {
             tx.clear_stage()?;
             tx.set_meta(META_NEXT_LINK, None)?;
+            tx.set_meta(META_STAGED_LINK, None)?;
             tx.set_meta(META_DELTA_LINK, None)?;
             tx.set_meta(META_EPOCH, Some(&epoch.to_string()))
         })?;

@@ -473,7 +473,7 @@ impl Engine {
         let Some(remote) = item
             .remote
             .as_ref()
-            .filter(|_| self.config.folder.is_some())
+            .filter(|_| self.mounted_folder().is_some())
         else {
             return Ok(None);
         };
