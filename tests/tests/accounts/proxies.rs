@@ -261,6 +261,10 @@ fn cf_02_behind_an_allow_list_of_two_hosts_the_third_is_named() {
     );
     let named = format!("{}{}{log}", ran.out, ran.err);
     assert!(named.contains(CONTENT_HOST), "the host is named: {named}");
+    // What fits into one request goes by way of Graph.
+    let small = net.service.default_drive().read("/small.txt");
+    assert_eq!(small.as_deref(), Some(&b"small\n"[..]), "{named}");
+    assert_eq!(ran.code, Some(0), "{named}");
     let doctor = run(&home, r#""$BIN" doctor"#, &[]);
     assert!(
         doctor
@@ -269,6 +273,49 @@ fn cf_02_behind_an_allow_list_of_two_hosts_the_third_is_named() {
         "{}",
         doctor.out
     );
+}
+
+/// Writes a file that is too large for one request, and looks at what comes of it for a while.
+const LARGE: &str = r#"
+"$BIN" login --device-code --client-id "$ID" || exit 9
+"$BIN" mount --poll 1 "$M" > "$W/daemon.log" 2>&1 &
+daemon=$!
+for try in $(seq 200); do "$BIN" status "$M" > /dev/null 2>&1 && break; sleep 0.1; done
+head -c 5000000 /dev/zero > "$M/huge.bin"
+for try in $(seq 300); do
+    "$BIN" status "$M" | grep contoso-my.sharepoint.com && break
+    sleep 0.1
+done
+"$BIN" sync "$M" --timeout 5
+"$BIN" status --json "$M" > "$W/status.json"
+rm "$M/huge.bin"
+"$BIN" sync "$M" --timeout 60 || exit 8
+"$BIN" unmount "$M"
+wait $daemon
+"#;
+
+#[test]
+fn cf_02_a_large_file_waits_for_its_host_and_the_rest_of_the_drive_does_not() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let net = net();
+    let proxy = serve_proxy(&net.service, &API_HOSTS, net.tls, None);
+    let home = Home::new(&net.service);
+    let line = format!("proxy = \"http://127.0.0.1:{}\"\n", proxy.port);
+    configure(&home, &net, &line);
+    let ran = run(&home, LARGE, &[]);
+    let told = format!("{}{}", ran.out, ran.err);
+    assert_eq!(ran.code, Some(0), "{told}");
+    assert!(ran.out.contains(CONTENT_HOST), "the host is named: {told}");
+    let status = fs::read_to_string(home.work().join("status.json")).expect("status");
+    assert!(status.contains("\"state\": \"online\""), "{status}");
+    // It is tried again with growing pauses, and not as fast as the line goes.
+    let sessions = net.service.requests().count("create_session");
+    assert!((1..6).contains(&sessions), "{sessions} sessions");
+    let refused = proxy.seen.lock().expect("log").len();
+    assert!(refused < 60, "{refused} connections");
+    assert!(!net.service.default_drive().exists("/huge.bin"));
 }
 
 #[test]
