@@ -17,8 +17,8 @@ use crate::route::{DriveRef, ItemPath, Route};
 use crate::target::{self, Target};
 use crate::world::World;
 use crate::{
-    batch, changes, copy, download, items, push, scopes, search, sharing, teams, throttle, uploads,
-    versions,
+    batch, changes, clouds, copy, download, items, push, scopes, search, sharing, teams, throttle,
+    uploads, versions,
 };
 
 /// Prefixes under which the file API is served. SharePoint's own root speaks the same language.
@@ -108,6 +108,7 @@ async fn authorized(
     route: Route,
     req: Req,
 ) -> ApiResult<Response<Body>> {
+    clouds::graph(world, caller, &route, &req)?;
     scopes::check(world, caller, &route, &req.method)?;
     match route {
         Route::Batch => batch::serve(world, req).await,

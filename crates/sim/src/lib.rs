@@ -25,6 +25,7 @@ mod batch;
 mod body;
 mod changes;
 mod clock;
+mod clouds;
 mod config;
 mod control;
 mod copy;

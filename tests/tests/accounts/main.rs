@@ -4,6 +4,7 @@
 //! Tests are named after the requirement they keep, so that each can be found by its id.
 
 mod app_only;
+mod clouds;
 mod company;
 mod doctor;
 mod folders;

@@ -13,19 +13,20 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::tls::{self, API_HOSTS, CONTENT_HOST};
 
 /// An application id of the form that is checked against genuine hosts.
-const CLIENT_ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
+pub(crate) const CLIENT_ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
 /// The password of the proxy.
 const PASSWORD: &str = "proxy-pass.word_1";
 
 /// A proxy that lets some hosts through, and what was asked of it.
-struct Proxy {
-    port: u16,
+pub(crate) struct Proxy {
+    /// Where it listens.
+    pub(crate) port: u16,
     seen: Arc<Mutex<Vec<(String, u16)>>>,
 }
 
 /// Serves CONNECT for the hosts named; with credentials if any are wanted.
-fn serve_proxy(
+pub(crate) fn serve_proxy(
     service: &Service,
     allowed: &'static [&'static str],
     tls: SocketAddr,
@@ -80,7 +81,8 @@ fn serve_proxy(
 }
 
 impl Proxy {
-    fn hosts(&self) -> Vec<String> {
+    /// The hosts that were asked for.
+    pub(crate) fn hosts(&self) -> Vec<String> {
         let mut all: Vec<String> = self
             .seen
             .lock()
@@ -95,10 +97,10 @@ impl Proxy {
 }
 
 /// The service behind TLS on its genuine names, which no name server of this test knows.
-struct Net {
-    service: Service,
-    tls: SocketAddr,
-    authority: String,
+pub(crate) struct Net {
+    pub(crate) service: Service,
+    pub(crate) tls: SocketAddr,
+    pub(crate) authority: String,
 }
 
 fn net() -> Net {
@@ -115,7 +117,7 @@ fn net() -> Net {
 }
 
 /// Runs a command with the genuine names in force, where the test's authority is the organisation's.
-fn run(home: &Home<'_>, script: &str, env: &[(&str, &str)]) -> Ran {
+pub(crate) fn run(home: &Home<'_>, script: &str, env: &[(&str, &str)]) -> Ran {
     let mut command = home.program("bash");
     command
         .args([
@@ -149,7 +151,7 @@ wait $daemon
 "#;
 
 /// Puts the organisation's authority and a proxy into the configuration.
-fn configure(home: &Home<'_>, net: &Net, more: &str) {
+pub(crate) fn configure(home: &Home<'_>, net: &Net, more: &str) {
     let bundle = home.work().join("authority.pem");
     fs::write(&bundle, &net.authority).expect("certificate");
     home.configure(&format!("ca_bundle = \"{}\"\n{more}", bundle.display()));
