@@ -1,11 +1,13 @@
-//! What a person can do about the error codes of Graph.
+//! What the error codes of Graph mean to a person: the cause and the next step.
 //!
-//! Everything the program settles by itself (a conflict, a pause, a lost session) has no entry: a
-//! person never gets to see those.
+//! Most of what the program settles by itself (a conflict, a pause, a lost session) a person never
+//! gets to see; where somebody does, as in a report or because it goes on failing, it has its sentence
+//! all the same.
 
 use crate::error::ServiceError;
 
-/// Codes and what to do about them; the first that an answer has on any level counts.
+/// Codes and what to do about them; the first that an answer has on any level counts, so those that
+/// say less come last.
 const BY_CODE: &[(&[&str], &str)] = &[
     (
         &["quotaLimitReached", "insufficientStorage"],
@@ -33,7 +35,12 @@ const BY_CODE: &[(&[&str], &str)] = &[
         "The organization restricts access from this device or place. Ask the administrator.",
     ),
     (
-        &["resourceLocked", "lockMismatch", "lockOwnerMismatch"],
+        &[
+            "resourceLocked",
+            "lockMismatch",
+            "lockOwnerMismatch",
+            "lockNotFoundOrAlreadyExpired",
+        ],
         "Somebody has this file locked or checked out. Wait, or ask them to close it.",
     ),
     (
@@ -88,63 +95,268 @@ const BY_CODE: &[(&[&str], &str)] = &[
         "The service asks for a pause. Try again in a few minutes.",
     ),
     (
+        &["nameAlreadyExists", "similarRelationshipNameAlreadyExists"],
+        "There is something of that name already, or of one that the service takes for the same. Rename \
+         one of the two.",
+    ),
+    (
+        &["resyncRequired", "syncStateNotFound"],
+        "The service lost track of what changed. The drive is listed anew by itself; nothing has to be \
+         done.",
+    ),
+    (
+        &[
+            "uploadSessionNotFound",
+            "uploadSessionFailed",
+            "uploadSessionIncomplete",
+            "fragmentLengthMismatch",
+            "fragmentOutOfOrder",
+            "fragmentOverlap",
+            "maxFragmentLengthExceeded",
+            "invalidRange",
+        ],
+        "An upload was interrupted, and begins again by itself. If it goes on failing, `onedrivefs \
+         status` says why.",
+    ),
+    (
+        &["truncationNotAllowed", "propertyNotUpdateable"],
+        "The service does not let this be changed. Change it in a browser.",
+    ),
+    (
+        &["itemNotFound"],
+        "It does not exist, or this account may not see it. Check the name or id; `onedrivefs drives` \
+         lists what there is.",
+    ),
+    (
+        &["cannotSnapshotTree", "resourceBeingProvisioned"],
+        "The service is not ready for that yet. Try again in a few minutes.",
+    ),
+    (
+        &[
+            "entityTagDoesNotMatch",
+            "malformedEntityTag",
+            "resourceModified",
+        ],
+        "Somebody else changed it meanwhile. Look at what is there now, and repeat what you did.",
+    ),
+    (
         &["accessDenied", "notAllowed", "forbidden"],
         "The account or the application lacks a permission for this; whoever owns it, or an \
          administrator, has to grant it. `onedrivefs doctor` lists what was granted.",
     ),
+    (
+        &[
+            "invalidResourceId",
+            "invalidParameterFormat",
+            "invalidQueryOption",
+            "parameterIsTooLong",
+            "invalidRequest",
+            "badRequest",
+        ],
+        "The service does not understand this request. Check the ids and names in it; if they are right, \
+         report it, with what `onedrivefs doctor --report FILE` writes.",
+    ),
+    (
+        &[
+            "extensionError",
+            "serviceNotAvailable",
+            "UnknownError",
+            "generalException",
+        ],
+        "The service has trouble. Try again in a few minutes.",
+    ),
+];
+
+/// Statuses and the code that says the same, for answers without a code that is known.
+const BY_STATUS: &[(u16, &str)] = &[
+    (400, "invalidRequest"),
+    (401, "unauthenticated"),
+    (402, "quotaLimitReached"),
+    (403, "accessDenied"),
+    (404, "itemNotFound"),
+    (405, "notSupported"),
+    (406, "notSupported"),
+    (409, "nameAlreadyExists"),
+    (410, "resyncRequired"),
+    (411, "notSupported"),
+    (412, "resourceModified"),
+    (413, "maxFileSizeExceeded"),
+    (415, "notSupported"),
+    (416, "invalidRange"),
+    (422, "invalidRequest"),
+    (423, "resourceLocked"),
+    (429, "tooManyRequests"),
+    (500, "generalException"),
+    (501, "notSupported"),
+    (502, "serviceNotAvailable"),
+    (503, "serviceNotAvailable"),
+    (504, "serviceNotAvailable"),
+    (507, "quotaLimitReached"),
+    (509, "serviceNotAvailable"),
 ];
 
 /// What to do about an answer, by its codes, then by its status.
 pub(crate) fn for_codes(service: &ServiceError) -> Option<&'static str> {
-    let listed = BY_CODE
-        .iter()
-        .find(|(codes, _)| codes.iter().any(|code| service.has_code(code)));
-    let by_status = match service.status {
-        402 | 507 => Some(BY_CODE[0].1),
-        403 => BY_CODE.last().map(|(_, advice)| *advice),
-        _ => None,
+    let by_code = |has: &dyn Fn(&str) -> bool| {
+        let mut all = BY_CODE.iter();
+        let found = all.find(|(codes, _)| codes.iter().any(|code| has(code)));
+        found.map(|(_, advice)| *advice)
     };
-    listed.map(|(_, advice)| *advice).or(by_status)
+    by_code(&|code| service.has_code(code)).or_else(|| {
+        let (_, same) = BY_STATUS.iter().find(|(own, _)| *own == service.status)?;
+        by_code(&|code| code == *same)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_code_a_person_may_see_has_its_advice() {
-        for (status, code) in [
-            (507, "quotaLimitReached"),
-            (507, "insufficientStorage"),
-            (402, ""),
-            (403, ""),
-            (403, "malwareDetected"),
-            (403, "virusSuspicious"),
-            (403, "serviceReadOnly"),
-            (403, "accessRestricted"),
-            (403, "provisioningNotAllowed"),
-            (403, "accessDenied"),
-            (403, "notAllowed"),
-            (403, "Authorization_RequestDenied"),
-            (401, "unauthenticated"),
-            (401, "InvalidAuthenticationToken"),
-            (401, "expiredToken"),
-            (404, "Request_ResourceNotFound"),
-            (409, "childItemCountExceeded"),
-            (413, "maxFileSizeExceeded"),
-            (423, "resourceLocked"),
-            (423, "lockMismatch"),
-            (429, "activityLimitReached"),
-            (501, "notSupported"),
-            (400, "pathIsTooLong"),
-        ] {
-            let service = ServiceError {
-                status,
-                codes: vec!["generalException".to_owned(), code.to_owned()],
-                ..ServiceError::default()
-            };
-            assert!(for_codes(&service).is_some(), "{status} {code}");
+    /// An answer with these codes, the outermost first.
+    fn answer(status: u16, codes: &[&str]) -> ServiceError {
+        ServiceError {
+            status,
+            codes: codes.iter().map(|&code| code.to_owned()).collect(),
+            ..ServiceError::default()
         }
+    }
+
+    /// A status without any code, and the codes that come with it.
+    const DOCUMENTED: &[(u16, &[&str])] = &[
+        (
+            400,
+            &[
+                "invalidRequest",
+                "badRequest",
+                "nameContainsInvalidCharacters",
+                "pathIsTooLong",
+                "pathTooDeep",
+                "invalidPath",
+                "invalidResourceId",
+                "fragmentLengthMismatch",
+                "fragmentOutOfOrder",
+                "fragmentOverlap",
+                "invalidParameterFormat",
+                "invalidQueryOption",
+                "parameterIsTooLong",
+                "propertyNotUpdateable",
+                "truncationNotAllowed",
+                "totalAffectedItemCountExceeded",
+            ],
+        ),
+        (
+            401,
+            &[
+                "unauthenticated",
+                "InvalidAuthenticationToken",
+                "expiredToken",
+            ],
+        ),
+        (402, &["quotaLimitReached", "insufficientStorage"]),
+        (
+            403,
+            &[
+                "accessDenied",
+                "accessRestricted",
+                "serviceReadOnly",
+                "malwareDetected",
+                "virusSuspicious",
+                "notAllowed",
+                "provisioningNotAllowed",
+                "Authorization_RequestDenied",
+            ],
+        ),
+        (
+            404,
+            &[
+                "itemNotFound",
+                "uploadSessionNotFound",
+                "Request_ResourceNotFound",
+            ],
+        ),
+        (405, &["notSupported", "invalidAcceptType"]),
+        (406, &["invalidAcceptType"]),
+        (
+            409,
+            &[
+                "nameAlreadyExists",
+                "similarRelationshipNameAlreadyExists",
+                "resourceModified",
+                "childItemCountExceeded",
+                "cannotSnapshotTree",
+                "maxDocumentCountExceeded",
+                "maxFolderCountExceeded",
+                "maxItemCountExceeded",
+                "uploadSessionFailed",
+                "uploadSessionIncomplete",
+            ],
+        ),
+        (410, &["resyncRequired", "syncStateNotFound"]),
+        (411, &[]),
+        (
+            412,
+            &[
+                "resourceModified",
+                "entityTagDoesNotMatch",
+                "malformedEntityTag",
+            ],
+        ),
+        (
+            413,
+            &[
+                "maxFileSizeExceeded",
+                "maxStreamSizeExceeded",
+                "maxFragmentLengthExceeded",
+            ],
+        ),
+        (415, &[]),
+        (416, &["invalidRange"]),
+        (422, &["invalidRequest"]),
+        (
+            423,
+            &[
+                "resourceLocked",
+                "lockMismatch",
+                "lockOwnerMismatch",
+                "lockNotFoundOrAlreadyExpired",
+            ],
+        ),
+        (
+            429,
+            &[
+                "activityLimitReached",
+                "throttledRequest",
+                "tooManyRequests",
+            ],
+        ),
+        (500, &["generalException", "extensionError"]),
+        (501, &["notSupported"]),
+        (502, &["UnknownError"]),
+        (503, &["serviceNotAvailable", "resourceBeingProvisioned"]),
+        (504, &[]),
+        (507, &["quotaLimitReached", "insufficientStorage"]),
+        (509, &[]),
+    ];
+
+    #[test]
+    fn every_documented_code_and_status_has_a_cause_and_a_next_step() {
+        for (status, codes) in DOCUMENTED {
+            let plain = for_codes(&answer(*status, &[""]));
+            assert!(plain.is_some(), "{status} without a code");
+            for code in *codes {
+                let own = for_codes(&answer(0, &[code]));
+                let own = own.unwrap_or_else(|| panic!("{code} has no sentence"));
+                assert!(own.ends_with('.') || own.ends_with("--account"), "{own}");
+                // What stands around it says less.
+                for around in ["generalException", "invalidRequest"] {
+                    let nested = for_codes(&answer(*status, &[around, code]));
+                    let vague = ["generalException", "extensionError", "UnknownError"];
+                    let vague = vague.contains(code) || *code == "serviceNotAvailable";
+                    assert!(vague || nested == Some(own), "{around}, {code}");
+                }
+            }
+        }
+        assert_eq!(for_codes(&answer(418, &["teapot"])), None);
         let all: std::collections::BTreeSet<_> = BY_CODE.iter().map(|(_, text)| text).collect();
         assert_eq!(all.len(), BY_CODE.len(), "each has words of its own");
     }

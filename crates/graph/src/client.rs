@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::auth::TokenSource;
 use crate::config::{Endpoints, HttpOptions};
 use crate::error::GraphError;
-use crate::http_client::HttpClients;
+use crate::http_client::{HttpClients, host_of};
 use crate::throttle::Throttle;
 
 /// A client of Graph for one account. Clones share connections, token and hold.
@@ -44,6 +44,18 @@ impl GraphClient {
             tokens,
             throttle: Arc::new(Throttle::new()),
         })
+    }
+
+    /// Tells whether an error is that no connection was had to a host of content, which is another than
+    /// Graph's: a firewall may let one through and not the other.
+    #[must_use]
+    pub fn is_elsewhere(&self, error: &GraphError) -> bool {
+        match error {
+            GraphError::Transport { host, source, .. } => {
+                source.is_connect() && *host != host_of(&self.endpoints.graph)
+            }
+            _ => false,
+        }
     }
 
     /// Until when every request waits because the service asked for it.

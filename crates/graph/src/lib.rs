@@ -28,6 +28,7 @@ mod permissions;
 mod probe;
 mod push;
 mod route;
+mod search;
 mod send;
 mod shared;
 mod throttle;

@@ -32,7 +32,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::paths::{AccountName, Dirs, create_private_dir};
 use crate::report::{self, Gist};
-use crate::root::{Root, Selection, Unready};
+use crate::root::{Again, Root, Selection, Unready};
 use crate::sign_in::SignInReport;
 use crate::tree;
 
@@ -239,6 +239,7 @@ async fn start(shared: &Arc<Shared>, wanted: &Wanted) -> Outcome<Served> {
         oneself: record.oneself(&root.drive),
         drive: root.drive,
         folder: root.folder,
+        again: Again::of(&selection, &record).filter(|_| !tree),
         tree,
         graph,
         config: config.clone(),

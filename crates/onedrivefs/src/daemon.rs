@@ -34,6 +34,7 @@ use crate::handler::Control;
 use crate::output;
 use crate::paths::{AccountName, Dirs, create_private_dir, unwritable};
 use crate::report::{self, Gist};
+use crate::root::Again;
 use crate::sign_in::SignInReport;
 use crate::sleep;
 use crate::tree::{Notes, Tree};
@@ -78,6 +79,8 @@ pub(crate) struct Plan {
     pub(crate) drive: DriveRecord,
     /// The folder of it that is mounted, if it is not its root.
     pub(crate) folder: Option<FolderRecord>,
+    /// How that folder is found again if it is made anew.
+    pub(crate) again: Option<Again>,
     /// Who is signed in, as the service names them.
     pub(crate) oneself: Oneself,
     /// Whether all drives of the account are mounted, and the drive is what stands for them.
@@ -178,6 +181,10 @@ impl Served {
             None => engine.start(),
         }
         companions.push(tokio::spawn(Arc::clone(&forest).tend()));
+        companions.extend(plan.again.clone().map(|again| {
+            let (graph, drive) = (plan.graph.clone(), plan.drive.id.clone());
+            tokio::spawn(again.watch(Arc::clone(forest.main().engine()), graph, drive))
+        }));
         let control = match listen(&plan, &forest, &mounted, notes.unwrap_or_default()) {
             Ok(control) => control,
             Err(failure) => {

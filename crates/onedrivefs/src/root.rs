@@ -4,6 +4,9 @@
 //! found, so that the next mount needs no network, and a folder that was renamed meanwhile is still
 //! the one that was meant.
 
+mod again;
+mod shared;
+
 use std::time::Duration;
 
 use onedrivefs_core::{DriveId, DriveKind, ItemId, ItemKind, RemoteItem};
@@ -17,6 +20,9 @@ use crate::connect::{self, explain_graph};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::paths::{AccountName, Dirs};
+
+pub(crate) use self::again::Again;
+pub(crate) use self::shared::shared_items;
 
 /// First pause between two looks for a drive that is not set up yet; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -544,32 +550,6 @@ pub(crate) fn way_to(item: &SharedItem) -> String {
         item.drive.as_str(),
         item.item.as_str()
     )
-}
-
-/// What others shared, each once, and why the service's list of it could not be had.
-pub(crate) async fn shared_items(
-    graph: &GraphClient,
-    record: &AccountRecord,
-) -> Outcome<(Vec<SharedItem>, Option<GraphError>)> {
-    let own = match record.own_drive() {
-        Some(own) => own.id.clone(),
-        None => own(graph).await?.id,
-    };
-    let shortcuts = graph.shortcuts(&own).await;
-    let mut known = shortcuts.map_err(first("looking for shortcuts in your drive"))?;
-    let missing = match graph.shared_with_me().await {
-        Ok(listed) => {
-            for item in listed {
-                let same = |it: &SharedItem| it.drive == item.drive && it.item == item.item;
-                if !known.iter().any(same) {
-                    known.push(item);
-                }
-            }
-            None
-        }
-        Err(error) => Some(error),
-    };
-    Ok((known, missing))
 }
 
 /// The application's own folder. Nothing but this folder may be open, not even the drive around it.

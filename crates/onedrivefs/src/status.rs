@@ -193,7 +193,7 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
         lines.push(
             "  folder     gone on the service, or not shared any more: what is here stays, and goes \
              on by itself once it is back; next: restore it from the recycle bin, or have it shared \
-             again"
+             again; a folder that is made anew at the path of `mount --folder` is taken as well"
                 .to_owned(),
         );
     }

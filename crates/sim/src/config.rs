@@ -88,6 +88,9 @@ pub struct TenantSpec {
     pub id: String,
     /// Domains by which it can be named, too.
     pub domains: Vec<String>,
+    /// The cloud it lives in: `usgov-l4`, `usgov-l5` or `china`; empty is the global one. Matters only
+    /// for requests to the genuine names of hosts.
+    pub cloud: String,
     /// Whether people may not consent to applications themselves.
     pub consent_by_admin: bool,
 }

@@ -19,8 +19,8 @@ use crate::route::{DriveRef, ItemPath, Route};
 use crate::target::{self, Target};
 use crate::world::World;
 use crate::{
-    batch, changes, copy, download, items, push, scopes, sharing, teams, throttle, uploads,
-    versions,
+    batch, changes, clouds, copy, download, items, push, scopes, search, sharing, teams, throttle,
+    uploads, versions,
 };
 
 /// Prefixes under which the file API is served. SharePoint's own root speaks the same language.
@@ -110,6 +110,7 @@ async fn authorized(
     route: Route,
     req: Req,
 ) -> ApiResult<Response<Body>> {
+    clouds::graph(world, caller, &route, &req)?;
     scopes::check(world, caller, &route, &req.method)?;
     match route {
         Route::Batch => batch::serve(world, req).await,
@@ -149,7 +150,8 @@ async fn authorized(
         }
         Route::Sites => search_sites(world, caller, &req),
         Route::Share(id, tail) => sharing::share(world, caller, &id, &tail, &req),
-        Route::SearchQuery | Route::Subscriptions(_) => Err(ApiError::unsupported()),
+        Route::SearchQuery => search::query(world, caller, req).await,
+        Route::Subscriptions(_) => Err(ApiError::unsupported()),
     }
 }
 

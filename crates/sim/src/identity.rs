@@ -16,7 +16,7 @@ use crate::config::{ClientSpec, DriveKind};
 use crate::error::{ApiError, ApiResult, html, json_response};
 use crate::request::{Req, form_pairs};
 use crate::world::World;
-use crate::{grants, sign_in};
+use crate::{clouds, grants, sign_in};
 
 /// Authorization codes live this long.
 pub(crate) const CODE_LIFE_MS: i64 = 600_000;
@@ -196,6 +196,9 @@ pub(crate) async fn serve(
                 form.pairs
                     .extend(form_pairs(&String::from_utf8_lossy(&body)));
             }
+            if let Err(refusal) = clouds::sign_in(world, &req, tenant, &form) {
+                return Ok(html(400, &refusal.description()));
+            }
             Ok(sign_in::authorize(world, tenant, &form))
         }
         "adminconsent" => Ok(sign_in::admin_consent(world, tenant, &req)),
@@ -218,10 +221,11 @@ pub(crate) async fn serve(
                     .flatten(),
             );
             let form = Form { pairs };
-            let answer = match endpoint {
-                "devicecode" => grants::device_code(world, tenant, &form),
-                _ => grants::token(world, tenant, &form),
-            };
+            let answer =
+                clouds::sign_in(world, &req, tenant, &form).and_then(|()| match endpoint {
+                    "devicecode" => grants::device_code(world, tenant, &form),
+                    _ => grants::token(world, tenant, &form),
+                });
             Ok(answer.unwrap_or_else(|refusal| refusal.respond(world.now())))
         }
     }

@@ -25,6 +25,10 @@ pub enum SharedList {
     Full,
     /// Only names and ids, as since November 2025.
     Reduced,
+    /// Only what was shared last, as people report since then.
+    Latest,
+    /// It answers, and names nothing.
+    Empty,
     /// Ended.
     Gone,
 }
@@ -52,6 +56,11 @@ pub(crate) fn shared_with_me(world: &World, caller: &Caller) -> ApiResult<Respon
             }
             all.push(json!({"id": id, "name": name, "remoteItem": remote}));
         }
+    }
+    match knobs.shared_list {
+        SharedList::Empty => all.clear(),
+        SharedList::Latest => all = all.pop().into_iter().collect(),
+        SharedList::Full | SharedList::Reduced | SharedList::Gone => {}
     }
     Ok(json_response(200, &json!({"value": all})))
 }

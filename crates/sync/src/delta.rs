@@ -11,9 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use onedrivefs_core::{Ino, NameKey, Provenance, RemoteItem, kill_point};
-use onedrivefs_graph::{
-    DeltaFrom, DeltaNext, DeltaPage, Disposition, GraphError, Lane, in_lane,
-};
+use onedrivefs_graph::{DeltaFrom, DeltaNext, DeltaPage, Disposition, GraphError, Lane, in_lane};
 use onedrivefs_store::{Item, Reader, StoreError};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -92,9 +90,9 @@ impl Engine {
             return Ok(());
         }
         let asked = Instant::now();
-        let root = match &self.config.folder {
+        let root = match self.mounted_folder() {
             Some(folder) => {
-                let root = self.find_item(folder).await?;
+                let root = self.find_item(&folder).await?;
                 // Before anybody can write anything.
                 self.learn_rights().await?;
                 root
@@ -116,6 +114,7 @@ impl Engine {
         self.store.write(|tx| {
             tx.clear_stage()?;
             tx.set_meta(META_NEXT_LINK, None)?;
+            tx.set_meta(META_STAGED_LINK, None)?;
             tx.set_meta(META_DELTA_LINK, None)?;
             tx.set_meta(META_EPOCH, Some(&epoch.to_string()))
         })?;
@@ -169,10 +168,7 @@ impl Engine {
 
     /// Fetches a page in a task of its own, so that it comes and is decoded while the one before it
     /// is taken in.
-    fn fetch_ahead(
-        &self,
-        from: &DeltaFrom,
-    ) -> AbortOnDropHandle<Result<DeltaPage, GraphError>> {
+    fn fetch_ahead(&self, from: &DeltaFrom) -> AbortOnDropHandle<Result<DeltaPage, GraphError>> {
         let graph = self.graph.clone();
         let drive = self.config.drive.id.clone();
         let from = from.clone();

@@ -38,7 +38,7 @@ use crate::recent::Recent;
 use crate::rescue::Rescue;
 use crate::reserve::Reserve;
 use crate::rights::{META_READ_ONLY, Standing};
-use crate::scope::Scope;
+use crate::scope::{META_FOLDER, Scope};
 use crate::uploader::COPIES_WAITING_MAX;
 use crate::waiters::Waiters;
 use crate::{durable, power, recover, rescue, transfers::Transfers};
@@ -204,6 +204,8 @@ impl Engine {
         };
         let hydrator = Hydrator::new(graph.clone(), handle.clone(), hydrate, presence);
         let (quota, last_delta, read_only) = store.read(remembered)?;
+        let replaced = store.read(|r| r.meta(META_FOLDER))?.map(ItemId::new);
+        let scope = Scope::of(config.folder.clone().map(|first| replaced.unwrap_or(first)));
         Ok(Arc::new(Self {
             waiters: config.family.waiters(),
             config,
@@ -234,7 +236,7 @@ impl Engine {
             push: Push::default(),
             enumerating: AtomicBool::new(false),
             walks: AtomicBool::new(false),
-            scope: Scope::default(),
+            scope,
             listings: Mutex::default(),
             quota: Mutex::new(quota),
             unannounced: Arc::default(),

@@ -48,13 +48,13 @@ impl Standing {
 impl Engine {
     /// The id of the folder that everything is in.
     pub(crate) fn top_folder(&self) -> ItemId {
-        let folder = self.config.folder.clone();
+        let folder = self.mounted_folder();
         folder.unwrap_or_else(|| ItemId::new("root"))
     }
 
     /// Learns from an answer, or the lack of one, whether the folder that is served can be seen.
     pub(crate) fn learn_access(&self, error: Option<&EngineError>) {
-        if self.config.folder.is_none() {
+        if self.mounted_folder().is_none() {
             return;
         }
         let denied = match error {
@@ -83,11 +83,11 @@ impl Engine {
     /// Asks whether the folder that is served was shared for reading only. Where the service does not
     /// tell, changes are tried.
     pub(crate) async fn learn_rights(&self) -> Result<(), EngineError> {
-        let Some(folder) = &self.config.folder else {
+        let Some(folder) = self.mounted_folder() else {
             return Ok(());
         };
         let drive = &self.config.drive.id;
-        let read_only = match self.graph.is_read_only(drive, folder).await {
+        let read_only = match self.graph.is_read_only(drive, &folder).await {
             Ok(read_only) => read_only,
             Err(error) => {
                 tracing::debug!(%error, "The service does not tell what may be done in a folder.");

@@ -13,10 +13,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use onedrivefs_core::{ItemId, ItemKind, RemoteItem};
+use onedrivefs_core::{Ino, ItemId, ItemKind, RemoteItem};
 use onedrivefs_graph::{DeltaFrom, Disposition, GraphError};
 use onedrivefs_store::{Item, Reader, StoreError};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::delta::tombstone_for;
 use crate::engine::Engine;
@@ -32,9 +32,14 @@ const DEPTH_MAX: usize = 4096;
 /// Staged items looked at in one go.
 const CHUNK: u32 = 500;
 
+/// Where the store has the folder that took the place of the one that was mounted first.
+pub(crate) const META_FOLDER: &str = "folder";
+
 /// What is known of the folder that is mounted.
 #[derive(Default)]
 pub(crate) struct Scope {
+    /// The folder, unless a whole drive is mounted.
+    folder: RwLock<Option<ItemId>>,
     /// Folders that were found to be inside, and when.
     inside: Mutex<HashMap<String, Instant>>,
     /// Whether the folder is gone, or not shared any more.
@@ -44,6 +49,14 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
+    /// The scope of a mount that begins at a folder, or at the root of its drive.
+    pub(crate) fn of(folder: Option<ItemId>) -> Self {
+        Self {
+            folder: RwLock::new(folder),
+            ..Self::default()
+        }
+    }
+
     fn is_inside(&self, id: &ItemId) -> bool {
         let mut inside = self.inside.lock();
         inside.retain(|_, found| found.elapsed() < INSIDE_LASTS);
@@ -72,6 +85,37 @@ fn as_root(folder: RemoteItem) -> RemoteItem {
 }
 
 impl Engine {
+    /// The folder that is mounted in the place of the drive's root.
+    #[must_use]
+    pub fn mounted_folder(&self) -> Option<ItemId> {
+        self.scope.folder.read().clone()
+    }
+
+    /// Goes on with another folder in the place of the one that is mounted, which is gone: it was made
+    /// anew. What is here of the old one goes as if it was deleted; what was not sent goes into the new
+    /// one.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub async fn replace_folder(&self, folder: ItemId) -> Result<(), EngineError> {
+        let _round = self.rounds.lock().await;
+        self.begin_enumeration()?;
+        self.store.write(|tx| {
+            tx.set_meta(META_FOLDER, Some(folder.as_str()))?;
+            if let Some(mut root) = tx.item(Ino::ROOT)? {
+                root.remote = None;
+                tx.update_item(&root)?;
+            }
+            tx.hurry_journal()
+        })?;
+        tracing::info!("The mounted folder was made anew; the mount goes on with the new one");
+        *self.scope.folder.write() = Some(folder);
+        self.scope.inside.lock().clear();
+        self.wake_freshness();
+        self.wake_uploader();
+        Ok(())
+    }
+
     /// Whether the folder that is mounted is gone on the service, or not shared any more.
     #[must_use]
     pub fn is_folder_gone(&self) -> bool {
@@ -81,15 +125,15 @@ impl Engine {
     /// Reads an item by its id. One that is not in the mounted folder does not exist here.
     pub(crate) async fn find_item(&self, id: &ItemId) -> Result<RemoteItem, GraphError> {
         let found = self.graph.item(&self.config.drive.id, id).await;
-        let Some(folder) = &self.config.folder else {
+        let Some(folder) = self.mounted_folder() else {
             return found;
         };
         match found {
-            Ok(there) if there.id == *folder => {
+            Ok(there) if there.id == folder => {
                 self.scope.gone.store(false, Ordering::Relaxed);
                 Ok(as_root(there))
             }
-            Ok(there) if self.is_inside(&there, folder).await? => Ok(there),
+            Ok(there) if self.is_inside(&there, &folder).await? => Ok(there),
             Ok(_) => Err(GraphError::Outside),
             Err(error) if is_withheld(&error) => {
                 self.check_folder().await?;
@@ -101,10 +145,10 @@ impl Engine {
 
     /// Makes sure that the mounted folder can be had.
     pub(crate) async fn check_folder(&self) -> Result<(), GraphError> {
-        let Some(folder) = &self.config.folder else {
+        let Some(folder) = self.mounted_folder() else {
             return Ok(());
         };
-        match self.graph.item(&self.config.drive.id, folder).await {
+        match self.graph.item(&self.config.drive.id, &folder).await {
             Ok(_) => {
                 self.scope.gone.store(false, Ordering::Relaxed);
                 Ok(())
@@ -158,9 +202,9 @@ impl Engine {
 
     /// Where a round begins that has no link to go on with.
     pub(crate) fn feed(&self) -> DeltaFrom {
-        match &self.config.folder {
+        match self.mounted_folder() {
             Some(folder) if !self.scope.whole_feed.load(Ordering::Relaxed) => {
-                DeltaFrom::Folder(folder.clone())
+                DeltaFrom::Folder(folder)
             }
             _ => DeltaFrom::Start,
         }
@@ -168,7 +212,7 @@ impl Engine {
 
     /// Learns from a refused feed of the mounted folder that the one of the whole drive has to do.
     pub(crate) fn learn_whole_feed(&self, error: &GraphError) -> bool {
-        self.config.folder.is_some()
+        self.scope.folder.read().is_some()
             && error.disposition() == Disposition::Unsupported
             && !self.scope.whole_feed.swap(true, Ordering::Relaxed)
     }
@@ -180,12 +224,12 @@ impl Engine {
 
     /// What of a page concerns this mount: not the root of the drive, and the mounted folder as root.
     pub(crate) fn admit(&self, items: Vec<RemoteItem>) -> Result<Vec<RemoteItem>, GraphError> {
-        let Some(folder) = &self.config.folder else {
+        let Some(folder) = self.mounted_folder() else {
             return Ok(items);
         };
         let mut admitted = Vec::with_capacity(items.len());
         for item in items {
-            if item.id == *folder {
+            if item.id == folder {
                 if item.deleted {
                     return Err(self.note_gone(&"it was deleted"));
                 }
@@ -201,7 +245,7 @@ impl Engine {
     /// Lists folders that a round brings and that are not known here: one that was moved into the
     /// mounted folder comes alone where the feed is that of the whole drive.
     pub(crate) async fn list_arrived(&self) -> Result<(), EngineError> {
-        if self.config.folder.is_none() {
+        if self.scope.folder.read().is_none() {
             return Ok(());
         }
         let mut arrived: VecDeque<ItemId> = self.store.read(|r| self.arriving(r))?.into();
@@ -248,7 +292,7 @@ impl Engine {
     /// After a round was applied as far as it can be: what is left is not in the mounted folder, or
     /// was, and left it.
     pub(crate) async fn settle_strays(&self, whole: bool) -> Result<(), EngineError> {
-        if self.config.folder.is_none() {
+        if self.scope.folder.read().is_none() {
             return Ok(());
         }
         // Where what was left belongs, by folder: most of it is in few.

@@ -58,7 +58,7 @@ impl Vfs {
         let vfs = Arc::clone(self);
         let name = name.to_owned();
         Ok(Outcome::Later(Box::pin(async move {
-match further {
+            match further {
                 Some(looking) => looking.await?,
                 None => vfs.make_children_known(parent).await?,
             }

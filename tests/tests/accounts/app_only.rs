@@ -187,6 +187,19 @@ fn cf_21_an_application_needs_a_tenant_of_its_own() {
 }
 
 #[test]
+fn al_05_login_warns_of_what_the_secret_opens_and_names_the_way_to_limit_it() {
+    let service = organisation();
+    let home = Home::new(&service);
+    let ran = app_login(&home, &["--user", "ada@example.com"]);
+    assert!(
+        ran.err.contains("can read the files of everybody") && ran.err.contains("Sites.Selected"),
+        "{}",
+        ran.err
+    );
+    ran.ok();
+}
+
+#[test]
 fn cf_22_unknown_people_and_those_without_a_drive_are_told_apart() {
     let service = organisation();
     let home = Home::new(&service);
@@ -266,17 +279,27 @@ fn al_16_people_are_listed_or_the_place_is_named_where_they_are() {
         all.contains("ada@example.com") && all.contains("ben@example.com"),
         "{all}"
     );
+    assert_eq!(home.run(&["drives", "--users"]).ok(), all);
+    let own = home.run(&["drives"]);
+    own.explained(2, "no drives of its own");
+    assert!(own.err.contains("--users"), "{}", own.err);
     service.set_client("daemon", |client| {
         client.roles = vec!["Files.ReadWrite.All".into()];
     });
     service.expire_tokens();
-    let ran = home.run(&["users"]);
-    ran.explained(1, "listing people");
-    assert!(
-        ran.err.contains("User.Read.All") && ran.err.contains("admin.microsoft.com"),
-        "{}",
-        ran.err
-    );
+    for command in [
+        &["users"][..],
+        &["drives", "--users"],
+        &["drives", "--users", "--json"],
+    ] {
+        let ran = home.run(command);
+        ran.explained(1, "listing people");
+        assert!(
+            ran.err.contains("User.Read.All") && ran.err.contains("admin.microsoft.com"),
+            "{}",
+            ran.err
+        );
+    }
 }
 
 #[test]
@@ -586,5 +609,27 @@ fn ap_06_a_secret_is_replaced_while_mounted_and_warned_about_before() {
     wait::until("online", wait::secs(60), || {
         mount.status()["state"] == "online"
     });
+    mount.unmount();
+}
+
+#[test]
+fn fe_22_an_application_has_its_folder_in_a_drive_that_is_named() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = organisation();
+    let home = Home::new(&service);
+    app_login(&home, &[]).ok();
+    let drive = &service.drives()[1];
+    home.try_mount(&["--app-folder"])
+        .explained(2, "no drive of its own");
+    let mount = home.mount_args(&["--app-folder", "--drive", drive.id()]);
+    assert_eq!(fs::read_dir(mount.path()).expect("listing").count(), 0);
+    fs::write(mount.at("own.txt"), "own").expect("written");
+    mount.sync();
+    assert_eq!(
+        drive.read("/Apps/onedrivefs/own.txt").as_deref(),
+        Some(&b"own"[..])
+    );
     mount.unmount();
 }

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
-use onedrivefs_tests::{Home, Need, needs};
+use onedrivefs_tests::{Home, Need, needs, wait};
 use serde_json::Value;
 
 use crate::world::{self, SECRET, TENANT, app_login, text};
@@ -193,6 +194,48 @@ fn a_full_drive_an_open_file_and_a_lost_sign_in_are_found() {
     assert_eq!(find(&checks, ": drive").1, "fail");
     let ran = home.run(&["doctor"]);
     assert!(ran.out.contains("next: "), "{}", ran.out);
+}
+
+#[test]
+fn a_wrong_clock_a_name_that_nobody_knows_and_a_full_disk_are_found() {
+    let service = world::start();
+    let mut home = Home::new(&service);
+    home.run(&["login", "--device-code", "--client-id", "public"])
+        .ok();
+    service.set_back(Duration::from_secs(600));
+    let checks = examine(&home);
+    let (_, verdict, detail) = find(&checks, "clock");
+    assert_eq!(verdict, "fail", "{detail}");
+    assert!(detail.contains("differs by 6"), "{detail}");
+    if needs::met(&[Need::Namespaces]) {
+        let mut command = home.program("unshare");
+        command
+            .args([
+                "-m",
+                "sh",
+                "-euc",
+                "mount -t tmpfs -o size=40m none \"$XDG_CACHE_HOME\"; exec \"$BIN\" doctor",
+            ])
+            .env("BIN", home.binary());
+        fs::create_dir_all(home.path("cache")).expect("directory");
+        let ran = onedrivefs_tests::process::run(command, wait::secs(60));
+        assert_eq!(ran.code, Some(1), "{}{}", ran.out, ran.err);
+        assert!(
+            ran.out.contains("free some space on that disk"),
+            "{}",
+            ran.out
+        );
+    }
+    // A top-level name that is never given to anybody.
+    home.set_env("ONEDRIVEFS_GRAPH_URL", "https://graph.invalid/v1.0");
+    let ran = home.run(&["doctor"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    assert!(
+        ran.out.contains("graph.invalid is not found"),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.contains("name server"), "{}", ran.out);
 }
 
 #[test]

@@ -280,6 +280,64 @@ fn a_folder_that_is_renamed_or_moved_goes_on_and_one_that_is_deleted_loses_nothi
     }
 }
 
+#[test]
+fn a_folder_that_is_deleted_and_made_anew_is_taken_and_gets_what_was_not_sent() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    for kind in FEEDS {
+        let service = Service::start();
+        let drive = service.default_drive();
+        fill(&drive);
+        feed(&service, kind);
+        let home = Home::signed_in(&service);
+        let mount = home.mount_args(&["--folder", "desk", "--poll", "1"]);
+        mount.sync();
+        fs::read(mount.at("plan.txt")).expect("read");
+        drive.delete("/desk").expect("deleted");
+        fs::write(mount.at("unsent.txt"), "unsent").expect("written");
+        fs::create_dir_all(mount.at("deep/new")).expect("folder");
+        fs::write(mount.at("deep/new/unsent.txt"), "deep").expect("written");
+        mount_is_told(&home, &mount, kind);
+        // A file is no folder, and another drive's is none of this mount's business.
+        drive.put("/desk", "a file").expect("file");
+        drive.delete("/desk").expect("deleted");
+        drive.put("/desk/plan.txt", "another plan").expect("file");
+        drive.put("/desk/there.txt", "there").expect("file");
+        let all_sent = format!("everything is in the new folder ({kind})");
+        wait::until(&all_sent, wait::secs(120), || {
+            drive.read("/desk/unsent.txt").as_deref() == Some(&b"unsent"[..])
+                && drive.read("/desk/deep/new/unsent.txt").as_deref() == Some(&b"deep"[..])
+        });
+        mount.sync();
+        assert_eq!(mount.status()["drive"]["folder_gone"], false, "{kind}");
+        assert_eq!(
+            names(mount.path()),
+            ["deep", "plan.txt", "there.txt", "unsent.txt"],
+            "{kind}"
+        );
+        assert_eq!(
+            fs::read(mount.at("plan.txt")).expect("read"),
+            b"another plan",
+            "{kind}"
+        );
+        drive.put("/desk/later.txt", "later").expect("file");
+        mount.sync();
+        assert_eq!(fs::read(mount.at("later.txt")).expect("read"), b"later");
+        mount.unmount();
+        // The next mount begins there.
+        let mount = mounted(&home);
+        fs::write(mount.at("last.txt"), "last").expect("written");
+        mount.sync();
+        assert!(drive.exists("/desk/last.txt"), "{kind}");
+        assert_eq!(service.requests().count("delete"), 0, "{kind}");
+        for path in ["/private/diary.txt", "/private/box/letter.txt"] {
+            assert!(drive.exists(path), "{kind}: {path}");
+        }
+        mount.unmount();
+    }
+}
+
 /// Waits until the status says that the folder is gone.
 fn mount_is_told(home: &Home<'_>, mount: &Mount<'_>, feed: &str) {
     wait::until(

@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use onedrivefs_sim::SharedList;
-use onedrivefs_tests::{Home, Mount, Need, needs, process, wait};
+use onedrivefs_sim::{DriveKind, DriveSpec, FaultAction, FaultRule, SharedList, UserSpec};
+use onedrivefs_tests::{Home, Mount, Need, Service, needs, process, wait};
 use serde_json::Value;
 
 use crate::company::{self, LIBRARY, SITE, TEAM, TEAM_DRIVE, bens, drive};
-use crate::world::app_login;
+use crate::world::{self, app_login};
 
 /// Which drive is mounted.
 fn drive_of(mount: &Mount<'_>) -> String {
@@ -185,10 +185,10 @@ fn fe_03_what_others_share_is_found_by_name_link_or_shortcut() {
     // The address under which the folder is shown in a browser.
     let address = format!("{}/web/{}/papers", service.content_url(), theirs.id());
     assert_eq!(look(&home, &["--shared", &address], "a.txt"), expected);
-    // The service gives its list up: what has a shortcut is found all the same.
+    // The service gives its list up: what has a shortcut is found all the same, with the name it has.
     service.set_knobs(|knobs| knobs.shared_list = SharedList::Gone);
-    let missing = home.try_mount(&["--shared", "single"]);
-    missing.explained(1, "the service lists nothing else");
+    home.try_mount(&["--shared", "single"])
+        .explained(1, "there is nothing of that name");
     let own = service.default_drive();
     own.add_shortcut("/Ben's papers", theirs.id(), &papers)
         .expect("shortcut");
@@ -204,6 +204,121 @@ fn fe_03_what_others_share_is_found_by_name_link_or_shortcut() {
     assert!(
         table.contains("Ben's papers") && table.contains("shared folder"),
         "{table}"
+    );
+}
+
+#[test]
+fn fe_03_what_the_list_of_shared_items_does_not_name_any_more_is_found_by_search() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = company::start();
+    let theirs = bens(&service);
+    let many = 130;
+    for number in 0..many {
+        let path = format!("/shared/{number:03}");
+        theirs.put(&format!("{path}/a.txt"), "a").expect("file");
+        theirs.share(&path, "ada", true).expect("shared");
+    }
+    theirs.put("/single.txt", "single").expect("file");
+    theirs.share("/single.txt", "ada", false).expect("shared");
+    theirs.put("/private/a.txt", "private").expect("file");
+    theirs.share("/private", "new", true).expect("shared");
+    let home = Home::new(&service);
+    company::log_in(&home, &["Files.ReadWrite.All"]);
+    for list in [SharedList::Gone, SharedList::Empty, SharedList::Latest] {
+        service.set_knobs(|knobs| knobs.shared_list = list);
+        let ran = home.run(&["drives", "--shared"]);
+        assert!(
+            !ran.err.contains("could not be listed"),
+            "{list:?}: {}",
+            ran.err
+        );
+        assert!(ran.out.contains("shared file"), "{list:?}: {}", ran.out);
+        let mut names: Vec<String> = listed(&home, &["--shared"])
+            .iter()
+            .filter_map(|item| item["name"].as_str().map(str::to_owned))
+            .collect();
+        names.sort();
+        assert_eq!(names.len(), many + 1, "{list:?}: {names:?}");
+        assert_eq!(
+            (names[7].as_str(), names[many].as_str()),
+            ("007", "single.txt")
+        );
+    }
+    service.set_knobs(|knobs| knobs.shared_list = SharedList::Gone);
+    let mount = home.mount_args(&["--shared", "042"]);
+    assert_eq!(fs::read(mount.at("a.txt")).expect("read"), b"a");
+    fs::write(mount.at("b.txt"), "b").expect("written");
+    mount.sync();
+    assert!(theirs.exists("/shared/042/b.txt"));
+    mount.unmount();
+    // What is in the index and not there any more is not shown.
+    let gone = FaultRule::on("item", FaultAction::status(404))
+        .at("/items/")
+        .times(1);
+    service.faults().add(gone);
+    assert_eq!(listed(&home, &["--shared"]).len(), many);
+    // Where there is no search either, it is said why nothing is found, and what works.
+    service
+        .faults()
+        .add(FaultRule::on("search", FaultAction::status(501)));
+    let ran = home.try_mount(&["--shared", "008"]);
+    ran.explained(1, "the service lists nothing else");
+    assert!(ran.err.contains("--shared https://"), "{}", ran.err);
+}
+
+#[test]
+fn fe_03_a_personal_account_has_its_shortcuts_when_the_list_of_shared_items_ends() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::with(|config| {
+        world::organisation(config);
+        config.users.push(UserSpec {
+            id: "sam".into(),
+            upn: "sam@outlook.example".into(),
+            tenant: "consumers".into(),
+            ..UserSpec::default()
+        });
+        config.drives.push(DriveSpec {
+            owner: "sam".into(),
+            kind: DriveKind::Personal,
+            ..DriveSpec::default()
+        });
+        config.knobs.shared_list = SharedList::Gone;
+    });
+    let drives = service.drives();
+    let (own, theirs) = (&drives[2], &drives[3]);
+    theirs.put("/album/a.jpg", "a").expect("file");
+    let album = theirs.share("/album", "pat", true).expect("shared");
+    let home = Home::new(&service);
+    let login = [
+        "login",
+        "--device-code",
+        "--client-id",
+        "public",
+        "--tenant",
+        "consumers",
+    ];
+    home.run(&login).ok();
+    let ran = home.run(&["drives"]);
+    assert!(
+        ran.err.contains("without a shortcut could not be listed"),
+        "{}",
+        ran.err
+    );
+    ran.ok();
+    home.try_mount(&["--shared", "album"])
+        .explained(1, "the service lists nothing else");
+    own.add_shortcut("/Sam's album", theirs.id(), &album)
+        .expect("shortcut");
+    let (found, _) = look(&home, &["--shared", "Sam's album"], "a.jpg");
+    assert_eq!(found, theirs.id());
+    assert_eq!(
+        service.requests().count("search"),
+        0,
+        "personal accounts have none"
     );
 }
 
@@ -240,6 +355,48 @@ fn fe_03_a_read_share_refuses_what_it_does_not_allow_and_keeps_it() {
     });
     assert_eq!(fs::read(mount.at("b.txt")).expect("kept"), b"b");
     mount.unmount();
+}
+
+#[test]
+fn fe_18_what_others_share_can_be_read_with_permission_to_read_and_nothing_can_be_changed() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = company::start();
+    let theirs = bens(&service);
+    theirs.put("/papers/a.txt", "a").expect("file");
+    let papers = theirs.share("/papers", "ada", true).expect("shared");
+    let own = service.default_drive();
+    own.put("/own.txt", "own").expect("file");
+    own.add_shortcut("/Papers", theirs.id(), &papers)
+        .expect("shortcut");
+    let home = Home::new(&service);
+    company::log_in(&home, &["Files.Read.All"]);
+    for (arguments, file) in [
+        (&["--shared", "papers"][..], "a.txt"),
+        (&[], "Papers/a.txt"),
+    ] {
+        let mount = home.mount_args(arguments);
+        mount.sync();
+        assert_eq!(
+            fs::read(mount.at(file)).expect("read"),
+            b"a",
+            "{arguments:?}"
+        );
+        let before = service.last_request();
+        let refused = fs::write(mount.at(file), "mine").expect_err("read-only");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        let refused = fs::remove_file(mount.at(file)).expect_err("read-only");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        let asked = service.requests().since(before);
+        assert!(
+            asked.iter().all(|record| record.method == "GET"),
+            "{:#?}",
+            service.request_lines()
+        );
+        mount.unmount();
+    }
+    assert_eq!(theirs.read("/papers/a.txt").as_deref(), Some(&b"a"[..]));
 }
 
 #[test]

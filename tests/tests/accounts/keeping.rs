@@ -214,8 +214,16 @@ fn fe_23_fe_24_profiles_are_private_and_whole_and_the_configuration_has_no_secre
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    let record = fs::read_to_string(home.account_state().join("account.json")).expect("record");
+    let file = home.account_state().join("account.json");
+    let record = fs::read_to_string(&file).expect("record");
     assert!(!record.contains(SECRET));
+    // A new one takes the place of the old one as a whole: whoever has that open sees it to its end.
+    let before = home.account_state().join("before");
+    fs::hard_link(&file, &before).expect("link");
+    home.run(&["login", "--user", "ada@example.com"]).ok();
+    assert_eq!(fs::read_to_string(&before).expect("old record"), record);
+    assert_ne!(fs::read_to_string(&file).expect("new record"), record);
+    fs::remove_file(&before).expect("removed");
     // There is no key that takes a secret itself.
     home.configure("[accounts.default]\nclient_secret = \"x\"\n");
     home.run(&["login"])

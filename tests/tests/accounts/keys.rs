@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use onedrivefs_tests::{Home, Need, Ran, Service, needs};
+use onedrivefs_tests::{Home, Need, Ran, Service, needs, wait};
 use serde_json::Value;
 
 use crate::world::{self, TENANT, private_file, run_with_input, text, tool};
@@ -291,6 +291,88 @@ fn kl_08_a_certificate_is_warned_about_before_its_end() {
     );
     let listed = home.run(&["accounts"]);
     assert!(listed.err.contains("expires in"), "{}", listed.err);
+}
+
+#[test]
+fn kl_07_a_person_signs_in_at_a_web_registration_with_a_certificate() {
+    if !openssl() {
+        return;
+    }
+    let service = world::start();
+    let home = Home::new(&service);
+    make(&home, 2048);
+    let pem = fs::read_to_string(home.work().join("cert.pem")).expect("certificate");
+    service.set_client("web", |client| {
+        client.secret = None;
+        client.certificates = vec![pem];
+    });
+    let (cert, key) = (home.work().join("cert.pem"), home.work().join("key.pem"));
+    let arguments = [
+        "--client-id",
+        "web",
+        "--redirect-uri",
+        "https://own.host/callback",
+        "--certificate",
+        text(&cert),
+        "--key",
+        text(&key),
+    ];
+    let login = world::begin_login(&home, &arguments).expect("an address");
+    let back = login.approve();
+    let ran = login.end(&format!("{back}\n"));
+    assert!(
+        ran.out.contains("ada@example.com"),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+    ran.ok();
+    // Renewals are signed as well.
+    service.expire_tokens();
+    home.run(&["drives"]).ok();
+    // Codes are for public clients, whatever they prove themselves with.
+    home.run(&["login", "--device-code"])
+        .explained(1, "Allow public client flows");
+}
+
+#[test]
+fn ap_06_a_certificate_is_replaced_while_mounted() {
+    if !openssl() || !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = world::start();
+    let home = Home::new(&service);
+    make(&home, 2048);
+    register(&service, &home);
+    login(&home, "key.pem", &["--user", "ada@example.com"]).ok();
+    let mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    let pid = mount.pid();
+    // Another one is registered in its place, with a key of its own.
+    home.sh("mkdir old; mv cert.pem key.pem old/");
+    make(&home, 2048);
+    register(&service, &home);
+    home.sh("mkdir new; mv cert.pem key.pem new/; cp -p old/*.pem .");
+    service.expire_tokens();
+    fs::write(mount.at("meanwhile"), "kept").expect("written");
+    wait::until("the state", wait::secs(60), || {
+        mount.status()["state"] == "needs-login"
+    });
+    let problem = mount.status()["sign_in"]["problem"].to_string();
+    assert!(problem.contains("certificate does not fit"), "{problem}");
+    let (cert, key) = (
+        home.work().join("new/cert.pem"),
+        home.work().join("new/key.pem"),
+    );
+    home.run(&["login", "--certificate", text(&cert), "--key", text(&key)])
+        .ok();
+    wait::until("the file", wait::secs(60), || {
+        service.drives()[0].exists("/meanwhile")
+    });
+    mount.sync();
+    assert_eq!(mount.status()["state"], "online");
+    assert_eq!(mount.pid(), pid);
+    mount.unmount();
 }
 
 /// What openssl says about a certificate, as the portal shows it.

@@ -130,10 +130,37 @@ fn each_refusal_of_graph_is_told_with_what_to_do() {
         (403, "provisioningNotAllowed", "no OneDrive yet"),
         (404, "itemNotFound", "onedrivefs drives"),
         (423, "resourceLocked", "locked"),
+        (403, "malwareDetected", "takes this file for malware"),
+        (
+            403,
+            "Authorization_RequestDenied",
+            "permission for the directory",
+        ),
+        (400, "invalidRequest", "does not understand this request"),
+        (400, "pathIsTooLong", "refuses this name or path"),
+        (400, "totalAffectedItemCountExceeded", "Do it in parts"),
+        (
+            404,
+            "Request_ResourceNotFound",
+            "nobody and nothing of that name",
+        ),
+        (404, "uploadSessionNotFound", "begins again by itself"),
+        (405, "invalidAcceptType", "does not offer that"),
+        (409, "nameAlreadyExists", "something of that name already"),
+        (
+            409,
+            "childItemCountExceeded",
+            "as many items as the service allows",
+        ),
+        (410, "syncStateNotFound", "lost track of what changed"),
+        (412, "resourceModified", "Somebody else changed it"),
+        (413, "maxFileSizeExceeded", "larger than the service takes"),
+        (416, "invalidRange", "begins again by itself"),
+        (423, "lockMismatch", "locked or checked out"),
         (501, "notSupported", "does not offer that"),
         (507, "quotaLimitReached", "drive is full"),
         (402, "quotaLimitReached", "drive is full"),
-        (500, "generalException", "try again in a few minutes"),
+        (500, "generalException", "Try again in a few minutes"),
     ] {
         let mut action = FaultAction::status(status);
         if let FaultAction::Status { code: named, .. } = &mut action {

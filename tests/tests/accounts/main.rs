@@ -4,11 +4,13 @@
 //! Tests are named after the requirement they keep, so that each can be found by its id.
 
 mod app_only;
+mod clouds;
 mod company;
 mod doctor;
 mod figures;
 mod folders;
 mod forms;
+mod handbook;
 mod keeping;
 mod keys;
 mod lost;
@@ -20,4 +22,5 @@ mod rows;
 mod tenants;
 mod tls;
 mod tree;
+mod unattended;
 mod world;

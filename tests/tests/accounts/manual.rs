@@ -202,3 +202,23 @@ fn the_page_for_national_clouds_holds() {
 fn the_page_for_proxies_holds() {
     follow("proxies.md", "public");
 }
+
+#[test]
+fn the_page_for_all_drives_holds() {
+    if !ready() {
+        return;
+    }
+    let service = company::start();
+    let home = Home::new(&service);
+    // It is read by somebody who has followed another page.
+    home.run(&[
+        "login",
+        "--device-code",
+        "--client-id",
+        "public",
+        "--sites",
+        "--teams",
+    ])
+    .ok();
+    Reader::new(&home, "public").follow("tree.md", &service);
+}

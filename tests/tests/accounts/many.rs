@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use onedrivefs_sim::{DriveSpec, Reach, UserSpec};
+use onedrivefs_sim::{DriveSpec, FaultAction, FaultRule, Reach, UserSpec};
 use onedrivefs_tests::mount::is_mounted;
 use onedrivefs_tests::{Desktop, Home, Need, Service, Systemd, needs, process, wait};
 use rustix::process::{Pid, Signal, kill_process};
@@ -173,6 +174,50 @@ fn al_02_many_mounts_of_one_profile_share_one_token_and_stand_apart() {
     home.run(&["unmount", all.places[0].to_str().expect("UTF-8")])
         .ok();
     assert!(!is_mounted(&all.places[0]) && is_mounted(&all.places[1]));
+    all.end();
+}
+
+#[test]
+fn al_02_a_pause_that_the_service_asks_one_mount_for_holds_for_all_of_them() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    const COUNT: usize = 4;
+    let service = crowd(COUNT);
+    let home = Home::new(&service);
+    app_login(&home, &[]).ok();
+    let all = All::start(&home, &people(COUNT));
+    (0..COUNT).for_each(|index| all.wait_up(index));
+    let pause = FaultRule::on("create_session", FaultAction::retry_after(429, "4")).times(1);
+    let pause = service.faults().add(pause);
+    fs::write(all.places[0].join("first.txt"), "first").expect("written");
+    wait::until("the pause", wait::secs(30), || {
+        service.faults().hits(pause) == 1
+    });
+    for place in &all.places[1..] {
+        fs::write(place.join("later.txt"), "later").expect("written");
+    }
+    for index in 0..COUNT {
+        let name = if index == 0 {
+            "/first.txt"
+        } else {
+            "/later.txt"
+        };
+        let drive = service.drives().into_iter().nth(3 + index).expect("drive");
+        wait::until(name, wait::secs(60), || drive.exists(name));
+    }
+    let requests = service.requests().since(0);
+    let asked = requests
+        .iter()
+        .find(|record| record.status.load(Ordering::Relaxed) == 429)
+        .expect("the pause");
+    // What was on its way already may still arrive.
+    let during = asked.at_ms + 300..asked.at_ms + 3_800;
+    let impatient: Vec<_> = requests
+        .iter()
+        .filter(|record| record.host == "api" && during.contains(&record.at_ms))
+        .collect();
+    assert!(impatient.is_empty(), "{impatient:#?}");
     all.end();
 }
 

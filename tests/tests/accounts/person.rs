@@ -360,7 +360,32 @@ fn kl_32_kl_33_kl_34_admin_approval_is_explained_and_the_login_goes_on_after_it(
 }
 
 #[test]
-fn al_08_al_13_the_consent_address_takes_its_redirect_from_the_settings() {
+fn kl_33_a_login_waits_while_an_administrator_is_asked() {
+    let service = Service::with(|config| {
+        world::organisation(config);
+        config.tenants[0].consent_by_admin = true;
+    });
+    let home = Home::new(&service);
+    let arguments = ["--client-id", "public", "--tenant", "example.com"];
+    let login = begin_login(&home, &arguments).expect("an address");
+    // The page offers to ask for approval; whoever does that does not come back from it.
+    let (_, refused, _) = world::visit(&login.address);
+    assert!(refused.is_some_and(|back| back.contains("error=")));
+    let address = home
+        .run(&[&["login", "--admin-consent-url"], &arguments[..]].concat())
+        .ok();
+    let (_, granted, page) = world::visit(address.trim());
+    assert!(
+        granted.is_some_and(|back| back.contains("admin_consent=True")),
+        "{page}"
+    );
+    // The page is opened anew after the mail that says that it was approved.
+    login.browse().ok();
+    home.run(&["drives"]).ok();
+}
+
+#[test]
+fn al_08_al_13_al_14_the_consent_address_takes_its_redirect_from_the_settings() {
     let service = world::start();
     let home = Home::new(&service);
     let redirect = "https://entra.microsoft.com/TokenAuthorize";
@@ -385,7 +410,11 @@ fn al_08_al_13_the_consent_address_takes_its_redirect_from_the_settings() {
     service.set_client("web", |client| client.redirect_uris.push(redirect.into()));
     let (_, back, _) = world::visit(&expected);
     let back = back.expect("redirect");
+    assert!(back.contains("admin_consent=True&tenant="), "{back}");
     home.run(&["login", "--admin-consent-result", &back]).ok();
+    // A browser that shows the blank page may add this.
+    home.run(&["login", "--admin-consent-result", &format!("{back}#")])
+        .ok();
 }
 
 #[test]
@@ -432,4 +461,9 @@ fn cf_24_what_a_person_may_not_reach_is_refused_and_no_more() {
         fs::read(mount.at("closed.txt")).is_ok()
     });
     mount.unmount();
+    // Nor is another's drive opened by its id, whatever the permission's name says.
+    let others = &service.drives()[1];
+    others.put("/theirs.txt", "theirs").expect("file");
+    home.try_mount(&["--drive", others.id()])
+        .explained(1, "accessDenied");
 }

@@ -13,19 +13,20 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::tls::{self, API_HOSTS, CONTENT_HOST};
 
 /// An application id of the form that is checked against genuine hosts.
-const CLIENT_ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
+pub(crate) const CLIENT_ID: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
 /// The password of the proxy.
 const PASSWORD: &str = "proxy-pass.word_1";
 
 /// A proxy that lets some hosts through, and what was asked of it.
-struct Proxy {
-    port: u16,
+pub(crate) struct Proxy {
+    /// Where it listens.
+    pub(crate) port: u16,
     seen: Arc<Mutex<Vec<(String, u16)>>>,
 }
 
 /// Serves CONNECT for the hosts named; with credentials if any are wanted.
-fn serve_proxy(
+pub(crate) fn serve_proxy(
     service: &Service,
     allowed: &'static [&'static str],
     tls: SocketAddr,
@@ -80,7 +81,8 @@ fn serve_proxy(
 }
 
 impl Proxy {
-    fn hosts(&self) -> Vec<String> {
+    /// The hosts that were asked for.
+    pub(crate) fn hosts(&self) -> Vec<String> {
         let mut all: Vec<String> = self
             .seen
             .lock()
@@ -95,10 +97,10 @@ impl Proxy {
 }
 
 /// The service behind TLS on its genuine names, which no name server of this test knows.
-struct Net {
-    service: Service,
-    tls: SocketAddr,
-    authority: String,
+pub(crate) struct Net {
+    pub(crate) service: Service,
+    pub(crate) tls: SocketAddr,
+    pub(crate) authority: String,
 }
 
 fn net() -> Net {
@@ -115,7 +117,7 @@ fn net() -> Net {
 }
 
 /// Runs a command with the genuine names in force, where the test's authority is the organisation's.
-fn run(home: &Home<'_>, script: &str, env: &[(&str, &str)]) -> Ran {
+pub(crate) fn run(home: &Home<'_>, script: &str, env: &[(&str, &str)]) -> Ran {
     let mut command = home.program("bash");
     command
         .args([
@@ -149,7 +151,7 @@ wait $daemon
 "#;
 
 /// Puts the organisation's authority and a proxy into the configuration.
-fn configure(home: &Home<'_>, net: &Net, more: &str) {
+pub(crate) fn configure(home: &Home<'_>, net: &Net, more: &str) {
     let bundle = home.work().join("authority.pem");
     fs::write(&bundle, &net.authority).expect("certificate");
     home.configure(&format!("ca_bundle = \"{}\"\n{more}", bundle.display()));
@@ -261,6 +263,10 @@ fn cf_02_behind_an_allow_list_of_two_hosts_the_third_is_named() {
     );
     let named = format!("{}{}{log}", ran.out, ran.err);
     assert!(named.contains(CONTENT_HOST), "the host is named: {named}");
+    // What fits into one request goes by way of Graph.
+    let small = net.service.default_drive().read("/small.txt");
+    assert_eq!(small.as_deref(), Some(&b"small\n"[..]), "{named}");
+    assert_eq!(ran.code, Some(0), "{named}");
     let doctor = run(&home, r#""$BIN" doctor"#, &[]);
     assert!(
         doctor
@@ -269,6 +275,49 @@ fn cf_02_behind_an_allow_list_of_two_hosts_the_third_is_named() {
         "{}",
         doctor.out
     );
+}
+
+/// Writes a file that is too large for one request, and looks at what comes of it for a while.
+const LARGE: &str = r#"
+"$BIN" login --device-code --client-id "$ID" || exit 9
+"$BIN" mount --poll 1 "$M" > "$W/daemon.log" 2>&1 &
+daemon=$!
+for try in $(seq 200); do "$BIN" status "$M" > /dev/null 2>&1 && break; sleep 0.1; done
+head -c 5000000 /dev/zero > "$M/huge.bin"
+for try in $(seq 300); do
+    "$BIN" status "$M" | grep contoso-my.sharepoint.com && break
+    sleep 0.1
+done
+"$BIN" sync "$M" --timeout 5
+"$BIN" status --json "$M" > "$W/status.json"
+rm "$M/huge.bin"
+"$BIN" sync "$M" --timeout 60 || exit 8
+"$BIN" unmount "$M"
+wait $daemon
+"#;
+
+#[test]
+fn cf_02_a_large_file_waits_for_its_host_and_the_rest_of_the_drive_does_not() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let net = net();
+    let proxy = serve_proxy(&net.service, &API_HOSTS, net.tls, None);
+    let home = Home::new(&net.service);
+    let line = format!("proxy = \"http://127.0.0.1:{}\"\n", proxy.port);
+    configure(&home, &net, &line);
+    let ran = run(&home, LARGE, &[]);
+    let told = format!("{}{}", ran.out, ran.err);
+    assert_eq!(ran.code, Some(0), "{told}");
+    assert!(ran.out.contains(CONTENT_HOST), "the host is named: {told}");
+    let status = fs::read_to_string(home.work().join("status.json")).expect("status");
+    assert!(status.contains("\"state\": \"online\""), "{status}");
+    // It is tried again with growing pauses, and not as fast as the line goes.
+    let sessions = net.service.requests().count("create_session");
+    assert!((1..6).contains(&sessions), "{sessions} sessions");
+    let refused = proxy.seen.lock().expect("log").len();
+    assert!(refused < 60, "{refused} connections");
+    assert!(!net.service.default_drive().exists("/huge.bin"));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Every way in at every kind of tenant in every cloud: it works, or it says why not.
 
+use std::fs;
+
 use onedrivefs_sim::DriveKind;
-use onedrivefs_tests::{Home, Ran, Service};
+use onedrivefs_tests::{Home, Need, Ran, Service, needs};
 
 use crate::world::{self, OTHER_TENANT, SECRET, TENANT, begin_login, private_file, text};
 
@@ -35,7 +37,7 @@ fn certificate(home: &Home<'_>, service: &Service) {
         ],
     );
     home.sh("chmod 600 key.pem");
-    let pem = std::fs::read_to_string(home.work().join("cert.pem")).expect("certificate");
+    let pem = fs::read_to_string(home.work().join("cert.pem")).expect("certificate");
     service.set_client("daemon", |client| client.certificates = vec![pem]);
 }
 
@@ -190,6 +192,37 @@ fn cf_04_cf_05_cf_27_personal_and_business_accounts_sign_in() {
         assert!(ran.out.contains(says), "{}{}", ran.out, ran.err);
     }
     assert_eq!(service.drives()[2].kind(), DriveKind::Personal);
+}
+
+#[test]
+fn cf_04_cf_05_drives_of_both_kinds_of_account_are_mounted() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = world::start();
+    for (tenant, number, kind) in [
+        ("consumers", 2, "personal"),
+        ("organizations", 0, "business"),
+    ] {
+        let drive = &service.drives()[number];
+        drive.put("/Photos/sea.jpg", "sea").expect("file");
+        let home = Home::new(&service);
+        sign_in(&home, Way::DeviceCode, "public", tenant, "global").ok();
+        let mount = home.mount();
+        assert_eq!(mount.status()["drive"]["type"], kind);
+        let sea = fs::read(mount.at("Photos/sea.jpg")).expect("read");
+        assert_eq!(sea, b"sea", "{kind}");
+        fs::create_dir(mount.at("Letters")).expect("folder");
+        fs::write(mount.at("Letters/new.txt"), "new").expect("written");
+        fs::rename(mount.at("Photos/sea.jpg"), mount.at("Photos/coast.jpg")).expect("renamed");
+        mount.sync();
+        assert_eq!(drive.read("/Letters/new.txt").as_deref(), Some(&b"new"[..]));
+        assert!(drive.exists("/Photos/coast.jpg") && !drive.exists("/Photos/sea.jpg"));
+        drive.put("/Photos/theirs.jpg", "theirs").expect("file");
+        mount.sync();
+        assert!(mount.at("Photos/theirs.jpg").exists(), "{kind}");
+        mount.unmount();
+    }
 }
 
 #[test]

@@ -16,6 +16,18 @@ pub(crate) const API_HOSTS: [&str; 2] = ["graph.microsoft.com", "login.microsoft
 /// A host of pre-authenticated addresses, as they look for companies.
 pub(crate) const CONTENT_HOST: &str = "contoso-my.sharepoint.com";
 
+/// Names of the hosts of national clouds, with those of the bytes of files.
+const NATIONAL_HOSTS: [&str; 8] = [
+    "login.microsoftonline.us",
+    "graph.microsoft.us",
+    "dod-graph.microsoft.us",
+    "login.chinacloudapi.cn",
+    "microsoftgraph.chinacloudapi.cn",
+    "contoso-my.sharepoint.us",
+    "contoso-my.sharepoint-mil.us",
+    "contoso-my.sharepoint.cn",
+];
+
 /// Ends TLS in front of a simulator; where, and the authority's certificate.
 pub(crate) fn serve(service: &Service, at: &str) -> (SocketAddr, String) {
     let authority_key = KeyPair::generate().expect("key");
@@ -27,7 +39,10 @@ pub(crate) fn serve(service: &Service, at: &str) -> (SocketAddr, String) {
     let pem = authority.self_signed(&authority_key).expect("signed").pem();
     let issuer = Issuer::new(authority, authority_key);
     let key = KeyPair::generate().expect("key");
-    let names = API_HOSTS.iter().chain([&CONTENT_HOST]);
+    let names = API_HOSTS
+        .iter()
+        .chain([&CONTENT_HOST])
+        .chain(&NATIONAL_HOSTS);
     let names: Vec<String> = names.map(|&name| name.to_owned()).collect();
     let params = CertificateParams::new(names).expect("parameters");
     let certificate = params.signed_by(&key, &issuer).expect("signed");
@@ -54,7 +69,7 @@ pub(crate) fn serve(service: &Service, at: &str) -> (SocketAddr, String) {
                     return;
                 };
                 let name = client.get_ref().1.server_name();
-                let target = if name == Some(CONTENT_HOST) {
+                let target = if name.is_some_and(|name| name.contains(".sharepoint")) {
                     to[1]
                 } else {
                     to[0]

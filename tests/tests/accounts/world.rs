@@ -78,12 +78,12 @@ pub(crate) fn organisation(config: &mut SimConfig) {
         TenantSpec {
             id: TENANT.into(),
             domains: vec!["example.com".into()],
-            consent_by_admin: false,
+            ..TenantSpec::default()
         },
         TenantSpec {
             id: OTHER_TENANT.into(),
             domains: vec!["other.example".into()],
-            consent_by_admin: false,
+            ..TenantSpec::default()
         },
     ];
     config.users = vec![

@@ -773,7 +773,9 @@ fn a_copy_of_a_later_version_that_nobody_wants_any_more_does_not_come_back() {
     for killed in [false, true] {
         let service = Service::start();
         service.set_knobs(|knobs| knobs.copy_polls = 0);
-        service.faults().add(FaultRule::on("socketio", FaultAction::status(500)));
+        service
+            .faults()
+            .add(FaultRule::on("socketio", FaultAction::status(500)));
         let drive = service.default_drive();
         drive.put("/a", original(3 * MIB)).expect("file");
         let home = Home::signed_in(&service);
@@ -781,7 +783,10 @@ fn a_copy_of_a_later_version_that_nobody_wants_any_more_does_not_come_back() {
         mount.sync();
         let add = |op, action| service.faults().add(FaultRule::on(op, action));
         let before = add("copy", FaultAction::Hold);
-        let after = add(if killed { "copy" } else { "monitor" }, FaultAction::HoldAnswer);
+        let after = add(
+            if killed { "copy" } else { "monitor" },
+            FaultAction::HoldAnswer,
+        );
         home.sh(r#"mkdir "$M/d"; cp "$M/a" "$M/d/b""#);
         wait_for(&service, "copy");
         home.sh(r#"printf later > "$M/a""#);
@@ -808,7 +813,12 @@ fn a_copy_of_a_later_version_that_nobody_wants_any_more_does_not_come_back() {
         service.faults().remove(after);
 
         mount.sync();
-        assert_eq!(drive.dump().len(), 1, "killed: {killed}: {:?}", drive.dump());
+        assert_eq!(
+            drive.dump().len(),
+            1,
+            "killed: {killed}: {:?}",
+            drive.dump()
+        );
         tree::assert_in_step(mount.path(), &drive);
         mount.unmount();
     }

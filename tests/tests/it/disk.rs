@@ -58,7 +58,7 @@ fn wait_cached(home: &Home<'_>, mount: &Mount<'_>, name: &str) {
 }
 
 #[test]
-fn a_full_state_disk_refuses_what_it_cannot_record_and_takes_deletions() {
+fn cf_25_cf_26_a_full_state_disk_refuses_what_it_cannot_record_and_takes_deletions() {
     if !needs::met(NEEDS) {
         return;
     }
@@ -100,7 +100,7 @@ fn a_full_state_disk_refuses_what_it_cannot_record_and_takes_deletions() {
 }
 
 #[test]
-fn bytes_that_were_accepted_before_the_disk_was_full_are_sent_when_there_is_room() {
+fn cf_26_bytes_that_were_accepted_before_the_disk_was_full_are_sent_when_there_is_room() {
     if !needs::met(NEEDS) {
         return;
     }

@@ -62,6 +62,7 @@ pub(crate) async fn run(args: &DemoArgs) -> Outcome {
         oneself,
         drive,
         folder: None,
+        again: None,
         graph,
         config,
         tree: false,

@@ -3,7 +3,7 @@
 use onedrivefs_graph::Feature;
 use serde_json::{Value, json};
 
-use super::DrivesArgs;
+use super::{DrivesArgs, users};
 use crate::account::{self, DriveRecord, SignInKind};
 use crate::config::Layer;
 use crate::connect::{self, Patience};
@@ -19,6 +19,9 @@ pub(crate) async fn run(args: &DrivesArgs) -> Outcome {
     let config = Layer::load(&dirs.config_file)?;
     let (name, mut record) = account::choose(&dirs, &config, args.account.account.as_ref())?;
     let graph = connect::client(&dirs, &config, &name, &record, Patience::Person)?;
+    if args.users {
+        return users::list(&graph, args.json).await;
+    }
     let app = record.sign_in == SignInKind::App;
     let found = if let Some(search) = &args.site {
         connect::require(&record, &name, Feature::Sites)?;
@@ -32,8 +35,8 @@ pub(crate) async fn run(args: &DrivesArgs) -> Outcome {
         places::teams(&graph, &record).await?
     } else if app {
         return Err(Failure::usage("listing drives", "an application has no drives of its own").next(
-            "`onedrivefs users` lists the people whose drives `mount --user UPN` takes; --site NAME \
-             finds libraries, --teams the files of teams",
+            "--users lists the people whose drives `mount --user UPN` takes; --site NAME finds libraries, \
+             --teams the files of teams",
         ));
     } else if args.shared {
         connect::require(&record, &name, Feature::ReadOthers)?;

@@ -55,7 +55,7 @@ enum Command {
     Accounts(AccountsArgs),
     /// List the drives an account can mount
     Drives(DrivesArgs),
-    /// List the people whose drives an application can mount
+    /// List the people whose drives an application can mount, as `drives --users` does
     Users(UsersArgs),
     /// Make the configuration file if there is none, or say where it is
     Config(ConfigArgs),
@@ -286,6 +286,9 @@ pub(crate) struct DrivesArgs {
     /// List what others shared
     #[arg(long, conflicts_with_all = ["site", "teams"])]
     shared: bool,
+    /// List the people whose drives an application can mount
+    #[arg(long, conflicts_with_all = ["site", "teams", "shared"])]
+    users: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -13,7 +13,7 @@ use crate::connect::{self, Patience};
 use crate::daemon::{self, Access, Common, Plan};
 use crate::failure::Outcome;
 use crate::paths::{Dirs, absolute};
-use crate::root::{Root, Selection, Unready};
+use crate::root::{Again, Root, Selection, Unready};
 use crate::sign_in::SignInReport;
 use crate::tree;
 
@@ -54,6 +54,7 @@ pub(crate) async fn run(args: MountArgs) -> Outcome {
         oneself: record.oneself(&root.drive),
         drive: root.drive,
         folder: root.folder,
+        again: Again::of(&selection, &record).filter(|_| !tree),
         tree,
         graph,
         config,

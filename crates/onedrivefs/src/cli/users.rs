@@ -1,5 +1,6 @@
-//! `onedrivefs users`.
+//! `onedrivefs users`, and `onedrivefs drives --users`.
 
+use onedrivefs_graph::GraphClient;
 use serde_json::json;
 
 use super::UsersArgs;
@@ -16,6 +17,11 @@ pub(crate) async fn run(args: &UsersArgs) -> Outcome {
     let config = Layer::load(&dirs.config_file)?;
     let (name, record) = account::choose(&dirs, &config, args.account.account.as_ref())?;
     let graph = connect::client(&dirs, &config, &name, &record, Patience::Person)?;
+    list(&graph, args.json).await
+}
+
+/// Lists people, with the sign-in of a client.
+pub(super) async fn list(graph: &GraphClient, as_json: bool) -> Outcome {
     let users = graph.users().await.map_err(|error| match error.status() {
         Some(403) => Failure::because("listing people", error).next(
             "grant the application permission User.Read.All, or look them up at \
@@ -24,7 +30,7 @@ pub(crate) async fn run(args: &UsersArgs) -> Outcome {
         ),
         _ => explain_graph("listing people", error),
     })?;
-    if args.json {
+    if as_json {
         let values = users.iter().map(|user| {
             json!({
                 "id": user.id,

@@ -1,6 +1,7 @@
 //! Tenants, registrations and permissions.
 
 use onedrivefs_sim::{Audience, ClientSpec, DriveSpec, SimConfig, TenantSpec, UserSpec};
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::client::{Client, answer};
@@ -96,6 +97,7 @@ async fn each_registration_is_good_for_its_accounts() {
             id: TENANT.into(),
             domains: vec!["example.com".into()],
             consent_by_admin: true,
+            ..TenantSpec::default()
         }],
         users: vec![user("ada", TENANT), user("pat", "consumers")],
         clients: vec![
@@ -137,4 +139,48 @@ async fn each_registration_is_good_for_its_accounts() {
     );
     assert_eq!(sign_in(&c, TENANT, "all", "Files.Read").await.0, 200);
     assert_eq!(sign_in(&c, TENANT, "work", "Files.Read").await.0, 400);
+}
+
+#[tokio::test]
+async fn clouds_are_told_apart_by_the_host_that_is_asked() {
+    let mut config = SimConfig {
+        tenants: vec![TenantSpec {
+            id: TENANT.into(),
+            cloud: "china".into(),
+            ..TenantSpec::default()
+        }],
+        users: vec![user("ada", TENANT)],
+        ..SimConfig::default()
+    };
+    config.knobs.device_polls = 0;
+    let c = Client::with(config).await;
+    c.sim.default_drive().put("/a.txt", "a").unwrap();
+    let get = async |host: &str, path: &str| {
+        let request = c.call(Method::GET, path).header("host", host);
+        answer(request.send().await.unwrap()).await
+    };
+    let (here, elsewhere) = ("microsoftgraph.chinacloudapi.cn", "graph.microsoft.com");
+    assert_eq!(get(here, "/me/drive").await.0, 200);
+    assert_eq!(get(elsewhere, "/me/drive").await.0, 401);
+    // This one has no change feed, and no paths after a colon.
+    assert_eq!(get(here, "/me/drive/root/delta").await.0, 400);
+    assert_eq!(get(here, "/me/drive/root:/a.txt").await.0, 400);
+    let key = "/me/drive/root/children('a.txt')";
+    assert_eq!(get(here, key).await.1["name"], "a.txt");
+    // Under its own name the simulator is every cloud.
+    assert_eq!(c.get("/me/drive/root:/a.txt").await.0, 200);
+    let sign_in = async |host: &str, scope: &str| {
+        let url = format!("{}/{TENANT}/oauth2/v2.0/devicecode", c.sim.login_url());
+        let form = "application/x-www-form-urlencoded";
+        let request = c.http.post(url).header("content-type", form);
+        let body = format!("client_id=x&scope={scope}");
+        let sent = request.header("host", host).body(body).send().await;
+        let (_, body) = answer(sent.unwrap()).await;
+        body["error_codes"][0].as_u64().unwrap_or(0)
+    };
+    let own = "https%3A%2F%2Fmicrosoftgraph.chinacloudapi.cn%2FFiles.Read";
+    assert_eq!(sign_in("login.chinacloudapi.cn", own).await, 0);
+    assert_eq!(sign_in("login.microsoftonline.us", own).await, 90_038);
+    let foreign = "https%3A%2F%2Fgraph.microsoft.us%2FFiles.Read";
+    assert_eq!(sign_in("login.chinacloudapi.cn", foreign).await, 500_011);
 }

@@ -158,8 +158,65 @@ async fn the_list_of_shared_items_holds_less_and_less() {
     assert!(list["value"][0]["remoteItem"].get("size").is_none());
     assert_eq!(list["value"][0]["remoteItem"]["id"], id.as_str());
     c.sim
+        .set_knobs(|knobs| knobs.shared_list = SharedList::Latest);
+    theirs.put("/more/a.txt", "x").unwrap();
+    theirs.share("/more", "ben", false).unwrap();
+    let (_, list) = c.get("/me/drive/sharedWithMe").await;
+    assert_eq!(list["value"].as_array().unwrap().len(), 1);
+    c.sim
+        .set_knobs(|knobs| knobs.shared_list = SharedList::Empty);
+    let (status, list) = c.get("/me/drive/sharedWithMe").await;
+    assert_eq!((status, &list["value"]), (200, &json!([])));
+    c.sim
         .set_knobs(|knobs| knobs.shared_list = SharedList::Gone);
     assert_eq!(c.get("/me/drive/sharedWithMe").await.0, 501);
+}
+
+#[tokio::test]
+async fn the_search_of_an_organisation_knows_what_was_shared_with_whom() {
+    let c = people(DriveKind::Business).await;
+    let theirs = ada(&c);
+    for name in ["a", "b", "c"] {
+        theirs.put(&format!("/{name}/x.txt"), "x").unwrap();
+        theirs.share(&format!("/{name}"), "ben", false).unwrap();
+    }
+    theirs.put("/private/x.txt", "x").unwrap();
+    let ask = |from: usize, text: &str| {
+        json!({"requests": [{
+            "entityTypes": ["driveItem"],
+            "query": {"queryString": text},
+            "from": from,
+            "size": 2,
+        }]})
+    };
+    let text = "SharedWithUsersOWSUSER:\"ben@example.com\"";
+    let (status, first) = c.send(Method::POST, "/search/query", ask(0, text)).await;
+    assert_eq!(status, 200);
+    let container = &first["value"][0]["hitsContainers"][0];
+    assert_eq!(
+        (&container["total"], &container["moreResultsAvailable"]),
+        (&json!(3), &json!(true))
+    );
+    let resource = &container["hits"][0]["resource"];
+    assert_eq!(resource["parentReference"]["driveId"], theirs.id());
+    assert!(resource.get("folder").is_none(), "the index does not tell");
+    let (_, rest) = c.send(Method::POST, "/search/query", ask(2, text)).await;
+    let container = &rest["value"][0]["hitsContainers"][0];
+    assert_eq!(container["hits"].as_array().unwrap().len(), 1);
+    assert_eq!(container["moreResultsAvailable"], false);
+    // What one may not see is not found.
+    let (_, none) = c
+        .send(Method::POST, "/search/query", ask(0, "private"))
+        .await;
+    assert_eq!(none["value"][0]["hitsContainers"][0]["total"], 0);
+    // Personal accounts have none, and an application would have to say in which region.
+    let personal = people(DriveKind::Personal).await;
+    let refused = personal.send(Method::POST, "/search/query", ask(0, text));
+    assert_eq!(refused.await.0, 400);
+    let url = c.url("/search/query");
+    let request = c.http.post(url).bearer_auth(c.sim.app_token(true));
+    let refused = answer(request.json(&ask(0, text)).send().await.unwrap()).await;
+    assert_eq!(refused.0, 400);
 }
 
 #[tokio::test]

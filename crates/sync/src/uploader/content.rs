@@ -236,10 +236,10 @@ impl Engine {
         };
         let mut arrived = None;
         for _ in 0..SESSIONS_MAX {
-            let session = match resumable.take() {
-                Some(session) => self.realign(session).await?,
+            let sent = match resumable.take() {
+                Some(session) => self.go_on(job, session, token).await,
                 None => match self.begin_session(job).await {
-                    Ok(session) => Some(session),
+                    Ok(session) => self.send_fragments(job, session, token).await,
                     Err(EngineError::Graph(error)) => {
                         self.note_hash(job, &error).await?;
                         let refused = self.refused(job.item, job.parent.as_ref(), error).await;
@@ -253,20 +253,26 @@ impl Engine {
                     Err(error) => return Err(error),
                 },
             };
-            if let Some(session) = session {
-                match self.send_fragments(job, session, token).await? {
-                    Sent::Arrived(there) => {
-                        arrived = Some(there.map(|there| *there));
-                        break;
-                    }
-                    Sent::Cancelled => return Ok(Step::Cancelled),
-                    Sent::Refused(error) => {
-                        self.abandon_session(job.item)?;
-                        self.note_hash(job, &error).await?;
-                        return self.refused(job.item, job.parent.as_ref(), error).await;
-                    }
-                    Sent::Gone => {}
+            match sent {
+                Ok(Sent::Arrived(there)) => {
+                    arrived = Some(there.map(|there| *there));
+                    break;
                 }
+                Ok(Sent::Cancelled) => return Ok(Step::Cancelled),
+                Ok(Sent::Refused(error)) => {
+                    self.abandon_session(job.item)?;
+                    self.note_hash(job, &error).await?;
+                    return self.refused(job.item, job.parent.as_ref(), error).await;
+                }
+                Ok(Sent::Gone) => {}
+                Err(EngineError::Graph(error))
+                    if job.size <= AT_ONCE_MAX && self.graph.is_elsewhere(&error) =>
+                {
+                    tracing::debug!(%error, "A small file is sent past the host of its session.");
+                    self.abandon_session(job.item)?;
+                    return self.send_at_once(job).await;
+                }
+                Err(error) => return Err(error),
             }
             // The session is gone. Perhaps because it was committed and the answer got lost.
             self.forget_session(job.item)?;
@@ -292,7 +298,8 @@ impl Engine {
 
     /// Sends a body in one request although that cannot carry its times along: an upload session
     /// that nobody can go on with, because the daemon died before it heard the address, holds the
-    /// name against other sessions for a quarter of an hour.
+    /// name against other sessions for a quarter of an hour. Or the host of sessions cannot be reached,
+    /// which firewalls forget.
     async fn send_at_once(&self, job: &Job<'_>) -> Result<Step, EngineError> {
         self.fetch_base(job, 0..job.size).await?;
         let pieces: io::Result<Vec<Bytes>> = pieces(Arc::clone(&job.snapshot), 0..job.size, None)

@@ -138,17 +138,19 @@ impl Engine {
         };
         kill_point("before-session-cancel");
         match self.graph.cancel_upload(&session.url).await {
-            Err(error) if error.disposition() == Disposition::Offline => return Err(error.into()),
+            Err(error)
+                if error.disposition() == Disposition::Offline
+                    && !self.is_cut_off(&error).await =>
+            {
+                return Err(error.into());
+            }
             _ => kill_point("session-cancelled"),
         }
         self.forget_session(item)
     }
 
     /// Asks a session from an earlier run how far it is; `None` when it is gone.
-    pub(super) async fn realign(
-        &self,
-        mut session: Session,
-    ) -> Result<Option<Session>, EngineError> {
+    async fn realign(&self, mut session: Session) -> Result<Option<Session>, EngineError> {
         kill_point("before-session-status");
         match self.graph.upload_status(&session.url).await {
             Ok(status) => {
@@ -163,6 +165,19 @@ impl Engine {
                 | Disposition::Permanent => Ok(None),
                 _ => Err(error.into()),
             },
+        }
+    }
+
+    /// Goes on with a session from an earlier run, after asking how far it is.
+    pub(super) async fn go_on(
+        &self,
+        job: &Job<'_>,
+        session: Session,
+        token: &CancellationToken,
+    ) -> Result<Sent, EngineError> {
+        match self.realign(session).await? {
+            Some(session) => self.send_fragments(job, session, token).await,
+            None => Ok(Sent::Gone),
         }
     }
 

@@ -78,7 +78,12 @@ impl Engine {
     /// when the work began.
     pub(super) async fn settle_failure(&self, ino: Ino, change: u64, error: EngineError) {
         let error = self.explain_refusal(error).await;
+        let cut_off = match &error {
+            EngineError::Graph(error) => self.is_cut_off(error).await,
+            _ => false,
+        };
         let fate = match &error {
+            EngineError::Graph(_) if cut_off => Fate::Again,
             EngineError::Graph(error) => self.fate(error),
             EngineError::Hydrate(HydrateError::Offline) => Fate::Later(Duration::from_secs(1)),
             EngineError::Hydrate(error) if is_lasting(error) => Fate::Doubtful(REFUSALS_MAX),
@@ -173,6 +178,19 @@ impl Engine {
             self.wake_uploader();
         }
         Ok(())
+    }
+
+    /// Tells whether a host of content cannot be reached although Graph answers: that is no want of a
+    /// network, and would look like one for ever behind a proxy that lets only Graph through.
+    pub(super) async fn is_cut_off(&self, error: &GraphError) -> bool {
+        if !self.graph.is_elsewhere(error) {
+            return false;
+        }
+        let top = self.top_folder();
+        match self.graph.item(&self.config.drive.id, &top).await {
+            Ok(_) => true,
+            Err(error) => error.status().is_some(),
+        }
     }
 
     /// What a failed request means for its row.
