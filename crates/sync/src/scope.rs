@@ -17,6 +17,7 @@ use onedrivefs_core::{Ino, ItemId, ItemKind, RemoteItem};
 use onedrivefs_graph::{DeltaFrom, Disposition, GraphError};
 use onedrivefs_store::{Item, Reader, StoreError};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use crate::delta::tombstone_for;
 use crate::engine::Engine;
@@ -43,7 +44,7 @@ pub(crate) struct Scope {
     /// Folders that were found to be inside, and when.
     inside: Mutex<HashMap<String, Instant>>,
     /// Whether the folder is gone, or not shared any more.
-    gone: AtomicBool,
+    gone: watch::Sender<bool>,
     /// Whether only the whole drive has a feed.
     whole_feed: AtomicBool,
 }
@@ -119,7 +120,13 @@ impl Engine {
     /// Whether the folder that is mounted is gone on the service, or not shared any more.
     #[must_use]
     pub fn is_folder_gone(&self) -> bool {
-        self.scope.gone.load(Ordering::Relaxed)
+        *self.scope.gone.borrow()
+    }
+
+    /// Waits until the folder that is mounted is gone.
+    pub async fn until_folder_gone(&self) {
+        // The sender lives as long as the engine.
+        drop(self.scope.gone.subscribe().wait_for(|gone| *gone).await);
     }
 
     /// Reads an item by its id. One that is not in the mounted folder does not exist here.
@@ -130,7 +137,7 @@ impl Engine {
         };
         match found {
             Ok(there) if there.id == folder => {
-                self.scope.gone.store(false, Ordering::Relaxed);
+                self.scope.gone.send_replace(false);
                 Ok(as_root(there))
             }
             Ok(there) if self.is_inside(&there, &folder).await? => Ok(there),
@@ -150,7 +157,7 @@ impl Engine {
         };
         match self.graph.item(&self.config.drive.id, &folder).await {
             Ok(_) => {
-                self.scope.gone.store(false, Ordering::Relaxed);
+                self.scope.gone.send_replace(false);
                 Ok(())
             }
             Err(error) if is_withheld(&error) => Err(self.note_gone(&error)),
@@ -171,7 +178,7 @@ impl Engine {
     }
 
     fn note_gone(&self, error: &dyn std::fmt::Display) -> GraphError {
-        if !self.scope.gone.swap(true, Ordering::Relaxed) {
+        if !self.scope.gone.send_replace(true) {
             tracing::warn!(
                 %error,
                 "The mounted folder is gone, or not shared any more; what is here stays"
@@ -238,7 +245,7 @@ impl Engine {
                 admitted.push(item);
             }
         }
-        self.scope.gone.store(false, Ordering::Relaxed);
+        self.scope.gone.send_replace(false);
         Ok(admitted)
     }
 

@@ -14,8 +14,8 @@ use onedrivefs_sync::Engine;
 use super::{BY_ID, Root, Selection, Unready};
 use crate::account::AccountRecord;
 
-/// Pause between two looks whether the folder is gone, which cost nothing.
-const LOOK: Duration = Duration::from_secs(2);
+/// First pause before a folder at the path is asked for; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Longest pause between two requests for a folder at the path.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -39,11 +39,12 @@ impl Again {
 
     /// Does so whenever the folder that an engine serves is gone.
     pub(crate) async fn watch(self, engine: Arc<Engine>, graph: GraphClient, drive: DriveId) {
-        let mut pause = LOOK;
+        let mut pause = FIRST_PAUSE;
         loop {
+            engine.until_folder_gone().await;
             tokio::time::sleep(pause).await;
             if !engine.is_folder_gone() {
-                pause = LOOK;
+                pause = FIRST_PAUSE;
                 continue;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
