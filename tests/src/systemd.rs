@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::wait;
@@ -13,6 +14,8 @@ const LIMIT: Duration = wait::secs(60);
 pub struct Systemd {
     socket: UnixDatagram,
     path: PathBuf,
+    /// What it said last.
+    last: Mutex<String>,
 }
 
 impl Systemd {
@@ -27,6 +30,7 @@ impl Systemd {
         Self {
             socket,
             path: path.to_owned(),
+            last: Mutex::default(),
         }
     }
 
@@ -37,21 +41,24 @@ impl Systemd {
         ("NOTIFY_SOCKET".to_owned(), path)
     }
 
-    /// Waits until the daemon says in its status what is wanted.
+    /// Waits until the daemon says in its status what is wanted, unless that is what it said last.
     ///
     /// # Panics
     /// When it does not in time.
     pub fn wait_for(&self, wanted: &str) -> String {
         wait::value(&format!("a report of {wanted:?}"), LIMIT, || {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
             let mut buffer = [0_u8; 4096];
-            while let Ok(length) = self.socket.recv(&mut buffer) {
-                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            // Not said again while nothing changes.
+            while !last.contains(wanted) {
+                let length = self.socket.recv(&mut buffer).ok()?;
+                let text = String::from_utf8_lossy(&buffer[..length]);
                 let status = text.lines().find_map(|line| line.strip_prefix("STATUS="));
-                if let Some(status) = status.filter(|status| status.contains(wanted)) {
-                    return Some(status.to_owned());
+                if let Some(status) = status {
+                    status.clone_into(&mut last);
                 }
             }
-            None
+            Some(last.clone())
         })
     }
 }

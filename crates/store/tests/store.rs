@@ -466,7 +466,10 @@ fn a_slot_keeps_its_number_and_no_number_is_used_twice() {
     // The first is gone: what waits in the slot is still to be sent, and the second takes it over.
     store.write(|tx| tx.delete_item(first)).unwrap();
     assert_eq!(states(), [(1, None, SlotState::Left)]);
+    let last_path = || store.read(|r| r.slot(1)).unwrap().unwrap().last_path;
+    assert_eq!(last_path().as_deref(), Some("first"));
     assert_eq!(follow(second), Some(1));
+    assert_eq!(last_path(), None);
     // What was discarded is not taken up again.
     store.write(|tx| tx.discard_slot(1)).unwrap();
     assert_eq!(follow(second), Some(2));

@@ -428,11 +428,12 @@ impl Engine {
                 Err(error) => tracing::warn!(%error, "Trimming the content cache broke off."),
                 Ok(Ok(())) => {}
             }
-            tokio::time::sleep(PACE).await;
             tokio::select! {
                 () = self.evictor.wake.notified() => {}
                 () = tokio::time::sleep(EVERY) => {}
             }
+            // What was promised room is not there yet.
+            tokio::time::sleep(PACE).await;
         }
     }
 

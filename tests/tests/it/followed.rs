@@ -10,10 +10,10 @@ use onedrivefs_tests::{Home, Need, Service, needs, wait};
 use serde_json::Value;
 
 /// Time in which everything has to arrive by itself.
-const ARRIVAL: Duration = wait::secs(60);
+pub(crate) const ARRIVAL: Duration = wait::secs(60);
 
 /// A drive with a shortcut to a folder of somebody else's drive, which is returned.
-fn shared(service: &Service) -> DriveHandle {
+pub(crate) fn shared(service: &Service) -> DriveHandle {
     let theirs = service.add_drive(DriveSpec::default());
     let folder = theirs.mkdir("/Plans").expect("folder");
     theirs.put("/Plans/a.txt", "theirs").expect("file");
@@ -27,13 +27,14 @@ fn shared(service: &Service) -> DriveHandle {
     theirs
 }
 
-fn text(drive: &DriveHandle, path: &str) -> String {
+/// The text of a file.
+pub(crate) fn text(drive: &DriveHandle, path: &str) -> String {
     let bytes = drive.read(path).unwrap_or_default();
     String::from_utf8(bytes).expect("UTF-8")
 }
 
 /// What `status` says about the one folder that is followed.
-fn followed(status: &Value) -> Value {
+pub(crate) fn followed(status: &Value) -> Value {
     status["drives"][0].clone()
 }
 
@@ -368,189 +369,5 @@ fn shortcuts_that_would_have_no_end_are_not_followed() {
     home.sh(r#"rmdir "$M/Folder/Self""#);
     mount.sync();
     assert!(own.exists("/Folder/own.txt") && !own.exists("/Folder/Self"));
-    mount.unmount();
-}
-
-#[test]
-fn what_waits_in_a_folder_that_nothing_shows_is_named_exported_retried_and_given_up() {
-    if !needs::met(&[Need::Fuse]) {
-        return;
-    }
-    let service = Service::start();
-    let theirs = shared(&service);
-    let own = service.default_drive();
-    let home = Home::signed_in(&service);
-    let mut mount = home.mount_args(&["--poll", "1"]);
-    mount.sync();
-    let pattern = format!("*{}*", theirs.id().replace('!', "*"));
-    for op in ["put_content", "create_session"] {
-        service.faults().add(FaultRule {
-            path: Some(pattern.clone()),
-            ..FaultRule::on(op, FaultAction::status(403))
-        });
-    }
-    home.sh(r#"cd "$M/Folder/Plans"; for f in a b c; do printf $f > parked-$f.txt; done"#);
-    let parked = |mount: &onedrivefs_tests::Mount<'_>| {
-        let status = mount.status();
-        let list = status["parked"].as_array().expect("list").iter();
-        let mut paths: Vec<_> = list
-            .filter_map(|one| one["path"].as_str())
-            .map(str::to_owned)
-            .collect();
-        paths.sort();
-        paths
-    };
-    wait::until("what is parked", ARRIVAL, || parked(&mount).len() == 3);
-    own.delete("/Folder/Plans").expect("delete");
-    wait::until("the end of the shortcut", ARRIVAL, || {
-        !mount.at("Folder/Plans").exists()
-    });
-    let left = "Folder/Plans (not shown any more)";
-    let all = ["a", "b", "c"].map(|one| format!("{left}/parked-{one}.txt"));
-    wait::until("their new names", ARRIVAL, || parked(&mount) == all);
-    // Also after a crash, and when something else gets that name.
-    mount.crash();
-    drop(mount);
-    let mount = home.mount_args(&["--poll", "1"]);
-    wait::until("what is parked", ARRIVAL, || parked(&mount) == all);
-    fs::create_dir(mount.at(left)).expect("folder");
-    let left = "Folder/Plans (not shown any more, 2)";
-    let [a, b, c] = ["a", "b", "c"].map(|one| format!("{left}/parked-{one}.txt"));
-    assert_eq!(parked(&mount), [a.clone(), b.clone(), c.clone()]);
-    let status = followed(&mount.status());
-    assert!(status["path"].is_null(), "{status:#}");
-    assert_eq!(status["left_path"], left, "{status:#}");
-    let told = home
-        .run(&["status", mount.path().to_str().expect("UTF-8")])
-        .ok();
-    assert!(
-        told.contains(&format!("{left}: nothing shows it any more")) && told.contains(&a),
-        "{told}"
-    );
-    let command = |verb: &str, path: &str| {
-        let path = mount.at(path);
-        let mut command = home.command(&[verb, path.to_str().expect("UTF-8")]);
-        command.current_dir(home.work());
-        onedrivefs_tests::process::run(command, wait::secs(60))
-    };
-    command("export", &a).ok();
-    assert_eq!(
-        fs::read(home.work().join("parked-a.txt")).expect("read"),
-        b"a"
-    );
-    command("discard", &a).ok();
-    command("discard", &a).explained(1, "nothing is parked");
-    assert_eq!(parked(&mount), [b.clone(), c.clone()]);
-    service.faults().clear();
-    command("retry", &b).ok();
-    wait::until("what was tried again", ARRIVAL, || {
-        text(&theirs, "/Plans/parked-b.txt") == "b"
-    });
-    command("discard", &c).ok();
-    wait::until("the end of it", ARRIVAL, || {
-        mount.status()["drives"]
-            .as_array()
-            .expect("list")
-            .is_empty()
-    });
-    assert!(!theirs.exists("/Plans/parked-a.txt") && !theirs.exists("/Plans/parked-c.txt"));
-    assert_eq!(text(&theirs, "/Plans/a.txt"), "theirs");
-    mount.unmount();
-}
-
-#[test]
-fn what_waits_in_a_folder_that_is_not_shared_any_more_waits_for_a_person_once_nothing_shows_it() {
-    if !needs::met(&[Need::Fuse]) {
-        return;
-    }
-    let service = Service::start();
-    let theirs = shared(&service);
-    let own = service.default_drive();
-    let home = Home::signed_in(&service);
-    let mount = home.mount_args(&["--poll", "1"]);
-    mount.sync();
-    home.sh(r#"cat "$M/Folder/Plans/a.txt""#);
-    let pattern = format!("*{}*", theirs.id().replace('!', "*"));
-    service.faults().add(FaultRule {
-        path: Some(pattern),
-        action: FaultAction::status(403),
-        ..FaultRule::default()
-    });
-    home.sh(r#"printf kept > "$M/Folder/Plans/kept.txt""#);
-    own.delete("/Folder/Plans").expect("delete");
-    let file = "Folder/Plans (not shown any more)/kept.txt";
-    wait::until("what waits for a person", wait::secs(90), || {
-        let parked = mount.status()["parked"].clone();
-        parked[0]["path"] == file
-    });
-    let path = mount.at(file);
-    let path = path.to_str().expect("UTF-8");
-    let mut export = home.command(&["export", path]);
-    export.current_dir(home.work());
-    onedrivefs_tests::process::run(export, wait::secs(60)).ok();
-    assert_eq!(
-        fs::read(home.work().join("kept.txt")).expect("read"),
-        b"kept"
-    );
-    home.run(&["discard", path]).ok();
-    wait::until("the end of it", ARRIVAL, || {
-        mount.status()["drives"]
-            .as_array()
-            .expect("list")
-            .is_empty()
-    });
-    service.faults().clear();
-    mount.unmount();
-}
-
-#[test]
-fn what_waits_in_a_folder_is_within_reach_although_the_database_that_knew_of_it_is_gone() {
-    if !needs::met(&[Need::Fuse]) {
-        return;
-    }
-    let service = Service::start();
-    let theirs = shared(&service);
-    let own = service.default_drive();
-    let home = Home::signed_in(&service);
-    let mut mount = home.mount();
-    mount.sync();
-    home.sh(r#"cat "$M/Folder/Plans/a.txt""#);
-    service.set_reach(Reach::Offline);
-    home.sh(r#"printf unsent > "$M/Folder/Plans/unsent.txt""#);
-    mount.crash();
-    drop(mount);
-    let dirs = fs::read_dir(home.account_state())
-        .expect("account")
-        .flatten();
-    let state = dirs
-        .map(|dir| dir.path())
-        .find(|dir| dir.join("lock").exists());
-    let state = state.expect("state of the drive");
-    for end in ["", "-wal", "-shm"] {
-        drop(fs::remove_file(state.join(format!("meta.db{end}"))));
-    }
-    own.delete("/Folder/Plans").expect("delete");
-    service.set_reach(Reach::Online);
-    let pattern = format!("*{}*", theirs.id().replace('!', "*"));
-    for op in ["put_content", "create_session"] {
-        service.faults().add(FaultRule {
-            path: Some(pattern.clone()),
-            ..FaultRule::on(op, FaultAction::status(403))
-        });
-    }
-    let mount = home.mount();
-    let parked = || {
-        mount.status()["parked"][0]["path"]
-            .as_str()
-            .map(str::to_owned)
-    };
-    let path = wait::value("what was not sent", ARRIVAL, parked);
-    assert_eq!(path, "Folder 1 (not shown any more)/unsent.txt");
-    service.faults().clear();
-    home.run(&["retry", mount.at(&path).to_str().expect("UTF-8")])
-        .ok();
-    wait::until("what was not sent", ARRIVAL, || {
-        text(&theirs, "/Plans/unsent.txt") == "unsent"
-    });
     mount.unmount();
 }

@@ -14,6 +14,7 @@ mod followed;
 mod genuine;
 mod guard;
 mod late;
+mod left;
 mod links;
 mod listing;
 mod mistakes;
