@@ -54,7 +54,7 @@ pub use authorship::Oneself;
 pub use brake::{BrakeLimits, Held, SHARE_MIN};
 pub use change::KernelChange;
 pub use config::{DriveIdentity, EngineConfig};
-pub use engine::{Engine, KernelListener, OpenFiles};
+pub use engine::{Engine, Foreseer, KernelListener, OpenFiles};
 pub use error::EngineError;
 pub use event::{Event, EventListener};
 pub use family::Family;
