@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use onedrivefs_core::{DriveId, DriveKind, Ino, ItemId};
+use onedrivefs_core::{DriveId, DriveKind, Ino, ItemId, kill_point};
 use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::{Reader, StoreError, Tx};
@@ -130,6 +130,7 @@ impl Tx<'_> {
                 self.conn.prepare_cached(sql)?.execute(row)?;
             }
         }
+        kill_point("slot-taken");
         Ok(())
     }
 
@@ -139,7 +140,9 @@ impl Tx<'_> {
     /// SQLite's errors.
     pub(crate) fn leave_slot(&self, shortcut: Ino) -> Result<(), StoreError> {
         let sql = "UPDATE slots SET ino = NULL, state = 1 WHERE ino = ?1";
-        self.conn.prepare_cached(sql)?.execute((shortcut.0,))?;
+        if self.conn.prepare_cached(sql)?.execute((shortcut.0,))? > 0 {
+            kill_point("slot-left");
+        }
         Ok(())
     }
 
@@ -150,6 +153,7 @@ impl Tx<'_> {
     pub fn discard_slot(&self, number: u32) -> Result<(), StoreError> {
         let sql = "UPDATE slots SET ino = NULL, state = 2 WHERE slot = ?1";
         self.conn.prepare_cached(sql)?.execute((number,))?;
+        kill_point("slot-discarded");
         Ok(())
     }
 
@@ -160,6 +164,7 @@ impl Tx<'_> {
     pub fn forget_slot(&self, number: u32) -> Result<(), StoreError> {
         let sql = "DELETE FROM slots WHERE slot = ?1 AND ino IS NULL";
         self.conn.prepare_cached(sql)?.execute((number,))?;
+        kill_point("slot-forgotten");
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The engines of one mount: each serves a drive, or a folder of one, and some things they share.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -13,9 +14,30 @@ use crate::waiters::Waiters;
 pub struct Family {
     waiters: Arc<Waiters>,
     members: Arc<Mutex<Vec<Weak<Engine>>>>,
+    /// Whether engines may be about to join that have something to send.
+    gathering: Arc<AtomicBool>,
 }
 
 impl Family {
+    /// Engines are about to join in which changes wait since an earlier daemon.
+    pub fn begin_gathering(&self) {
+        self.gathering.store(true, Ordering::Release);
+    }
+
+    /// Every engine in which something waits has joined.
+    pub fn end_gathering(&self) {
+        if self.gathering.swap(false, Ordering::AcqRel) {
+            for member in self.members() {
+                member.wake_uploader();
+            }
+        }
+    }
+
+    /// Tells whether it is not known yet what waits in other engines.
+    pub(crate) fn is_gathering(&self) -> bool {
+        self.gathering.load(Ordering::Acquire)
+    }
+
     /// Requests of programs that wait for the service.
     pub(crate) fn waiters(&self) -> Arc<Waiters> {
         Arc::clone(&self.waiters)

@@ -43,6 +43,7 @@ mod resume;
 mod rights;
 mod scope;
 mod status;
+mod take_over;
 mod transfers;
 mod uploader;
 mod wait;
