@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use onedrivefs_core::{DriveId, DriveKind};
+use onedrivefs_core::{DriveId, DriveKind, kill_point};
 use onedrivefs_store::{Slot, WhichFolder, has_work, which_folder};
 use onedrivefs_sync::{DriveIdentity, Engine, EngineConfig, EngineError, Oneself};
 use onedrivefs_vfs::{Nursery, Vfs, VfsOptions};
@@ -122,7 +122,8 @@ impl Nursery for Folders {
 
     fn has_work(&self, slot: &Slot) -> bool {
         let state = self.state(slot);
-        state.is_dir() && has_work(&state.join("meta.db"))
+        // What a power cut left in doubt goes nowhere by itself.
+        state.is_dir() && (has_work(&state.join("meta.db")) || state.join("recovered").is_dir())
     }
 
     fn strays(&self, slots: &[Slot]) -> Vec<WhichFolder> {
@@ -146,8 +147,12 @@ impl Nursery for Folders {
     }
 
     fn clear(&self, slot: &Slot) -> io::Result<()> {
+        kill_point("before-slot-clear");
         remove(&self.state(slot))?;
-        remove(&self.cache(slot))
+        kill_point("slot-state-removed");
+        remove(&self.cache(slot))?;
+        kill_point("slot-cache-removed");
+        Ok(())
     }
 }
 

@@ -337,6 +337,9 @@ fn parked<T: Serialize>(result: Result<T, EngineError>) -> Answer {
                      be read"
                 }
                 EngineError::NotAFile { .. } => "name a file in it",
+                EngineError::HoldsUnsent { .. } => {
+                    "move what you need out of the folder and delete the rest in it, then discard it"
+                }
                 EngineError::Export { .. } => "make room there, or go to another directory",
                 _ => "`onedrivefs status` lists what is parked",
             };

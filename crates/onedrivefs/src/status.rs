@@ -1,5 +1,7 @@
 //! Shows the state of a mount to people. Scripts get the daemon's JSON as it is.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -242,7 +244,11 @@ pub(crate) fn render(mountpoint: &str, status: &Value) -> String {
         format!(
             "  conflict   {}: your version is kept as {}",
             full(&conflict.path),
-            full(&conflict.copy)
+            if Path::new(&conflict.copy).is_absolute() {
+                conflict.copy.clone()
+            } else {
+                full(&conflict.copy)
+            }
         )
     });
     joined(&lines)
@@ -514,7 +520,8 @@ mod tests {
             "transfers": [{"path": "big.iso", "direction": "up", "done": 25, "total": 100}],
             "parked": [{"path": "/a\u{1b}b", "op": "upload", "error": "quota is used up",
                         "since": "2026-11-21T06:00:00Z"}],
-            "conflicts": [{"path": "/n.txt", "copy": "/n (conflict).txt", "when": "x"}],
+            "conflicts": [{"path": "n.txt", "copy": "n (conflict).txt", "when": "x"},
+                          {"path": "cut", "copy": "/home/ada/.state/recovered/1-cut", "when": "x"}],
         });
         assert_eq!(
             render("/home/ada/OneDrive", &status),
@@ -529,7 +536,8 @@ mod tests {
              \x20 parked     upload /home/ada/OneDrive/a\u{fffd}b: quota is used up (since 2026-11-21T06:00:00Z)\n\
              \x20            next: `onedrivefs retry PATH`, `export PATH` to save the local body, \
              `discard PATH` to give it up\n\
-             \x20 conflict   /home/ada/OneDrive/n.txt: your version is kept as /home/ada/OneDrive/n (conflict).txt\n"
+             \x20 conflict   /home/ada/OneDrive/n.txt: your version is kept as /home/ada/OneDrive/n (conflict).txt\n\
+             \x20 conflict   /home/ada/OneDrive/cut: your version is kept as /home/ada/.state/recovered/1-cut\n"
         );
     }
 

@@ -100,7 +100,9 @@ fn add(status: &mut Status, own: Status, top: &str) {
     status.transfers.append(&mut transfers);
     for conflict in &mut conflicts {
         below(&mut conflict.path);
-        below(&mut conflict.copy);
+        if !Path::new(&conflict.copy).is_absolute() {
+            below(&mut conflict.copy);
+        }
     }
     status.conflicts.append(&mut conflicts);
     pins.paths.iter_mut().for_each(below);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use onedrivefs_core::{DriveId, DriveKind, Ino, ItemId};
+use onedrivefs_core::{DriveId, DriveKind, Ino, ItemId, kill_point};
 use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::{Reader, StoreError, Tx};
@@ -139,6 +139,7 @@ impl Tx<'_> {
                 self.conn.prepare_cached(sql)?.execute(row)?;
             }
         }
+        kill_point("slot-taken");
         Ok(())
     }
 
@@ -154,6 +155,7 @@ impl Tx<'_> {
             .collect::<Result<_, _>>()?;
         for slot in left {
             self.note_last_path(slot, Some(&self.path(shortcut)?))?;
+            kill_point("slot-left");
         }
         Ok(())
     }
@@ -171,6 +173,7 @@ impl Tx<'_> {
     pub fn discard_slot(&self, number: u32) -> Result<(), StoreError> {
         let sql = "UPDATE slots SET ino = NULL, state = 2 WHERE slot = ?1";
         self.conn.prepare_cached(sql)?.execute((number,))?;
+        kill_point("slot-discarded");
         Ok(())
     }
 
@@ -181,7 +184,9 @@ impl Tx<'_> {
     pub fn forget_slot(&self, number: u32) -> Result<(), StoreError> {
         let sql = "DELETE FROM slots WHERE slot = ?1 AND ino IS NULL";
         self.conn.prepare_cached(sql)?.execute((number,))?;
-        self.note_last_path(number, None)
+        self.note_last_path(number, None)?;
+        kill_point("slot-forgotten");
+        Ok(())
     }
 }
 
@@ -190,7 +195,7 @@ impl Tx<'_> {
 pub type WhichFolder = (DriveId, ItemId, Option<DriveKind>);
 
 /// Key of the metadata table under which a database of a folder of another drive says which it is.
-const META_WHICH: &str = "folder";
+const META_WHICH: &str = "which_folder";
 
 impl Tx<'_> {
     /// Notes which folder this is the database of, so that it is known without the one that shows it.

@@ -65,6 +65,9 @@ const META_QUOTA: &str = "quota";
 /// Who is told what the kernel must forget.
 pub type KernelListener = Box<dyn Fn(Announcement) + Send + Sync>;
 
+/// Who learns before a commit what the kernel must forget after it. Called inside the transaction.
+pub type Foreseer = Box<dyn Fn(&[KernelChange]) + Send + Sync>;
+
 /// Tells whether a program has an inode open.
 pub type OpenFiles = Box<dyn Fn(Ino) -> bool + Send + Sync>;
 
@@ -134,6 +137,7 @@ pub struct Engine {
     /// Files with new content that a lookup under way may still bring old attributes of.
     unknown: Arc<Unannounced>,
     listener: SharedListener,
+    foreseer: RwLock<Option<Foreseer>>,
     pub(crate) events: RwLock<Option<EventListener>>,
     /// Deletions of the last minute.
     pub(crate) brake: Brake,
@@ -242,6 +246,7 @@ impl Engine {
             unannounced: Arc::default(),
             unknown: Arc::default(),
             listener,
+            foreseer: RwLock::default(),
             events: RwLock::default(),
             brake: Brake::default(),
             evictor,
@@ -378,6 +383,11 @@ impl Engine {
         *self.listener.write() = Some(listener);
     }
 
+    /// Says who learns before each commit what the kernel must forget after it.
+    pub fn set_foreseer(&self, foreseer: Foreseer) {
+        *self.foreseer.write() = Some(foreseer);
+    }
+
     /// Says who knows what programs have open.
     pub fn set_open_files(&self, open_files: OpenFiles) {
         *self.open_files.write() = Some(open_files);
@@ -438,6 +448,9 @@ impl Engine {
 
     /// Enters what the kernel has to be told of, before the commit that makes it true.
     pub(crate) fn announce_soon(&self, changes: &[KernelChange]) -> Announcing {
+        if let Some(foresee) = self.foreseer.read().as_ref() {
+            foresee(changes);
+        }
         self.unannounced.enter(changes)
     }
 

@@ -79,6 +79,14 @@ pub enum EngineError {
         /// The path in the mount.
         path: String,
     },
+    /// A folder that would be given up holds what only this machine has.
+    #[error("{inside} is only on this machine, and would go with the folder {path}")]
+    HoldsUnsent {
+        /// The folder's path in the mount.
+        path: String,
+        /// That of a file in it.
+        inside: String,
+    },
     /// It is pinned, but not by itself.
     #[error("{path} is pinned with its folder {folder}")]
     PinnedByFolder {

@@ -3,8 +3,12 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use onedrivefs_content::Body;
+use onedrivefs_core::kill_point;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -84,7 +88,8 @@ impl Engine {
     }
 }
 
-/// Writes a new file; one that cannot be written whole is removed again.
+/// Writes a new file, which gets its name when it is whole: half a file would look like it, should the
+/// daemon die meanwhile.
 fn write_new(
     to: &Path,
     write: impl FnOnce(&mut std::fs::File) -> io::Result<u64>,
@@ -93,13 +98,38 @@ fn write_new(
         path: to.to_owned(),
         source,
     };
-    let mut file = std::fs::File::create_new(to).map_err(failed)?;
+    if to.symlink_metadata().is_ok() {
+        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+    }
+    let unnamed = to.with_file_name(unfinished_name());
+    let mut file = std::fs::File::create_new(&unnamed).map_err(failed)?;
     let written = write(&mut file).and_then(|size| file.sync_all().map(|()| size));
-    written.map_err(|error| {
-        // Half a file would look like the whole one.
-        drop(std::fs::remove_file(to));
-        failed(error)
-    })
+    kill_point("export-written");
+    let named = written.and_then(|size| name_new(&unnamed, to).map(|()| size));
+    if named.is_err() {
+        drop(std::fs::remove_file(&unnamed));
+    }
+    let size = named.map_err(failed)?;
+    kill_point("exported");
+    Ok(size)
+}
+
+/// A name for a file that is not whole yet.
+fn unfinished_name() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!(".onedrivefs-export-{}-{number}", std::process::id())
+}
+
+/// Gives a file its name unless there is one of that name.
+fn name_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems cannot promise that.
+        Err(Errno::INVAL | Errno::NOSYS) if to.symlink_metadata().is_err() => {
+            std::fs::rename(from, to)
+        }
+        other => Ok(other?),
+    }
 }
 
 fn copy(body: &Arc<Body>, file: &mut std::fs::File) -> io::Result<u64> {

@@ -2,7 +2,7 @@
 //! those of one process.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -99,6 +99,8 @@ pub struct Family {
     waiters: Arc<Waiters>,
     members: Members,
     company: Company,
+    /// Whether engines may be about to join that have something to send.
+    gathering: Arc<AtomicBool>,
 }
 
 impl Family {
@@ -121,6 +123,25 @@ impl Family {
     #[must_use]
     pub fn stir(&self) -> &Stir {
         &self.company.stir
+    }
+
+    /// Engines are about to join in which changes wait since an earlier daemon.
+    pub fn begin_gathering(&self) {
+        self.gathering.store(true, Ordering::Release);
+    }
+
+    /// Every engine in which something waits has joined.
+    pub fn end_gathering(&self) {
+        if self.gathering.swap(false, Ordering::AcqRel) {
+            for member in self.members() {
+                member.wake_uploader();
+            }
+        }
+    }
+
+    /// Tells whether it is not known yet what waits in other engines.
+    pub(crate) fn is_gathering(&self) -> bool {
+        self.gathering.load(Ordering::Acquire)
     }
 
     /// Requests of programs that wait for the service.

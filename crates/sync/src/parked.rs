@@ -138,7 +138,7 @@ impl Engine {
     /// downloading anything. Returns how many changes were given up.
     ///
     /// # Errors
-    /// `NotParked`, or errors of the database.
+    /// `NotParked`; `HoldsUnsent` for a folder with files that nobody named; errors of the database.
     pub async fn discard(&self, path: &str) -> Result<u64, EngineError> {
         let top = path.trim_matches('/');
         let (deletions, changes): (Vec<_>, Vec<_>) = self
@@ -181,6 +181,10 @@ impl Engine {
         let facts = self.facts(&in_flight, self.answer_epoch()?);
         let outcome = self.store.write(|tx| {
             let mut applier = Applier::new(tx, facts);
+            if let Some(inside) = applier.only_here_below(ino)? {
+                let path = tx.path(ino)?;
+                return Err(EngineError::HoldsUnsent { path, inside });
+            }
             applier.give_up(ino)?;
             Ok::<_, EngineError>(self.outcome(applier)?)
         })?;

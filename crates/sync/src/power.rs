@@ -258,20 +258,31 @@ fn set_aside(
     id: u64,
     state_dir: &Path,
 ) -> Result<Option<PathBuf>, EngineError> {
-    let folder = state_dir.join(KEPT);
-    let failed = |source| EngineError::State {
-        path: folder.clone(),
-        source,
-    };
-    fs::create_dir_all(&folder).map_err(failed)?;
-    let mut end = owner.name.len().min(NAME_MAX_BYTES);
-    while !owner.name.is_char_boundary(end) {
-        end -= 1;
-    }
     let now = Timestamp::now().seconds();
-    let kept = folder.join(format!("{now}-{id:x}-{}", &owner.name[..end]));
+    let kept = kept_folder(state_dir)?.join(kept_name(&format!("{now}-{id:x}"), &owner.name));
     let moved = bodies.content().set_aside(BodyId(id), &kept)?;
     Ok(moved.then_some(kept))
+}
+
+/// The folder of a state directory that takes what is in doubt, or has no place any more.
+pub(crate) fn kept_folder(state_dir: &Path) -> Result<PathBuf, EngineError> {
+    let folder = state_dir.join(KEPT);
+    match fs::create_dir_all(&folder) {
+        Ok(()) => Ok(folder),
+        Err(source) => Err(EngineError::State {
+            path: folder,
+            source,
+        }),
+    }
+}
+
+/// The name under which a file is kept there.
+pub(crate) fn kept_name(mark: &str, name: &str) -> String {
+    let mut end = name.len().min(NAME_MAX_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{mark}-{}", &name[..end])
 }
 
 /// Bodies of the spool that an answer moved to the cache, where anybody may delete them, in a commit

@@ -1,5 +1,6 @@
 //! What `status` shows.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -123,7 +124,7 @@ pub struct Parked {
 pub struct Conflict {
     /// Path of the service's version.
     pub path: String,
-    /// Path of the version of this machine.
+    /// Path of the version of this machine; an absolute one where that is outside of the mount.
     pub copy: String,
     /// When.
     pub when: String,
@@ -507,7 +508,7 @@ fn conflicts(r: &Reader<'_>) -> Result<Vec<Conflict>, StoreError> {
     let mut listed: Vec<Conflict> = Vec::new();
     for row in r.conflicts(u32::MAX)? {
         let again = listed.iter().any(|conflict| conflict.copy == row.copy);
-        if again || item_at(r, &row.copy)?.is_none() {
+        if again || !is_kept(r, &row.copy)? {
             continue;
         }
         listed.push(Conflict {
@@ -520,6 +521,14 @@ fn conflicts(r: &Reader<'_>) -> Result<Vec<Conflict>, StoreError> {
         }
     }
     Ok(listed)
+}
+
+/// Tells whether a copy is still there. What a power cut left in doubt is outside of the mount.
+fn is_kept(r: &Reader<'_>, copy: &str) -> Result<bool, StoreError> {
+    if Path::new(copy).is_absolute() {
+        return Ok(Path::new(copy).exists());
+    }
+    Ok(item_at(r, copy)?.is_some())
 }
 
 /// The state of a file that nothing waits for.

@@ -15,7 +15,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use onedrivefs_core::Ino;
+use onedrivefs_core::{Ino, kill_point};
 use onedrivefs_store::{Ops, Slot, SlotState, StoreError, WhichFolder};
 use onedrivefs_sync::{Announcement, Engine, EngineError, Event, KernelChange, Net, Stir};
 use parking_lot::{Mutex, RwLock};
@@ -100,6 +100,10 @@ impl Forest {
     /// `groups` other drives, it is none that the service knows, and nothing is asked about it.
     #[must_use]
     pub fn new(main: Arc<Vfs>, groups: bool, nursery: Option<Box<dyn Nursery>>) -> Arc<Self> {
+        if nursery.is_some() {
+            // Until what waits in other drives is looked after.
+            main.engine().config.family.begin_gathering();
+        }
         Arc::new(Self {
             main,
             groups,
@@ -350,6 +354,7 @@ impl Forest {
             return Err(VfsError::Busy);
         }
         let vfs = nursery.plant(&slot)?;
+        kill_point("slot-planted");
         self.connect_one(&vfs);
         self.follow_events(&vfs);
         self.planted.write().insert(number, Arc::clone(&vfs));
@@ -411,7 +416,10 @@ impl Forest {
         let removed =
             check_removable(&shown).and_then(|()| self.main.remove_shortcut(parent, name, slot));
         match &removed {
-            Ok(()) => self.wake.notify_one(),
+            Ok(()) => {
+                kill_point("shortcut-removed");
+                self.wake.notify_one();
+            }
             Err(_) => shown.engine().go_on_sending(),
         }
         removed

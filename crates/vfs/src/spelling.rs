@@ -45,6 +45,18 @@ impl AbsentNames {
         add(&self.told, parent, name);
     }
 
+    /// Notes all names of which the kernel is about to be told. Done before the commit that takes
+    /// them away: whoever makes one anew does so after it, and may do so before the kernel is told.
+    pub(crate) fn note_all_told(&self, changes: &[KernelChange]) {
+        for change in changes {
+            if let KernelChange::Entry { parent, name }
+            | KernelChange::Deleted { parent, name, .. } = change
+            {
+                self.note_told(*parent, name);
+            }
+        }
+    }
+
     /// A name came into being: the other spellings under which it was absent.
     pub(crate) fn take_others(&self, parent: Ino, name: &str) -> Vec<KernelChange> {
         let key = (parent, NameKey::of(name));

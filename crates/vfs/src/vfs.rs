@@ -166,6 +166,12 @@ impl Vfs {
                 }
                 listener(announcement);
             }));
+        let vfs = Arc::downgrade(self);
+        self.engine.set_foreseer(Box::new(move |changes| {
+            if let Some(vfs) = vfs.upgrade() {
+                vfs.absent.note_all_told(changes);
+            }
+        }));
     }
 
     /// Says how the kernel is made to look up every name anew.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime};
 
-use onedrivefs_sim::{FaultAction, FaultRule};
+use onedrivefs_sim::{FaultAction, FaultRule, Reach};
 use onedrivefs_tests::mount::MountSpec;
 use onedrivefs_tests::{Home, Need, Service, needs, tree, wait};
 
@@ -346,4 +346,40 @@ fn an_empty_file_stays_empty_when_the_daemon_is_killed_at_the_start_of_a_later_w
     assert_eq!(drive.read("/once").as_deref(), Some(&b""[..]));
     assert_eq!(drive.read("/twice").as_deref(), Some(&b""[..]));
     mount.unmount();
+}
+
+/// What was closed a moment before a power cut is in doubt: the file is what is certain, which is nothing
+/// here, and the bytes are kept where `status` says.
+#[test]
+fn what_a_power_cut_leaves_in_doubt_is_set_aside_and_named() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let mut home = Home::new(&service);
+    let boot = home.path("boot");
+    fs::write(&boot, "before the cut").expect("boot id");
+    home.set_env("ONEDRIVEFS_BOOT_ID_FILE", boot.to_str().expect("UTF-8"));
+    home.log_in();
+    let mut mount = home.mount();
+    mount.sync();
+    service.set_reach(Reach::Offline);
+    fs::create_dir(mount.at("dir")).expect("folder");
+    fs::write(mount.at("dir/closed.txt"), "just closed").expect("written");
+    // Sooner than it would be put on disk by itself.
+    mount.crash();
+    drop(mount);
+    fs::write(&boot, "after the cut").expect("boot id");
+    for _mount in 0..2 {
+        let mount = home.mount();
+        assert_eq!(fs::read(mount.at("dir/closed.txt")).expect("file"), b"");
+        let told = mount.status()["conflicts"].clone();
+        assert_eq!(told.as_array().map(Vec::len), Some(1), "{told}");
+        assert_eq!(told[0]["path"], "dir/closed.txt", "{told}");
+        let kept = told[0]["copy"].as_str().expect("path");
+        assert_eq!(fs::read(kept).expect("set aside"), b"just closed");
+        let shown = home.run(&["status"]).ok();
+        assert!(shown.contains(kept), "{shown}");
+        mount.unmount();
+    }
 }

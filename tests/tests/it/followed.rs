@@ -118,6 +118,12 @@ fn mv_and_cp_between_drives_copy_and_the_original_goes_when_the_copy_is_there() 
     let theirs = shared(&service);
     let own = service.default_drive();
     own.put("/moves.bin", vec![7_u8; 300_000]).expect("file");
+    for (name, len) in [("over.bin", 200_000), ("again.bin", 100_000)] {
+        own.put(&format!("/{name}"), vec![8_u8; len]).expect("file");
+        theirs
+            .put(&format!("/Plans/{name}"), "there before")
+            .expect("file");
+    }
     own.put("/tree/one.txt", "one").expect("file");
     own.put("/tree/two/three.txt", "three").expect("file");
     let home = Home::signed_in(&service);
@@ -125,19 +131,9 @@ fn mv_and_cp_between_drives_copy_and_the_original_goes_when_the_copy_is_there() 
     mount.sync();
     home.sh(r#"ls -R "$M/Folder/Plans" > /dev/null"#);
     // Nothing can be stored in the other drive for now.
-    let pattern = format!("*{}*", theirs.id().replace('!', "*"));
-    for op in [
-        "put_content",
-        "put_item",
-        "create_session",
-        "upload_fragment",
-    ] {
-        service.faults().add(FaultRule {
-            path: Some(pattern.clone()),
-            ..FaultRule::on(op, FaultAction::status(503))
-        });
-    }
+    refuse_content(&service, &theirs);
     home.sh(r#"cd "$M"; mv moves.bin Folder/Plans/; cp -a tree Folder/Plans/copy; mv -n tree/one.txt Folder/Plans/
+        cat over.bin > Folder/Plans/over.bin; rm over.bin; mv -f again.bin Folder/Plans/again.bin
         test ! -e moves.bin; test "$(stat -c %s Folder/Plans/moves.bin)" = 300000"#);
     let refused = || {
         let lines = service.request_lines();
@@ -153,8 +149,18 @@ fn mv_and_cp_between_drives_copy_and_the_original_goes_when_the_copy_is_there() 
         "the original went before the copy was there"
     );
     assert!(own.exists("/tree/one.txt"));
+    for name in ["over.bin", "again.bin"] {
+        assert!(own.exists(&format!("/{name}")), "{name} went too early");
+    }
     service.faults().clear();
     mount.sync();
+    for (name, len) in [("over.bin", 200_000), ("again.bin", 100_000)] {
+        let copy = theirs.read(&format!("/Plans/{name}")).expect("copy");
+        assert!(copy == vec![8_u8; len], "{name}");
+        wait::until("the end of the original", ARRIVAL, || {
+            !own.exists(&format!("/{name}"))
+        });
+    }
     assert_eq!(
         theirs.read("/Plans/moves.bin").expect("copy").len(),
         300_000
@@ -169,6 +175,63 @@ fn mv_and_cp_between_drives_copy_and_the_original_goes_when_the_copy_is_there() 
     assert!(!theirs.exists("/Plans/deep/b.txt"));
     let renamed = rustix::fs::rename(mount.at("back"), mount.at("Folder/Plans/back"));
     assert_eq!(renamed.expect_err("rename"), rustix::io::Errno::XDEV);
+    mount.unmount();
+}
+
+/// Has the service store nothing in a drive.
+fn refuse_content(service: &Service, drive: &DriveHandle) {
+    let pattern = format!("*{}*", drive.id().replace('!', "*"));
+    for op in [
+        "put_content",
+        "put_item",
+        "create_session",
+        "upload_fragment",
+    ] {
+        service.faults().add(FaultRule {
+            path: Some(pattern.clone()),
+            ..FaultRule::on(op, FaultAction::status(503))
+        });
+    }
+}
+
+/// The daemon dies between the copy and the end of its upload: the next one does not delete the original
+/// before it knows of the copy, which is in a drive that it serves a moment later.
+#[test]
+fn the_original_of_a_move_between_drives_outlives_the_daemon_until_the_copy_is_there() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let theirs = shared(&service);
+    let own = service.default_drive();
+    own.put("/moves.bin", vec![7_u8; 300_000]).expect("file");
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    mount.sync();
+    home.sh(r#"ls -R "$M/Folder/Plans" > /dev/null; cat "$M/moves.bin" > "$W/read""#);
+    service.set_reach(Reach::Offline);
+    home.sh(r#"mv "$M/moves.bin" "$M/Folder/Plans/""#);
+    mount.crash();
+    drop(mount);
+    refuse_content(&service, &theirs);
+    service.set_reach(Reach::Online);
+    let mount = home.mount();
+    let refused = || {
+        let lines = service.request_lines();
+        lines.iter().filter(|line| line.ends_with(" 503")).count()
+    };
+    wait::until("refused uploads", ARRIVAL, || refused() >= 2);
+    assert!(
+        own.exists("/moves.bin"),
+        "the original went before the copy was there"
+    );
+    service.faults().clear();
+    mount.sync();
+    let copy = theirs.read("/Plans/moves.bin").expect("copy");
+    assert_eq!(copy.len(), 300_000);
+    wait::until("the end of the original", ARRIVAL, || {
+        !own.exists("/moves.bin")
+    });
     mount.unmount();
 }
 
@@ -266,6 +329,38 @@ fn removing_a_shortcut_never_deletes_what_it_leads_to() {
         text(&theirs, "/Plans/kept.txt") == "kept"
     });
     assert_eq!(text(&theirs, "/Plans/a.txt"), "theirs");
+    mount.unmount();
+}
+
+/// Somebody removes the shortcut while a file lies in the folder that never leaves this machine.
+#[test]
+fn what_is_only_here_of_a_folder_that_is_not_shown_any_more_is_kept_and_named() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let theirs = shared(&service);
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    home.sh(
+        r#"ls "$M/Folder/Plans/deep"; printf 'half a film' > "$M/Folder/Plans/deep/film.part""#,
+    );
+    mount.sync();
+    service
+        .default_drive()
+        .delete("/Folder/Plans")
+        .expect("delete");
+    wait::until("the end of the shortcut", ARRIVAL, || {
+        mount.sync();
+        let drives = mount.status()["drives"].clone();
+        drives.as_array().is_some_and(Vec::is_empty) && !mount.at("Folder/Plans").exists()
+    });
+    let told = mount.status()["conflicts"].clone();
+    assert_eq!(told[0]["path"], "deep/film.part", "{told}");
+    let kept = told[0]["copy"].as_str().expect("path");
+    assert_eq!(fs::read(kept).expect("kept"), b"half a film");
+    assert!(!theirs.exists("/Plans/deep/film.part") && theirs.exists("/Plans/a.txt"));
     mount.unmount();
 }
 

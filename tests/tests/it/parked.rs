@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use onedrivefs_sim::{FaultAction, FaultRule, Reach};
 use onedrivefs_tests::{Home, Mount, Need, Service, needs, tree, wait};
@@ -110,6 +111,51 @@ fn what_is_refused_is_named_survives_kill_9_and_is_dealt_with() {
     ];
     assert_eq!(paths, expected);
     tree::assert_in_step(mount.path(), &drive);
+    mount.unmount();
+}
+
+/// Giving up a folder that the service refuses does not give up what nobody has named.
+#[test]
+fn a_folder_that_holds_what_is_only_here_is_not_given_up() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/edited.txt", "there").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    refuse_changes(&service);
+    home.sh(
+        r#"cd "$M"; mkdir -p dir/deeper; echo new > dir/deeper/new.txt; echo part > dir/x.part
+        echo mine > edited.txt; mv edited.txt dir/"#,
+    );
+    wait::until("parked", wait::secs(60), || {
+        parked(&mount).contains(&pair("dir", "create"))
+    });
+    let path = mount.at("dir");
+    let discard = || home.run(&["discard", path.to_str().expect("UTF-8")]);
+    for (inside, text) in [
+        ("dir/deeper/new.txt", "new\n"),
+        ("dir/x.part", "part\n"),
+        ("dir/edited.txt", "mine\n"),
+    ] {
+        discard().explained(1, "only on this machine");
+        let kept = fs::read_to_string(mount.at(inside));
+        assert_eq!(kept.expect("still there"), text, "{inside}");
+        let name = Path::new(inside).file_name().expect("name");
+        fs::rename(mount.at(inside), mount.path().join(name)).expect("moved out");
+    }
+    discard().ok();
+    assert!(!path.exists());
+    service.faults().clear();
+    home.run(&["retry", mount.path().to_str().expect("UTF-8")])
+        .ok();
+    mount.sync();
+    assert_eq!(drive.read("/new.txt").as_deref(), Some(&b"new\n"[..]));
+    assert_eq!(drive.read("/edited.txt").as_deref(), Some(&b"mine\n"[..]));
+    assert_eq!(fs::read(mount.at("x.part")).expect("here"), b"part\n");
     mount.unmount();
 }
 

@@ -2,12 +2,30 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
+use std::time::{Duration, Instant};
 
+use onedrivefs_sim::{DriveHandle, FaultAction, FaultRule};
 use onedrivefs_tests::{Home, Mount, Need, Service, needs, wait};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// Enough for the kernel to be asked in the moment in which it could still be wrong.
 const ROUNDS: u32 = 300;
+
+/// How often others take a file away while a program makes one in its place.
+const TAKEN: u32 = 5;
+
+/// Files that others take away along with it: the kernel is told of them first, which gives the
+/// program the time to come before.
+const OTHERS: u32 = 400;
+
+/// Time in which what others did has to arrive.
+const ARRIVAL: Duration = wait::secs(30);
+
+/// What others put behind the name of a file that they rename.
+const MOVED_SUFFIX: &str = ".moved";
+
+/// Where the file is then.
+const MOVED: &str = "/A.txt.moved";
 
 /// First version of Linux that can forget all names at once: until then a name may lead to where it
 /// did for a moment after it was taken away under another spelling.
@@ -125,4 +143,75 @@ fn a_file_that_was_emptied_under_another_spelling_is_empty_at_once() {
         assert_eq!(read, b"more than before", "round {round}");
     }
     mount.unmount();
+}
+
+/// Others take a file away whose name the kernel remembers, and a program makes one under another
+/// spelling of that name before the kernel is told: every spelling leads to the new file at once.
+fn made_anew_before_the_kernel_is_told(take: fn(&DriveHandle, &str)) {
+    if !needs::met(&[Need::Fuse]) || !kernel_forgets_at_once() {
+        return;
+    }
+    let service = Service::with(|config| config.knobs.delta_page_size = 2 * OTHERS as usize);
+    // What others do is heard of when the test wants it.
+    let refused = FaultRule::on("socketio", FaultAction::status(500));
+    service.faults().add(refused);
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&["--poll", "1"]);
+    for round in 0..TAKEN {
+        let others = (0..OTHERS).map(|number| format!("/others {round}/{number}"));
+        let taken: Vec<String> = others.chain(["/A.txt".to_owned()]).collect();
+        for path in &taken {
+            drive.put(path, "theirs").expect("file");
+        }
+        mount.sync();
+        home.sh(r#"ls -lR "$M" > "$W/listed""#);
+        let news = FaultRule::on("delta", FaultAction::Hold);
+        let news = service.faults().add(news);
+        wait::until("a look for news", ARRIVAL, || {
+            service.faults().hits(news) > 0
+        });
+        for path in &taken {
+            take(&drive, path);
+        }
+        service.faults().remove(news);
+        let begun = Instant::now();
+        while mount.at("a.txt").exists() {
+            assert!(begun.elapsed() < ARRIVAL, "round {round}: never taken away");
+        }
+        fs::write(mount.at("a.txt"), "mine").expect("file");
+        let other = fs::File::options().append(true).open(mount.at("A.txt"));
+        let mut other = other.unwrap_or_else(|error| panic!("round {round}: A.txt: {error}"));
+        other.write_all(b" and more").expect("write");
+        drop(other);
+        let read = fs::read_to_string(mount.at("a.txt")).expect("file");
+        assert_eq!(read, "mine and more", "round {round}");
+        mount.sync();
+        let there = |path: &str| drive.read(path).unwrap_or_default();
+        assert_eq!(there("/a.txt"), b"mine and more", "round {round}");
+        let moved = drive.read(MOVED);
+        assert!(
+            moved.is_none_or(|bytes| bytes == b"theirs"),
+            "round {round}"
+        );
+        fs::remove_file(mount.at("A.txt")).expect("removal");
+        assert!(!mount.at("a.txt").exists(), "round {round}");
+        if drive.exists(MOVED) {
+            drive.delete(MOVED).expect("deletion");
+        }
+    }
+    mount.unmount();
+}
+
+#[test]
+fn a_file_that_others_removed_hides_no_new_one_under_another_spelling() {
+    made_anew_before_the_kernel_is_told(|drive, path| drive.delete(path).expect("deletion"));
+}
+
+#[test]
+fn nothing_written_to_a_new_file_ends_up_in_one_that_others_renamed() {
+    made_anew_before_the_kernel_is_told(|drive, path| {
+        let moved = format!("{path}{MOVED_SUFFIX}");
+        drive.rename(path, &moved).expect("rename");
+    });
 }

@@ -42,6 +42,32 @@ impl Applier<'_> {
         self.restore(&mut item, &shown, parent)
     }
 
+    /// The path of a file in a folder that the service never had, if there is one of which this machine
+    /// alone has the content. It would go with the folder, and nobody has named it.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub fn only_here_below(&self, folder: Ino) -> Result<Option<String>, StoreError> {
+        let is_new = |item: &Item| item.is_dir() && item.remote.is_none();
+        let mut folders = vec![folder];
+        while let Some(folder) = folders.pop() {
+            if !self.tx.item(folder)?.is_some_and(|item| is_new(&item)) {
+                continue;
+            }
+            for item in self.tx.children(folder)? {
+                if item.is_dir() {
+                    folders.push(item.ino);
+                } else if item.remote.is_none()
+                    || self.waiting(item.ino)?.has(Ops::CONTENT)
+                    || self.being_written(&item)?
+                {
+                    return Ok(Some(self.tx.path(item.ino)?));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Removes what the service never had. What was moved into such a folder goes back to where
     /// the service has it.
     fn drop_unsent(&mut self, mut item: Item) -> Result<(), StoreError> {

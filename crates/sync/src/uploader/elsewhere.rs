@@ -2,8 +2,8 @@
 //!
 //! A program moves a file into another drive by copying it and deleting the original. The original
 //! stays on the service until that has the copy, whose hash is compared when it arrives. Which file
-//! is a copy of which nobody says, so a deletion waits for new files of the same size that were
-//! made before it.
+//! is a copy of which nobody says, so a deletion waits for files of the same size that were saved
+//! before it: new ones, and such that were there and got another content.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Rows read per query.
 const WINDOW: u32 = 256;
 
-/// Sizes of new files that the service does not have, and when the first of each was made.
+/// Sizes of files whose content the service does not have, and when the first of each was saved.
 pub(crate) struct UnsentSizes {
     looked: Timestamp,
     sizes: Arc<HashMap<u64, Timestamp>>,
@@ -43,7 +43,8 @@ impl Engine {
             .iter()
             .filter(|other| !std::ptr::eq(other.as_ref(), self))
             .peekable();
-        if others.peek().is_none() {
+        let gathering = self.config.family.is_gathering();
+        if others.peek().is_none() && !gathering {
             return Ok(None);
         }
         let Some(item) = self.store.item(row.ino)? else {
@@ -51,6 +52,10 @@ impl Engine {
         };
         if item.kind != Kind::File || item.size == 0 || item.remote.is_none() {
             return Ok(None);
+        }
+        if gathering {
+            // The copy may wait in a drive that is not served again yet.
+            return Ok(Some(LOOK_EVERY));
         }
         for other in others {
             let made = other.unsent_sizes(row.touched)?.get(&item.size).copied();
@@ -70,7 +75,7 @@ impl Engine {
                 continue;
             }
             other.store.read(|r| {
-                for row in r.parked()?.iter().filter(|row| row.ops.has(Ops::CREATE)) {
+                for row in r.parked()?.iter().filter(|row| may_be_copy(row.ops)) {
                     parked.extend(r.item(row.ino)?.map(|item| item.size));
                 }
                 Ok::<_, StoreError>(())
@@ -100,7 +105,7 @@ impl Engine {
         })
     }
 
-    /// The sizes of new files that wait to be sent, as they were at a time or later.
+    /// The sizes of files whose content waits to be sent, as they were at a time or later.
     fn unsent_sizes(&self, since: Timestamp) -> Result<Arc<HashMap<u64, Timestamp>>, StoreError> {
         let mut known = self.standing.unsent_sizes.lock();
         let now = Timestamp::now();
@@ -120,7 +125,7 @@ impl Engine {
                     return Ok::<_, StoreError>(sizes);
                 };
                 after = last.seq;
-                for row in rows.iter().filter(|row| row.ops.has(Ops::CREATE)) {
+                for row in rows.iter().filter(|row| may_be_copy(row.ops)) {
                     let item = r.item(row.ino)?.filter(|item| item.kind == Kind::File);
                     if let Some(item) = item {
                         let first = sizes.entry(item.size).or_insert(row.since);
@@ -136,4 +141,9 @@ impl Engine {
         });
         Ok(sizes)
     }
+}
+
+/// Tells whether what waits to be sent for a file may be the copy of another one.
+fn may_be_copy(ops: Ops) -> bool {
+    ops.has(Ops::CREATE) || ops.has(Ops::CONTENT)
 }

@@ -9,6 +9,7 @@ use onedrivefs_store::{Slot, SlotState};
 
 use super::{Forest, left};
 use crate::error::VfsError;
+use crate::vfs::Vfs;
 
 /// Pause between two looks while something waits in a folder that nothing shows any more.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -41,10 +42,16 @@ impl Forest {
 
     /// Looks after all folders once. Tells whether to do so again before anything asks for it.
     pub async fn look_after(self: &Arc<Self>) -> bool {
-        self.look_after_all().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "Folders of other drives could not be looked after.");
-            true
-        })
+        match self.look_after_all().await {
+            Ok(again) => {
+                self.main.engine().config.family.end_gathering();
+                again
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Folders of other drives could not be looked after.");
+                true
+            }
+        }
     }
 
     async fn look_after_all(self: &Arc<Self>) -> Result<bool, VfsError> {
@@ -121,14 +128,21 @@ impl Forest {
 
     /// Ends serving a folder and removes its state.
     async fn clear(self: &Arc<Self>, slot: &Slot) -> Result<(), VfsError> {
-        let vfs = self.planted.write().remove(&slot.number);
-        if let Some(vfs) = vfs {
+        let planted = self.planted.write().remove(&slot.number);
+        if let Some(vfs) = planted {
             vfs.engine().stop_sending();
             vfs.engine().shutdown().await;
+            if slot.state == SlotState::Left {
+                self.take_over(slot, &vfs)?;
+            }
         }
         let (forest, slot) = (Arc::clone(self), slot.clone());
         let cleared = self.main.runtime.spawn_blocking(move || {
             let _turn = forest.turn.lock();
+            if forest.planted.read().contains_key(&slot.number) {
+                // Somebody has looked into it meanwhile.
+                return Err(VfsError::Busy);
+            }
             if let Some(nursery) = &forest.nursery {
                 nursery.clear(&slot)?;
             }
@@ -143,6 +157,19 @@ impl Forest {
             Ok(())
         });
         cleared.await.map_err(VfsError::io)?
+    }
+
+    /// Keeps what the service does not get of a folder that nothing shows any more. A program that was
+    /// in it may have been quicker, and made something that is to be sent first.
+    fn take_over(&self, slot: &Slot, left: &Arc<Vfs>) -> Result<(), VfsError> {
+        let is_in_use = Arc::strong_count(left) > 1 || left.is_used();
+        if is_in_use || !left.store().read(|r| r.is_journal_empty())? {
+            return Err(VfsError::Busy);
+        }
+        self.main
+            .engine()
+            .take_over(left.engine(), slot.number)
+            .map_err(VfsError::from)
     }
 
     /// Stops serving the folders of other drives. Nothing is planted from now on.

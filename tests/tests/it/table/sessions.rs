@@ -120,6 +120,13 @@ const LARGE: &[Row] = &[
         "d > e",
         "e/f=@10500000.5",
     ),
+    row(
+        "large, new, folder deleted",
+        "d/",
+        "d/f=@10500000.6",
+        "-d",
+        "",
+    ),
 ];
 
 /// The rows of lost answers that send content, and large files.
