@@ -224,6 +224,7 @@ async fn start(shared: &Arc<Shared>, wanted: &Wanted) -> Outcome<Served> {
         oneself: record.oneself(&root.drive),
         drive: root.drive,
         folder: root.folder,
+        is_file: root.is_file,
         tree,
         graph,
         config: config.clone(),

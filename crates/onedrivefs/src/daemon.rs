@@ -68,8 +68,10 @@ pub(crate) struct Plan {
     pub(crate) account: AccountName,
     /// The drive.
     pub(crate) drive: DriveRecord,
-    /// The folder of it that is mounted, if it is not its root.
+    /// The folder of it that is mounted, or the file, if it is not its root.
     pub(crate) folder: Option<FolderRecord>,
+    /// Whether it is a single file, in a folder that is made for it.
+    pub(crate) is_file: bool,
     /// Who is signed in, as the service names them.
     pub(crate) oneself: Oneself,
     /// Whether all drives of the account are mounted, and the drive is what stands for them.
@@ -96,7 +98,26 @@ impl Plan {
         RootRecord {
             drive: self.drive.id.clone(),
             folder: self.folder.clone(),
+            is_file: self.is_file,
         }
+    }
+
+    /// Whether the root is of no drive, and only shows what is in several, or a single file.
+    fn groups(&self) -> bool {
+        self.tree || self.is_file
+    }
+
+    /// What keeps such a root up to date.
+    fn tree(&self, engine: &Arc<Engine>) -> Option<Tree> {
+        let file = self.folder.clone().filter(|_| self.is_file);
+        self.groups().then(|| Tree {
+            engine: Arc::clone(engine),
+            graph: self.graph.clone(),
+            dirs: self.dirs.clone(),
+            config: self.config.clone(),
+            account: self.account.clone(),
+            only: file.map(|file| (self.drive.id.clone(), file)),
+        })
     }
 
     /// What people know it by.
@@ -144,13 +165,7 @@ impl Served {
     pub(crate) async fn start(plan: Plan) -> Outcome<Self> {
         create_private_dir(&plan.dirs.runtime)?;
         let engine = open_engine(&plan).await?;
-        let tree = plan.tree.then(|| Tree {
-            engine: Arc::clone(&engine),
-            graph: plan.graph.clone(),
-            dirs: plan.dirs.clone(),
-            config: plan.config.clone(),
-            account: plan.account.clone(),
-        });
+        let tree = plan.tree(&engine);
         if let Some(tree) = &tree {
             tree.prepare().await?;
         }
@@ -164,10 +179,8 @@ impl Served {
         };
         let guard = post_guard(&mounted);
         let mut companions = follow_buses(&plan, &forest, &mounted);
-        match tree {
-            Some(tree) => companions.push(tokio::spawn(tree.run())),
-            None => engine.start(),
-        }
+        engine.start();
+        companions.extend(tree.map(|tree| tokio::spawn(tree.run())));
         companions.push(tokio::spawn(Arc::clone(&forest).tend()));
         let control = match listen(&plan, &forest, &mounted) {
             Ok(control) => control,
@@ -293,7 +306,11 @@ fn engine_config(plan: &Plan) -> EngineConfig {
     engine.upload_on_close_wait = config.upload == Some(UploadMode::OnClose);
     engine.reject_names = config.names == Some(NameMode::Reject);
     engine.read_only = plan.access.read_only;
-    engine.folder = plan.folder.as_ref().map(|folder| folder.id.clone());
+    let own_file = plan.is_file && plan.drive.own;
+    engine.read_only_elsewhere = plan.access.read_only_elsewhere && !own_file;
+    engine.groups = plan.groups();
+    let folder = plan.folder.as_ref().filter(|_| !plan.is_file);
+    engine.folder = folder.map(|folder| folder.id.clone());
     engine
 }
 
@@ -319,12 +336,8 @@ fn vfs_options(config: &Layer, read_only: bool) -> VfsOptions {
 fn plant(plan: &Plan, engine: &Arc<Engine>) -> Arc<Forest> {
     let options = vfs_options(&plan.config, plan.access.read_only);
     let nursery = Folders::new(engine, options, plan.access.read_only_elsewhere, plan.tree);
-    let root = VfsOptions {
-        read_only: options.read_only || plan.tree,
-        ..options
-    };
-    let vfs = Vfs::new(Arc::clone(engine), root, Handle::current());
-    Forest::new(vfs, plan.tree, Some(Box::new(nursery)))
+    let vfs = Vfs::new(Arc::clone(engine), options, Handle::current());
+    Forest::new(vfs, plan.groups(), Some(Box::new(nursery)))
 }
 
 fn mount(plan: &Plan, forest: &Arc<Forest>) -> Outcome<Mounted> {

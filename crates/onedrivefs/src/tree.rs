@@ -1,20 +1,23 @@
 //! All drives of an account under one mount: `onedrivefs mount --tree`.
 //!
 //! The root and the folders that group the drives are of no drive. They are rows of a database of
-//! their own, whose engine never asks the service for anything, and nobody may change them. Each drive
+//! their own, whose engine asks the service for single files only, and nobody may change them. Each drive
 //! in them is what a shortcut is in an ordinary mount: a slot that is served from the first look into
-//! it. What there is to be shown is asked for now and then; where that fails, all stays as it was.
+//! it. A single file that somebody shared is a row of that database like any file. What there is to be
+//! shown is asked for now and then; where that fails, all stays as it was.
+//!
+//! A mount of a single file is the same, with nothing else in it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onedrivefs_core::{DriveId, DriveKind, Ino, ItemId, Quota, Timestamp, name};
+use onedrivefs_core::{DriveId, DriveKind, Ino, ItemId, LinkTarget, Quota, Timestamp, name};
 use onedrivefs_graph::{Feature, GraphClient, GraphError};
 use onedrivefs_store::{Item, Kind, Remote, Role, StoreError, Tx};
 use onedrivefs_sync::{Engine, KernelChange};
 
-use crate::account::{self, AccountRecord, DriveRecord, SignInKind};
+use crate::account::{self, AccountRecord, DriveRecord, FolderRecord, SignInKind};
 use crate::config::Layer;
 use crate::failure::{Failure, Outcome};
 use crate::paths::{AccountName, Dirs};
@@ -34,6 +37,9 @@ const NAME_MAX: usize = 200;
 
 /// The name of the person's own drive.
 const OWN: &str = "My files";
+
+/// The id of the root, which only this machine knows.
+const ROOT: &str = "root:";
 
 /// Begins the keys of folders that group drives.
 const GROUP: &str = "group:";
@@ -60,8 +66,9 @@ struct Leaf {
     folders: Vec<String>,
     name: String,
     drive: DriveId,
-    /// The folder, if it is not the whole drive.
+    /// The folder, or the file, if it is not the whole drive.
     folder: Option<ItemId>,
+    is_file: bool,
     kind: Option<DriveKind>,
     quota: Option<Quota>,
 }
@@ -86,6 +93,8 @@ pub(crate) struct Tree {
     pub(crate) config: Layer,
     /// The account.
     pub(crate) account: AccountName,
+    /// The one file that is shown, with its drive, where that is all.
+    pub(crate) only: Option<(DriveId, FolderRecord)>,
 }
 
 impl Tree {
@@ -95,6 +104,7 @@ impl Tree {
         let known = self.engine.store.write(|tx| {
             if let Some(mut root) = tx.item(Ino::ROOT)? {
                 root.children_known = true;
+                root.remote = Some(local_identity(ROOT, None, ""));
                 tx.update_item(&root)?;
             }
             tx.has_children(Ino::ROOT)
@@ -120,6 +130,9 @@ impl Tree {
 
     /// Looks what there is and shows it. Tells whether nothing was left out.
     async fn look(&self) -> bool {
+        if let Some((drive, file)) = &self.only {
+            return self.show_file(&only_leaf(drive, file)).await;
+        }
         let record = match account::known(&self.dirs, &self.config, &self.account) {
             Ok(Some(record)) => record,
             Ok(None) => return false,
@@ -156,7 +169,72 @@ impl Tree {
                 return false;
             }
         }
+        let mut complete = complete & self.look_for_lost_files(&looked).await;
+        for leaf in looked.leaves.iter().filter(|leaf| leaf.is_file) {
+            complete &= self.show_file(leaf).await;
+        }
         complete
+    }
+
+    /// Shows a single file. Tells whether that went well, also if there is nothing to show.
+    async fn show_file(&self, leaf: &Leaf) -> bool {
+        let Some(item) = leaf.folder.clone() else {
+            return true;
+        };
+        let mut changes = Vec::new();
+        let folder = self.engine.store.write(|tx| {
+            let folder = ensure_folders(tx, &leaf.folders, &mut changes)?;
+            let folder = tx.item(folder)?;
+            Ok::<_, StoreError>(folder.and_then(|folder| folder.item_id().cloned()))
+        });
+        self.engine.tell_kernel(changes);
+        let folder = match folder {
+            Ok(folder) => folder.unwrap_or_else(|| ItemId::new(ROOT)),
+            Err(error) => {
+                tracing::warn!(%error, "What there is could not be noted");
+                return false;
+            }
+        };
+        let target = LinkTarget {
+            drive: leaf.drive.clone(),
+            item,
+            read_only: false,
+        };
+        let id = ItemId::new(&*leaf.key);
+        match self.engine.show_file(&folder, &id, target).await {
+            Ok(()) => true,
+            // Not everything that is listed can be seen.
+            Err(error) if error.is_denied() || error.is_not_found() => true,
+            Err(error) => {
+                tracing::info!(name = leaf.name, %error, "A shared file could not be shown");
+                false
+            }
+        }
+    }
+
+    /// Looks at single files that are shown and were not found any more. Tells whether all could be
+    /// asked for.
+    async fn look_for_lost_files(&self, looked: &Looked) -> bool {
+        if !looked.whole.contains("shared") {
+            return true;
+        }
+        let found: HashSet<&str> = looked.leaves.iter().map(|leaf| leaf.key.as_str()).collect();
+        let lost = self.engine.store.read(|r| {
+            let mut lost = Vec::new();
+            for (id, _) in r.links()? {
+                if !found.contains(id.as_str()) {
+                    lost.extend(r.item_by_id(&id)?);
+                }
+            }
+            Ok::<_, StoreError>(lost)
+        });
+        for file in lost.unwrap_or_default() {
+            if let Err(error) = self.engine.look_whether_gone(file.ino).await {
+                tracing::debug!(%error, "A file that is not listed any more could not be asked for.");
+                return false;
+            }
+        }
+        true
     }
 
     async fn find(&self, record: &AccountRecord) -> Looked {
@@ -216,6 +294,7 @@ impl Tree {
                     name,
                     drive,
                     folder: None,
+                    is_file: false,
                     kind,
                     quota,
                 }),
@@ -279,8 +358,7 @@ impl Looked {
                 for missing in &found.missing {
                     tracing::info!(missing, "Not all of what there is could be listed");
                 }
-                self.leaves
-                    .extend(found.places.into_iter().filter_map(leaf));
+                self.leaves.extend(found.places.into_iter().map(leaf));
             }
             Err(failure) => {
                 self.failed = true;
@@ -298,11 +376,22 @@ impl Looked {
     }
 }
 
-/// Where a place is shown. What is no folder is not.
-fn leaf(place: Place) -> Option<Leaf> {
-    if place.way == Way::Shared && place.options.is_empty() {
-        return None;
+/// The only thing that is shown.
+fn only_leaf(drive: &DriveId, file: &FolderRecord) -> Leaf {
+    Leaf {
+        key: format!("file:{}:{}", drive.key(), file.id.key()),
+        folders: Vec::new(),
+        name: file.name.clone(),
+        drive: drive.clone(),
+        folder: Some(file.id.clone()),
+        is_file: true,
+        kind: None,
+        quota: None,
     }
+}
+
+/// Where a place is shown.
+fn leaf(place: Place) -> Leaf {
     let (folders, name) = match place.way {
         Way::Own => (Vec::new(), OWN.to_owned()),
         Way::Listed => (vec!["Drives".to_owned()], place.name),
@@ -314,7 +403,7 @@ fn leaf(place: Place) -> Option<Leaf> {
         }
     };
     let folder = place.folder.as_ref().map_or("", ItemId::as_str);
-    Some(Leaf {
+    Leaf {
         key: format!("{}:{}:{folder}", place.way.word(), place.drive.key()),
         folders,
         name,
@@ -322,7 +411,8 @@ fn leaf(place: Place) -> Option<Leaf> {
         quota: place.info.and_then(|info| info.quota),
         drive: place.drive,
         folder: place.folder,
-    })
+        is_file: place.is_file,
+    }
 }
 
 /// What a site is called: the last part of its address, or all that is known of it.
@@ -352,12 +442,10 @@ fn show(tx: &Tx<'_>, leaves: &[Leaf], gone: &[Ino]) -> Result<Vec<KernelChange>,
         if !seen.insert(target) {
             continue;
         }
-        let mut parent = Ino::ROOT;
-        let mut key = GROUP.to_owned();
-        for folder in &leaf.folders {
-            key = format!("{key}/{folder}");
-            parent = ensure(tx, parent, folder, &key, Role::Ordinary, &mut changes)?;
+        if leaf.is_file {
+            continue;
         }
+        let parent = ensure_folders(tx, &leaf.folders, &mut changes)?;
         let shortcut = ensure(
             tx,
             parent,
@@ -370,6 +458,21 @@ fn show(tx: &Tx<'_>, leaves: &[Leaf], gone: &[Ino]) -> Result<Vec<KernelChange>,
         tx.follow(shortcut, &leaf.drive, &folder, leaf.kind)?;
     }
     Ok(changes)
+}
+
+/// The folders that a drive or a file is shown in, made if need be.
+fn ensure_folders(
+    tx: &Tx<'_>,
+    folders: &[String],
+    changes: &mut Vec<KernelChange>,
+) -> Result<Ino, StoreError> {
+    let mut parent = Ino::ROOT;
+    let mut key = GROUP.to_owned();
+    for folder in folders {
+        key = format!("{key}/{folder}");
+        parent = ensure(tx, parent, folder, &key, Role::Ordinary, changes)?;
+    }
+    Ok(parent)
 }
 
 /// The directory of this key, made if there is none. It keeps the name that it was given first.
@@ -390,20 +493,25 @@ fn ensure(
     let mut item = Item::new(Kind::Directory, parent, &name, now);
     item.role = role;
     item.children_known = true;
-    item.remote = Some(Remote {
-        id,
-        parent: Some(parent),
-        name: name.clone(),
+    item.remote = Some(local_identity(key, Some(parent), &name));
+    let ino = tx.insert_item(&item)?;
+    changes.push(KernelChange::Entry { parent, name });
+    Ok(ino)
+}
+
+/// The identity of a folder that only this machine knows.
+fn local_identity(key: &str, parent: Option<Ino>, name: &str) -> Remote {
+    Remote {
+        id: ItemId::new(key),
+        parent,
+        name: name.to_owned(),
         etag: None,
         ctag: None,
         hash: None,
         size: 0,
-        mtime: now,
+        mtime: Timestamp::now(),
         author: None,
-    });
-    let ino = tx.insert_item(&item)?;
-    changes.push(KernelChange::Entry { parent, name });
-    Ok(ino)
+    }
 }
 
 /// A name that can be one of an entry.

@@ -27,8 +27,11 @@ pub enum SlotState {
 pub struct Slot {
     /// Its number.
     pub number: u32,
-    /// The shortcut that shows it.
+    /// The shortcut that shows it: an inode of this drive, or the number by which the mount knows one
+    /// in another slot.
     pub ino: Option<Ino>,
+    /// What leads to the slot that this shortcut is in; empty where that is this drive.
+    pub above: String,
     /// The drive.
     pub drive: DriveId,
     /// The folder in it.
@@ -39,7 +42,7 @@ pub struct Slot {
     pub state: SlotState,
 }
 
-const COLUMNS: &str = "SELECT slot, ino, drive, item, kind, state FROM slots";
+const COLUMNS: &str = "SELECT slot, ino, drive, item, kind, state, above FROM slots";
 
 fn decode(row: &Row<'_>) -> rusqlite::Result<Slot> {
     let kind: Option<String> = row.get(4)?;
@@ -48,6 +51,7 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<Slot> {
         ino: row.get::<_, Option<u64>>(1)?.map(Ino),
         drive: DriveId::new(row.get::<_, String>(2)?),
         item: ItemId::new(row.get::<_, String>(3)?),
+        above: row.get(6)?,
         kind: kind.and_then(|kind| DriveKind::parse(&kind)),
         state: match row.get::<_, i64>(5)? {
             0 => SlotState::Followed,
@@ -55,6 +59,19 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<Slot> {
             _ => SlotState::Discarded,
         },
     })
+}
+
+impl Slot {
+    /// What leads to it, which tells it from any other also where the database is built anew.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let own = format!("{}+{}", self.drive.key(), self.item.key());
+        if self.above.is_empty() {
+            own
+        } else {
+            format!("{}>{own}", self.above)
+        }
+    }
 }
 
 impl Reader<'_> {
@@ -106,8 +123,26 @@ impl Tx<'_> {
         item: &ItemId,
         kind: Option<DriveKind>,
     ) -> Result<(), StoreError> {
+        self.follow_below("", shortcut, drive, item, kind)
+    }
+
+    /// The same for a shortcut in the slot that `above` leads to.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn follow_below(
+        &self,
+        above: &str,
+        shortcut: Ino,
+        drive: &DriveId,
+        item: &ItemId,
+        kind: Option<DriveKind>,
+    ) -> Result<(), StoreError> {
         let known = self.slots()?.into_iter().find(|slot| {
-            slot.state != SlotState::Discarded && slot.drive == *drive && slot.item == *item
+            slot.state != SlotState::Discarded
+                && slot.drive == *drive
+                && slot.item == *item
+                && slot.above == above
         });
         if known.as_ref().is_some_and(|slot| slot.ino.is_some()) {
             if known.is_some_and(|slot| slot.ino != Some(shortcut)) {
@@ -123,10 +158,10 @@ impl Tx<'_> {
                 statement.execute((left.number, shortcut.0))?;
             }
             None => {
-                let sql = "INSERT INTO slots (ino, drive, item, kind, state)
-                           VALUES (?1, ?2, ?3, ?4, 0)";
+                let sql = "INSERT INTO slots (ino, drive, item, kind, above, state)
+                           VALUES (?1, ?2, ?3, ?4, ?5, 0)";
                 let kind = kind.map(DriveKind::as_str);
-                let row = (shortcut.0, drive.as_str(), item.as_str(), kind);
+                let row = (shortcut.0, drive.as_str(), item.as_str(), kind, above);
                 self.conn.prepare_cached(sql)?.execute(row)?;
             }
         }
@@ -137,7 +172,7 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// SQLite's errors.
-    pub(crate) fn leave_slot(&self, shortcut: Ino) -> Result<(), StoreError> {
+    pub fn leave_slot(&self, shortcut: Ino) -> Result<(), StoreError> {
         let sql = "UPDATE slots SET ino = NULL, state = 1 WHERE ino = ?1";
         self.conn.prepare_cached(sql)?.execute((shortcut.0,))?;
         Ok(())

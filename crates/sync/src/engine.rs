@@ -42,7 +42,7 @@ use crate::rights::{META_READ_ONLY, Standing};
 use crate::scope::Scope;
 use crate::uploader::COPIES_WAITING_MAX;
 use crate::waiters::Waiters;
-use crate::{durable, power, recover, rescue, transfers::Transfers};
+use crate::{durable, links, power, recover, rescue, transfers::Transfers};
 
 /// How long tasks get to end by themselves when the engine stops.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -97,6 +97,8 @@ pub struct Engine {
     pub(crate) delete_tags_refused: AtomicBool,
     /// Requests that ended lately.
     pub(crate) recent: Recent,
+    /// When the files of other drives were last asked for that items of this one stand for.
+    pub(crate) links_looked: Mutex<Option<Instant>>,
     /// When the oldest page of the round at hand was asked for.
     pub(crate) round_began: Mutex<Instant>,
     /// The bytes that waited to be sent, and when they were summed up.
@@ -183,6 +185,7 @@ impl Engine {
         kill_point("state-locked");
         let (store, bodies) = open_state_in_any_room(&config)?;
         let rescues = rescue::take_in_all(&config, &store, &bodies);
+        links::make_known(&config, &store, &graph)?;
         let cancel = CancellationToken::new();
         let damaged = cancel.child_token();
         let (stop, tell) = (cancel.clone(), damaged.clone());
@@ -221,6 +224,7 @@ impl Engine {
             copies: Arc::new(Semaphore::new(COPIES_WAITING_MAX)),
             delete_tags_refused: AtomicBool::new(false),
             recent: Recent::default(),
+            links_looked: Mutex::default(),
             round_began: Mutex::new(Instant::now()),
             pending_bytes: Mutex::default(),
             deferred_turn: tokio::sync::Mutex::default(),
@@ -266,8 +270,10 @@ impl Engine {
         self.spawn(in_lane(Lane::Background, async move {
             engine.run_freshness().await;
         }));
-        let engine = Arc::clone(self);
-        self.spawn(async move { engine.run_push().await });
+        if !self.config.groups {
+            let engine = Arc::clone(self);
+            self.spawn(async move { engine.run_push().await });
+        }
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_resume().await });
         let engine = Arc::clone(self);
@@ -566,6 +572,9 @@ impl Engine {
         while let Some(item) = at {
             let base = item.remote.as_ref().and_then(|remote| remote.parent);
             gone.push(crate::delta::tombstone_for(&item));
+            if self.config.groups {
+                break;
+            }
             at = base
                 .map(|folder| self.store.read(|r| r.item(folder)))
                 .transpose()?

@@ -140,10 +140,14 @@ impl Engine {
 
     /// Pause until the next look when nothing is announced and nothing wakes it.
     fn pause(&self, announced: bool) -> Duration {
-        let poll = self.config.poll_interval;
+        let poll = match self.links_pause() {
+            Some(pause) if self.config.groups => pause,
+            _ => self.config.poll_interval,
+        };
         // That there is room again is not announced.
         if announced && !self.waits_for_room() {
-            poll.max(SAFETY_INTERVAL)
+            let unannounced = self.links_pause();
+            unannounced.unwrap_or_else(|| poll.max(SAFETY_INTERVAL))
         } else if self.walks.load(Ordering::Relaxed) {
             poll.max(WALK_EVERY)
         } else {
@@ -190,6 +194,9 @@ impl Engine {
 
     /// Asks for the quota; failing is of no consequence.
     pub(crate) async fn refresh_quota(&self) {
+        if self.config.groups {
+            return;
+        }
         match self.graph.quota(&self.config.drive.id).await {
             Ok(quota) => {
                 self.set_quota(quota);

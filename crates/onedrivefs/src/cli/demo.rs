@@ -61,6 +61,7 @@ pub(crate) async fn run(args: &DemoArgs) -> Outcome {
         oneself,
         drive,
         folder: None,
+        is_file: false,
         graph,
         config,
         tree: false,

@@ -53,6 +53,7 @@ pub(crate) async fn run(args: MountArgs) -> Outcome {
         oneself: record.oneself(&root.drive),
         drive: root.drive,
         folder: root.folder,
+        is_file: root.is_file,
         tree,
         graph,
         config,

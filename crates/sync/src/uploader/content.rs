@@ -256,7 +256,7 @@ impl Engine {
             if let Some(session) = session {
                 match self.send_fragments(job, session, token).await? {
                     Sent::Arrived(there) => {
-                        arrived = Some(there.map(|there| *there));
+                        arrived = Some(there.map(|there| self.as_sent(job.item, *there)));
                         break;
                     }
                     Sent::Cancelled => return Ok(Step::Cancelled),
@@ -288,6 +288,14 @@ impl Engine {
         let time = there.modified;
         sent.times_sent = time.is_none_or(|time| time.same_second(job.item.mtime));
         self.arrived(&sent, &there)
+    }
+
+    /// The answer of a session, which knows the file only and not what stands for it here.
+    fn as_sent(&self, item: &Item, told: RemoteItem) -> RemoteItem {
+        match item.item_id() {
+            Some(id) => self.graph.as_link(&self.config.drive.id, id, told),
+            None => told,
+        }
     }
 
     /// Sends a body in one request although that cannot carry its times along: an upload session

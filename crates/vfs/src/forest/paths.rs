@@ -1,5 +1,6 @@
 //! Where things are in the mount, across drives.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use onedrivefs_core::Ino;
@@ -44,8 +45,8 @@ impl Forest {
         if slot == MAIN {
             return self.main.path_of(ino);
         }
-        let top = self.about(number(slot, Ino::ROOT)).ok()?;
-        let top = top.vfs.path_of(top.ino)?;
+        let shortcut = self.main.store().read(|r| r.slot(slot)).ok()??.ino?;
+        let top = self.path_of(shortcut)?;
         if ino == Ino::ROOT {
             return Some(top);
         }
@@ -81,25 +82,28 @@ impl Forest {
     /// # Errors
     /// Errors of the database.
     pub fn followed(&self) -> Result<Vec<Followed>, StoreError> {
-        let slots = self.main.store().read(|r| {
-            let mut slots = Vec::new();
-            for slot in r.slots()? {
-                let path = slot.ino.map(|ino| r.path(ino)).transpose()?;
-                slots.push((slot, path));
-            }
-            Ok::<_, StoreError>(slots)
-        })?;
-        let own = &self.main.engine().config.drive.id;
-        let planted = self.planted.read();
-        Ok(slots
+        let slots = self.main.store().read(|r| r.slots())?;
+        let planted: HashMap<u32, Arc<Engine>> = {
+            let planted = self.planted.read();
+            let engines = planted.iter();
+            engines
+                .map(|(slot, vfs)| (*slot, Arc::clone(vfs.engine())))
+                .collect()
+        };
+        // A shortcut in a folder that nobody has looked into since the start leads nowhere yet.
+        let is_shown = |slot: &Slot| match slot.ino.map(|ino| split(ino).0) {
+            Some(MAIN) => slot.drive != self.main.engine().config.drive.id,
+            Some(host) => planted.contains_key(&host),
+            None => true,
+        };
+        let followed = slots
             .into_iter()
-            .filter(|(slot, _)| slot.state != SlotState::Discarded && slot.drive != *own)
-            .map(|(slot, path)| Followed {
-                engine: planted
-                    .get(&slot.number)
-                    .map(|vfs| Arc::clone(vfs.engine())),
+            .filter(|slot| slot.state != SlotState::Discarded && is_shown(slot));
+        Ok(followed
+            .map(|slot| Followed {
+                engine: planted.get(&slot.number).cloned(),
+                path: self.path_of(number(slot.number, Ino::ROOT)),
                 slot,
-                path,
             })
             .collect())
     }
@@ -110,21 +114,21 @@ impl Forest {
     /// # Errors
     /// Errors of the database and of the local disk.
     pub fn route(self: &Arc<Self>, path: &str) -> Result<(Arc<Engine>, String), EngineError> {
-        let main = self.main.engine();
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        let (mut vfs, mut inside) = (Arc::clone(&self.main), path.to_owned());
         let mut at = Ino::ROOT;
         for (depth, name) in names.iter().enumerate() {
-            let Some(item) = self.main.store().read(|r| r.child(at, name))? else {
+            let Some(item) = vfs.store().read(|r| r.child(at, name))? else {
                 break;
             };
-            if let Some(slot) = self.main.graft(&item) {
-                let shown = self.plant(slot).map_err(as_engine_error)?;
-                let rest = names[depth + 1..].join("/");
-                return Ok((Arc::clone(shown.engine()), format!("/{rest}")));
-            }
             at = item.ino;
+            if let Some(slot) = vfs.graft(&item) {
+                vfs = self.plant(slot).map_err(as_engine_error)?;
+                inside = format!("/{}", names[depth + 1..].join("/"));
+                at = Ino::ROOT;
+            }
         }
-        Ok((Arc::clone(main), path.to_owned()))
+        Ok((Arc::clone(vfs.engine()), inside))
     }
 
     /// The path in the mount of something in a drive that is being served.

@@ -9,6 +9,7 @@ use onedrivefs_store::{Slot, SlotState, StoreError};
 
 use super::Forest;
 use crate::error::VfsError;
+use crate::graft::{MAIN, split};
 
 /// Pause between two looks when nothing asks for one.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -33,11 +34,12 @@ impl Forest {
     }
 
     async fn look_after_all(self: &Arc<Self>) -> Result<(), VfsError> {
+        self.leave_lost()?;
         let own = &self.main.engine().config.drive.id;
         for slot in self.main.store().read(|r| r.slots())? {
             let kept = match slot.state {
                 SlotState::Discarded => false,
-                SlotState::Followed if slot.drive == *own => continue,
+                SlotState::Followed if slot.above.is_empty() && slot.drive == *own => continue,
                 SlotState::Followed => {
                     self.plant_if_needed(&slot).await;
                     true
@@ -47,6 +49,39 @@ impl Forest {
             if !kept && let Err(error) = self.clear(&slot).await {
                 let slot = slot.number;
                 tracing::warn!(slot, %error, "A folder of another drive could not be cleared away.");
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of slots whose shortcuts were in others and are gone, or lead elsewhere.
+    fn leave_lost(&self) -> Result<(), VfsError> {
+        let slots = self.main.store().read(|r| r.slots())?;
+        let lives = |number| {
+            let host = slots.iter().find(|slot| slot.number == number);
+            host.is_some_and(|host| host.state == SlotState::Followed)
+        };
+        for slot in &slots {
+            let Some(shortcut) = slot.ino else { continue };
+            let (host, ino) = split(shortcut);
+            if host == MAIN {
+                continue;
+            }
+            let shown = self.planted.read().get(&host).cloned();
+            let leads_there = match shown {
+                _ if !lives(host) => false,
+                // Nobody has looked since the start.
+                None => true,
+                Some(vfs) => {
+                    let now = vfs.store().read(|r| match r.slot_of(ino)? {
+                        Some(number) => r.slot(number),
+                        None => Ok::<_, StoreError>(None),
+                    })?;
+                    now.is_some_and(|now| now.drive == slot.drive && now.item == slot.item)
+                }
+            };
+            if !leads_there {
+                self.main.store().write(|tx| tx.leave_slot(shortcut))?;
             }
         }
         Ok(())
