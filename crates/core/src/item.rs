@@ -59,6 +59,18 @@ pub struct ShortcutTarget {
     pub kind: Option<DriveKind>,
 }
 
+/// The file of another drive that an item of this one stands for: its content is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkTarget {
+    /// The drive that owns the file.
+    pub drive: DriveId,
+    /// The file in that drive.
+    pub item: ItemId,
+    /// Whether it was shared for reading only.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
 /// What an item is, by the first facet that matches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ItemKind {
@@ -139,4 +151,8 @@ pub struct RemoteItem {
     /// Who made and changed it.
     #[serde(default, skip_serializing_if = "Provenance::is_unknown")]
     pub provenance: Provenance,
+    /// The file of another drive that it stands for. Tags, hash, size and times are those of that file
+    /// then, and id, folder and name its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkTarget>,
 }

@@ -15,7 +15,9 @@ pub mod time;
 
 pub use hash::{HashAccumulator, QuickXorHash};
 pub use id::{CTag, DriveId, ETag, Ino, ItemId};
-pub use item::{DriveKind, ItemKind, Party, Provenance, Quota, RemoteItem, ShortcutTarget};
+pub use item::{
+    DriveKind, ItemKind, LinkTarget, Party, Provenance, Quota, RemoteItem, ShortcutTarget,
+};
 pub use kill_point::kill_point;
 pub use name::{NameError, NameKey};
 pub use range::{ByteRange, align_down, align_up};

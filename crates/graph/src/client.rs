@@ -9,6 +9,7 @@ use crate::auth::TokenSource;
 use crate::config::{Endpoints, HttpOptions};
 use crate::error::GraphError;
 use crate::http_client::{HttpClients, host_of};
+use crate::links::Links;
 use crate::throttle::Throttle;
 
 /// A client of Graph for one account. Clones share connections, token and hold.
@@ -18,6 +19,7 @@ pub struct GraphClient {
     pub(crate) http: Arc<HttpClients>,
     pub(crate) tokens: Arc<TokenSource>,
     pub(crate) throttle: Arc<Throttle>,
+    pub(crate) links: Arc<Links>,
 }
 
 impl std::fmt::Debug for GraphClient {
@@ -43,6 +45,7 @@ impl GraphClient {
             http: Arc::new(HttpClients::new(&http)?),
             tokens,
             throttle: Arc::new(Throttle::new()),
+            links: Arc::default(),
         })
     }
 

@@ -195,7 +195,8 @@ impl GraphClient {
         drive: &DriveId,
         item: &ItemId,
     ) -> Result<DownloadSource, GraphError> {
-        let path = Endpoints::item_path(drive, item)?;
+        let (drive, item) = self.content_of(drive, item);
+        let path = Endpoints::item_path(&drive, &item)?;
         let answer = self.get(&path, "/drives/{drive}/items/{item}").await?;
         let wire: WireItem = answer.json()?;
         let url = wire.download_url().map(str::to_owned);

@@ -47,11 +47,25 @@ impl GraphClient {
         item_of(&self.get(&path, "/drives/{drive}/special/{name}").await?)
     }
 
-    /// An item by its id.
+    /// An item by its id. One that stands for a file of another drive is described as that file, with
+    /// its own id, folder and name.
     ///
     /// # Errors
     /// As every request; not found when it does not exist.
     pub async fn item(&self, drive: &DriveId, item: &ItemId) -> Result<RemoteItem, GraphError> {
+        if self.is_link_alone(drive, item) {
+            return self.linked_file(drive, item).await;
+        }
+        let found = self.item_itself(drive, item).await?;
+        self.with_link(drive, found).await
+    }
+
+    /// An item by its id, as it is.
+    pub(crate) async fn item_itself(
+        &self,
+        drive: &DriveId,
+        item: &ItemId,
+    ) -> Result<RemoteItem, GraphError> {
         let url = self
             .endpoints
             .graph_url(&Endpoints::item_path(drive, item)?)?;
@@ -73,7 +87,7 @@ impl GraphClient {
         let url = self.endpoints.graph_url(&path)?;
         let call = Call::get(url, "/drives/{drive}/items/{item}:/{name}").with_shortcuts();
         match self.send(&call).await {
-            Ok(answer) => item_of(&answer).map(Some),
+            Ok(answer) => self.with_link(drive, item_of(&answer)?).await.map(Some),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -105,7 +119,7 @@ impl GraphClient {
             .value
             .ok_or_else(|| answer.malformed("no list of items"))?;
         Ok(ItemPage {
-            items: into_items(value),
+            items: self.with_links(drive, into_items(value)).await?,
             next: page.next_link.filter(|link| !link.is_empty()),
         })
     }
@@ -150,7 +164,7 @@ impl GraphClient {
             (None, None) => return Err(answer.malformed("neither next nor delta link")),
         };
         Ok(DeltaPage {
-            items: into_items(value),
+            items: self.with_links(drive, into_items(value)).await?,
             next,
         })
     }

@@ -21,6 +21,7 @@ mod http_client;
 mod items;
 mod lanes;
 mod lenient;
+mod links;
 mod manage;
 mod models;
 mod mutate;

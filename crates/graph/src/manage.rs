@@ -136,7 +136,8 @@ impl GraphClient {
         drive: &DriveId,
         item: &ItemId,
     ) -> Result<Vec<Version>, GraphError> {
-        let path = format!("{}/versions", Endpoints::item_path(drive, item)?);
+        let (drive, item) = self.content_of(drive, item);
+        let path = format!("{}/versions", Endpoints::item_path(&drive, &item)?);
         let route = "/drives/{drive}/items/{item}/versions";
         let versions = self.list::<WireVersion>(&path, route).await?;
         let known = versions.into_iter().filter_map(|version| {

@@ -72,17 +72,28 @@ impl GraphClient {
         patch: &ItemPatch,
         if_match: Option<&str>,
     ) -> Result<RemoteItem, GraphError> {
+        let linked = self.link(drive, item).is_some();
+        let stays = patch.name.is_none() && patch.parent.is_none();
+        // Of what stands for a file of another drive, the times are that file's, and so are the tags.
+        let (to, tag) = match linked {
+            true if stays => (self.content_of(drive, item), if_match),
+            true => ((drive.clone(), item.clone()), None),
+            false => ((drive.clone(), item.clone()), if_match),
+        };
         let url = self
             .endpoints
-            .graph_url(&Endpoints::item_path(drive, item)?)?;
+            .graph_url(&Endpoints::item_path(&to.0, &to.1)?)?;
         let route = "/drives/{drive}/items/{item}";
         let mut call = Call::change(Method::PATCH, url, route).json(&patch_body(patch))?;
-        if let Some(tag) = if_match {
+        if let Some(tag) = tag {
             call = call.tag(IF_MATCH, tag)?;
         }
         let answer = self.send(&call).await?;
         match item_if_told(&answer) {
-            Some(item) => Ok(item),
+            Some(told) if linked && stays => Ok(self.as_link(drive, item, told)),
+            // What is at its end may be another file by now.
+            Some(_) if linked => self.item(drive, item).await,
+            Some(told) => Ok(told),
             None => self.item(drive, item).await,
         }
     }
@@ -107,7 +118,8 @@ impl GraphClient {
             .endpoints
             .graph_url(&Endpoints::item_path(drive, item)?)?;
         let mut call = Call::change(Method::DELETE, url, "/drives/{drive}/items/{item}");
-        if let Some(tag) = if_match {
+        // The tags of what stands for a file of another drive are that file's.
+        if let Some(tag) = if_match.filter(|_| self.link(drive, item).is_none()) {
             call = call.tag(IF_MATCH, tag)?;
         }
         match self.send_if(&call, is_wanted).await {

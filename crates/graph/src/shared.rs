@@ -39,14 +39,16 @@ impl WireNamed {
 
 /// What a link to an item of another drive leads to.
 fn shared(item: RemoteItem) -> Option<SharedItem> {
-    let ItemKind::Shortcut(target) = item.kind else {
-        return None;
+    let (drive, target, is_folder) = match (item.kind, item.link) {
+        (ItemKind::Shortcut(target), _) => (target.drive, target.item, target.is_folder),
+        (_, Some(link)) => (link.drive, link.item, false),
+        _ => return None,
     };
     Some(SharedItem {
-        drive: target.drive,
-        item: target.item,
+        drive,
+        item: target,
         name: item.name?,
-        is_folder: target.is_folder,
+        is_folder,
     })
 }
 
@@ -189,10 +191,14 @@ impl GraphClient {
             let Some(child) = child else {
                 return Ok(None);
             };
-            let (drive, item) = match &child.kind {
-                ItemKind::Shortcut(target) => {
+            let (drive, item) = match (&child.kind, &child.link) {
+                (ItemKind::Shortcut(target), _) => {
                     let item = self.item(&target.drive, &target.item).await?;
                     (target.drive.clone(), item)
+                }
+                (_, Some(link)) => {
+                    let item = self.item(&link.drive, &link.item).await?;
+                    (link.drive.clone(), item)
                 }
                 _ => (drive.clone(), child),
             };

@@ -71,6 +71,7 @@ impl GraphClient {
     fn target_url(&self, target: &UploadTarget, action: &str) -> Result<Url, GraphError> {
         let path = match target {
             UploadTarget::Replace { drive, item } => {
+                let (drive, item) = &self.content_of(drive, item);
                 format!("{}{action}", Endpoints::item_path(drive, item)?)
             }
             UploadTarget::Create {
@@ -102,10 +103,14 @@ impl GraphClient {
         let binary = HeaderValue::from_static("application/octet-stream");
         call = conditional(call.header(CONTENT_TYPE, binary), conditions)?;
         let answer = self.send(&call).await?;
-        match item_if_told(&answer) {
-            Some(item) => Ok(item),
-            None => self.target_item(target).await,
-        }
+        let written = match item_if_told(&answer) {
+            Some(item) => item,
+            None => self.target_item(target).await?,
+        };
+        Ok(match target {
+            UploadTarget::Replace { drive, item } => self.as_link(drive, item, written),
+            UploadTarget::Create { .. } => written,
+        })
     }
 
     /// Looks up what an upload wrote when its answer did not tell.

@@ -214,6 +214,7 @@ impl WireItem {
             etag: self.etag.filter(|tag| !tag.is_empty()).map(ETag::new),
             ctag: self.ctag.filter(|tag| !tag.is_empty()).map(CTag::new),
             web_url: self.web_url,
+            link: None,
             kind,
             id,
         })

@@ -120,9 +120,12 @@ pub(crate) struct DriveRecord {
 pub(crate) struct RootRecord {
     /// The drive.
     pub(crate) drive: DriveId,
-    /// The folder, if it is not the drive's root.
+    /// The folder, or the file, if it is not the drive's root.
     #[serde(default)]
     pub(crate) folder: Option<FolderRecord>,
+    /// Whether it is a single file.
+    #[serde(default)]
+    pub(crate) is_file: bool,
 }
 
 /// A folder that is mounted in the place of a drive's root.

@@ -77,10 +77,12 @@ pub(crate) struct Plan {
     pub(crate) account: AccountName,
     /// The drive.
     pub(crate) drive: DriveRecord,
-    /// The folder of it that is mounted, if it is not its root.
+    /// The folder of it that is mounted, or the file, if it is not its root.
     pub(crate) folder: Option<FolderRecord>,
     /// How that folder is found again if it is made anew.
     pub(crate) again: Option<Again>,
+    /// Whether it is a single file, in a folder that is made for it.
+    pub(crate) is_file: bool,
     /// Who is signed in, as the service names them.
     pub(crate) oneself: Oneself,
     /// Whether all drives of the account are mounted, and the drive is what stands for them.
@@ -109,7 +111,18 @@ impl Plan {
         RootRecord {
             drive: self.drive.id.clone(),
             folder: self.folder.clone(),
+            is_file: self.is_file,
         }
+    }
+
+    /// Whether the root is of no drive, and only shows what is in several, or a single file.
+    fn groups(&self) -> bool {
+        self.tree || self.is_file
+    }
+
+    /// What keeps such a root up to date.
+    fn tree(&self, engine: &Arc<Engine>) -> Option<Tree> {
+        self.groups().then(|| Tree::new(engine, self))
     }
 
     /// What people know it by.
@@ -157,7 +170,7 @@ impl Served {
     pub(crate) async fn start(plan: Plan) -> Outcome<Self> {
         create_private_dir(&plan.dirs.runtime)?;
         let engine = open_engine(&plan).await?;
-        let tree = plan.tree.then(|| Tree::new(&engine, &plan));
+        let tree = plan.tree(&engine);
         let notes = tree.as_ref().map(|tree| tree.notes.clone());
         if let Some(tree) = &tree {
             tree.prepare().await?;
@@ -172,13 +185,11 @@ impl Served {
         };
         let guard = post_guard(&mounted);
         let mut companions = follow_buses(&plan, &forest, &mounted);
-        match tree {
-            Some(tree) => {
-                forest.main().set_further(tree.further());
-                let looking = in_lane(Lane::Background, tree.run());
-                companions.push(tokio::spawn(looking));
-            }
-            None => engine.start(),
+        engine.start();
+        if let Some(tree) = tree {
+            forest.main().set_further(tree.further());
+            let looking = in_lane(Lane::Background, tree.run());
+            companions.push(tokio::spawn(looking));
         }
         companions.push(tokio::spawn(Arc::clone(&forest).tend()));
         companions.extend(plan.again.clone().map(|again| {
@@ -310,7 +321,11 @@ fn engine_config(plan: &Plan) -> EngineConfig {
     engine.upload_on_close_wait = config.upload == Some(UploadMode::OnClose);
     engine.reject_names = config.names == Some(NameMode::Reject);
     engine.read_only = plan.access.read_only;
-    engine.folder = plan.folder.as_ref().map(|folder| folder.id.clone());
+    let own_file = plan.is_file && plan.drive.own;
+    engine.read_only_elsewhere = plan.access.read_only_elsewhere && !own_file;
+    engine.groups = plan.groups();
+    let folder = plan.folder.as_ref().filter(|_| !plan.is_file);
+    engine.folder = folder.map(|folder| folder.id.clone());
     engine
 }
 
@@ -336,12 +351,8 @@ fn vfs_options(config: &Layer, read_only: bool) -> VfsOptions {
 fn plant(plan: &Plan, engine: &Arc<Engine>) -> Arc<Forest> {
     let options = vfs_options(&plan.config, plan.access.read_only);
     let nursery = Folders::new(engine, options, plan.access.read_only_elsewhere, plan.tree);
-    let root = VfsOptions {
-        read_only: options.read_only || plan.tree,
-        ..options
-    };
-    let vfs = Vfs::new(Arc::clone(engine), root, Handle::current());
-    Forest::new(vfs, plan.tree, Some(Box::new(nursery)))
+    let vfs = Vfs::new(Arc::clone(engine), options, Handle::current());
+    Forest::new(vfs, plan.groups(), Some(Box::new(nursery)))
 }
 
 fn mount(plan: &Plan, forest: &Arc<Forest>) -> Outcome<Mounted> {

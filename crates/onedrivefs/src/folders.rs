@@ -31,13 +31,13 @@ pub(crate) struct Folders {
     graph: onedrivefs_graph::GraphClient,
     options: VfsOptions,
     read_only: bool,
-    /// How long deletions rest in a folder that is not a whole drive.
-    rest: Duration,
+    /// Whether what the root shows cannot be removed from there.
+    for_good: bool,
     runtime: Handle,
 }
 
 impl Folders {
-    /// Beside an engine, with its settings. What is shown for good cannot be removed by mistake.
+    /// Beside an engine, with its settings. What its root shows `for_good` cannot be removed by mistake.
     pub(crate) fn new(
         engine: &Engine,
         options: VfsOptions,
@@ -49,11 +49,7 @@ impl Folders {
             graph: engine.graph.clone(),
             options,
             read_only,
-            rest: if for_good {
-                Duration::ZERO
-            } else {
-                DELETION_REST
-            },
+            for_good,
             runtime: Handle::current(),
         }
     }
@@ -64,6 +60,15 @@ impl Folders {
 
     fn cache(&self, slot: &Slot) -> PathBuf {
         self.config.cache_dir.join(FOLLOWED).join(name_of(slot))
+    }
+
+    /// How long deletions rest in a folder.
+    fn rest_in(&self, slot: &Slot) -> Duration {
+        if self.for_good && slot.above.is_empty() {
+            Duration::ZERO
+        } else {
+            DELETION_REST
+        }
     }
 
     fn config_of(&self, slot: &Slot) -> EngineConfig {
@@ -78,7 +83,8 @@ impl Folders {
             drive,
             folder: Some(slot.item.clone()).filter(|item| !item.as_str().is_empty()),
             read_only: self.config.read_only || self.read_only,
-            deletion_rest: self.rest,
+            groups: false,
+            deletion_rest: self.rest_in(slot),
             // Of what is in it anybody may be the author, also where that is not told.
             oneself: Oneself {
                 own_drive: false,
@@ -101,7 +107,7 @@ fn kind_of(drive: &DriveId) -> DriveKind {
 /// The name of the directories of a folder. It does not depend on the slot's number, so that a
 /// database that is built anew finds them again.
 fn name_of(slot: &Slot) -> String {
-    component(&format!("{}+{}", slot.drive.key(), slot.item.key()))
+    component(&slot.key())
 }
 
 impl Nursery for Folders {

@@ -87,8 +87,6 @@ impl Control {
             done(&Value::Null)
         });
         let answer = answer.await;
-        // The one that only groups others looks anew what there is.
-        self.forest.main().engine().credentials_changed();
         for engine in self.forest.engines() {
             engine.credentials_changed();
         }

@@ -308,6 +308,7 @@ mod tests {
         RootRecord {
             drive: DriveId::new(id),
             folder: None,
+            is_file: false,
         }
     }
 

@@ -55,8 +55,10 @@ pub(crate) struct Place {
     pub(crate) drive: DriveId,
     /// What is known of the drive, if it was asked for.
     pub(crate) info: Option<DriveInfo>,
-    /// The folder of the drive, if it is not all of it.
+    /// The folder of the drive, or the file, if it is not all of it.
     pub(crate) folder: Option<ItemId>,
+    /// Whether it is a single file.
+    pub(crate) is_file: bool,
     /// The site it belongs to.
     pub(crate) site: Option<String>,
     /// What `mount` is told to get it.
@@ -70,6 +72,7 @@ impl Place {
             name: drive.name.clone(),
             drive: drive.id.clone(),
             folder: None,
+            is_file: false,
             site: None,
             options: format!("--drive {}", drive.id.as_str()),
             info: Some(drive),
@@ -125,11 +128,8 @@ pub(crate) async fn shared(graph: &GraphClient, record: &AccountRecord) -> Outco
     let (items, error) = root::shared_items(graph, record).await?;
     let places = items.into_iter().map(|item| Place {
         way: Way::Shared,
-        options: if item.is_folder {
-            root::way_to(&item)
-        } else {
-            String::new()
-        },
+        options: root::way_to(&item),
+        is_file: !item.is_folder,
         name: item.name,
         drive: item.drive,
         info: None,

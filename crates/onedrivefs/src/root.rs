@@ -53,8 +53,10 @@ pub(crate) enum Unready {
 pub(crate) struct Root {
     /// The drive.
     pub(crate) drive: DriveRecord,
-    /// The folder of it, if it is not its root.
+    /// The folder of it, or the file, if it is not its root.
     pub(crate) folder: Option<FolderRecord>,
+    /// Whether it is a single file, which is shown in a folder made for it.
+    pub(crate) is_file: bool,
 }
 
 impl Root {
@@ -63,6 +65,7 @@ impl Root {
         Self {
             drive,
             folder: None,
+            is_file: false,
         }
     }
 }
@@ -182,6 +185,7 @@ impl Selection {
             let root = RootRecord {
                 drive: found.drive.id.clone(),
                 folder: found.folder.clone(),
+                is_file: found.is_file,
             };
             record.roots.insert(self.words(), root);
         }
@@ -212,6 +216,7 @@ impl Selection {
             return Some(Root {
                 drive: record.drive(&root.drive)?.clone(),
                 folder: root.folder.clone(),
+                is_file: root.is_file,
             });
         }
         if self.folder.is_some() {
@@ -531,11 +536,9 @@ async fn find_shared(graph: &GraphClient, record: &AccountRecord, name: &str) ->
         }
     }
     let item = found.remove(0);
-    if !item.is_folder {
-        return Err(not_a_folder(&what));
-    }
     Ok(Root {
         drive: around(graph, &item.drive).await?,
+        is_file: !item.is_folder,
         folder: Some(FolderRecord {
             id: item.item,
             name: item.name,
@@ -614,22 +617,25 @@ fn rooted(drive: DriveRecord, item: RemoteItem, what: &str) -> Outcome<Root> {
     if item.is_root {
         return Ok(Root::whole(drive));
     }
-    if item.kind != ItemKind::Folder {
-        return Err(not_a_folder(what));
-    }
+    let is_file = match item.kind {
+        ItemKind::Folder => false,
+        ItemKind::File => true,
+        _ => {
+            return Err(Failure::usage(
+                what,
+                "it is neither a folder nor a file that can be opened",
+            )
+            .next("name a folder or a file"));
+        }
+    };
     Ok(Root {
         drive,
         folder: Some(FolderRecord {
             id: item.id,
             name: item.name.unwrap_or_else(|| "folder".to_owned()),
         }),
+        is_file,
     })
-}
-
-fn not_a_folder(what: &str) -> Failure {
-    Failure::usage(what, "it is a file, and a mount begins at a folder").next(
-        "have its folder shared, or add a shortcut to it to your own drive, where it shows up",
-    )
 }
 
 #[cfg(test)]

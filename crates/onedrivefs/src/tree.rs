@@ -1,11 +1,15 @@
 //! All drives of an account under one mount: `onedrivefs mount --tree`.
 //!
 //! The root and the folders that group the drives are of no drive. They are rows of a database of
-//! their own, whose engine never asks the service for anything, and nobody may change them. Each drive
+//! their own, whose engine asks the service for single files only, and nobody may change them. Each drive
 //! in them is what a shortcut is in an ordinary mount: a slot that is served from the first look into
-//! it. What there is to be shown is asked for now and then; where that fails, all stays as it was.
+//! it. A single file that somebody shared is a row of that database like any file. What there is to be
+//! shown is asked for now and then; where that fails, all stays as it was.
+//!
+//! A mount of a single file is the same, with nothing else in it.
 
 mod by_name;
+mod files;
 mod rows;
 
 use std::collections::HashSet;
@@ -19,7 +23,7 @@ use onedrivefs_sync::Engine;
 use parking_lot::Mutex;
 
 use self::by_name::Hosts;
-use crate::account::{self, AccountRecord, DriveRecord, SignInKind};
+use crate::account::{self, AccountRecord, DriveRecord, FolderRecord, SignInKind};
 use crate::config::Layer;
 use crate::daemon::Plan;
 use crate::failure::{Failure, Outcome};
@@ -41,6 +45,9 @@ const FIRST_LOOK: Duration = Duration::from_secs(15);
 
 /// The name of the person's own drive.
 const OWN: &str = "My files";
+
+/// The id of the root, which only this machine knows.
+const ROOT: &str = "root:";
 
 /// Begins the keys of folders that group drives.
 const GROUP: &str = "group:";
@@ -70,8 +77,9 @@ struct Leaf {
     folders: Vec<String>,
     name: String,
     drive: DriveId,
-    /// The folder, if it is not the whole drive.
+    /// The folder, or the file, if it is not the whole drive.
     folder: Option<ItemId>,
+    is_file: bool,
     kind: Option<DriveKind>,
     quota: Option<Quota>,
 }
@@ -119,6 +127,8 @@ pub(crate) struct Tree {
     dirs: Dirs,
     config: Layer,
     account: AccountName,
+    /// The one file that is shown, with its drive, where that is all.
+    only: Option<(DriveId, FolderRecord)>,
     /// What is told in `status`.
     pub(crate) notes: Notes,
     hosts: Hosts,
@@ -127,12 +137,14 @@ pub(crate) struct Tree {
 impl Tree {
     /// For the root of a mount.
     pub(crate) fn new(engine: &Arc<Engine>, plan: &Plan) -> Self {
+        let file = plan.folder.clone().filter(|_| plan.is_file);
         Self {
             engine: Arc::clone(engine),
             graph: plan.graph.clone(),
             dirs: plan.dirs.clone(),
             config: plan.config.clone(),
             account: plan.account.clone(),
+            only: file.map(|file| (plan.drive.id.clone(), file)),
             notes: Notes::default(),
             hosts: Hosts::default(),
         }
@@ -144,6 +156,7 @@ impl Tree {
         let known = self.engine.store.write(|tx| {
             if let Some(mut root) = tx.item(Ino::ROOT)? {
                 root.children_known = true;
+                root.remote = Some(rows::local_identity(ROOT, None, ""));
                 tx.update_item(&root)?;
             }
             tx.has_children(Ino::ROOT)
@@ -171,13 +184,16 @@ impl Tree {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // Somebody signed in, perhaps with other permissions.
-                () = self.engine.freshness_wanted() => again = LOOK_AGAIN,
+                () = self.engine.look_wanted() => again = LOOK_AGAIN,
             }
         }
     }
 
     /// Looks what there is and shows it. Tells whether nothing was left out.
     async fn look(&self) -> bool {
+        if let Some((drive, file)) = &self.only {
+            return self.show_file(&files::only_leaf(drive, file)).await;
+        }
         let record = match account::known(&self.dirs, &self.config, &self.account) {
             Ok(Some(record)) => record,
             Ok(None) => return false,
@@ -231,6 +247,8 @@ impl Tree {
             self.show(&looked, &[]);
             if may.allow(Feature::ReadOthers) {
                 looked.add(&["shared"], places::shared(graph, record).await);
+                self.show(&looked, &[]);
+                looked.failed |= !self.show_files(&looked).await;
             }
         }
         if may.is_known() && may.allow(Feature::Sites) {
@@ -284,6 +302,7 @@ impl Tree {
                     name,
                     drive,
                     folder: None,
+                    is_file: false,
                     kind,
                     quota,
                 }),
@@ -353,8 +372,7 @@ impl Looked {
                 }
                 let sites = found.places.iter().filter_map(|place| place.site.clone());
                 self.sites.extend(sites);
-                self.leaves
-                    .extend(found.places.into_iter().filter_map(leaf));
+                self.leaves.extend(found.places.into_iter().map(leaf));
             }
             Err(failure) => {
                 self.failed = true;
@@ -372,11 +390,8 @@ impl Looked {
     }
 }
 
-/// Where a place is shown. What is no folder is not.
-fn leaf(place: Place) -> Option<Leaf> {
-    if place.way == Way::Shared && place.options.is_empty() {
-        return None;
-    }
+/// Where a place is shown.
+fn leaf(place: Place) -> Leaf {
     let (folders, name) = match place.way {
         Way::Own => (Vec::new(), OWN.to_owned()),
         Way::Listed => (vec!["Drives".to_owned()], place.name),
@@ -388,7 +403,7 @@ fn leaf(place: Place) -> Option<Leaf> {
         }
     };
     let folder = place.folder.as_ref().map_or("", ItemId::as_str);
-    Some(Leaf {
+    Leaf {
         key: format!("{}:{}:{folder}", place.way.word(), place.drive.key()),
         folders,
         name,
@@ -396,7 +411,8 @@ fn leaf(place: Place) -> Option<Leaf> {
         quota: place.info.and_then(|info| info.quota),
         drive: place.drive,
         folder: place.folder,
-    })
+        is_file: place.is_file,
+    }
 }
 
 /// What a site is called: the last part of its address, or all that is known of it.

@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod item;
 mod journal;
+mod link;
 mod listing;
 mod pin;
 mod salvage;

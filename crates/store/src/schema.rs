@@ -9,7 +9,20 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10];
+
+/// Items that stand for files of other drives; and what leads to a folder of another drive, if a
+/// shortcut in another such folder shows it.
+const V10: &str = "
+CREATE TABLE links (
+  item_key TEXT PRIMARY KEY,
+  item_id TEXT NOT NULL,
+  drive TEXT NOT NULL,
+  target TEXT NOT NULL,
+  read_only INTEGER NOT NULL
+) STRICT;
+ALTER TABLE slots ADD COLUMN above TEXT NOT NULL DEFAULT '';
+";
 
 /// Folders of other drives that are shown in this one. Numbers are never used again.
 const V9: &str = "

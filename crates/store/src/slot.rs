@@ -27,8 +27,11 @@ pub enum SlotState {
 pub struct Slot {
     /// Its number.
     pub number: u32,
-    /// The shortcut that shows it.
+    /// The shortcut that shows it: an inode of this drive, or the number by which the mount knows one
+    /// in another slot.
     pub ino: Option<Ino>,
+    /// What leads to the slot that this shortcut is in; empty where that is this drive.
+    pub above: String,
     /// The drive.
     pub drive: DriveId,
     /// The folder in it.
@@ -44,7 +47,7 @@ pub struct Slot {
 /// Begins the keys of the metadata table under which the last paths are kept; the number follows.
 const META_LAST_PATH: &str = "last_path_";
 
-const COLUMNS: &str = "SELECT slot, ino, drive, item, kind, state,
+const COLUMNS: &str = "SELECT slot, ino, drive, item, kind, state, above,
                               (SELECT value FROM meta WHERE key = 'last_path_' || slot)
                        FROM slots";
 
@@ -55,14 +58,28 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<Slot> {
         ino: row.get::<_, Option<u64>>(1)?.map(Ino),
         drive: DriveId::new(row.get::<_, String>(2)?),
         item: ItemId::new(row.get::<_, String>(3)?),
+        above: row.get(6)?,
         kind: kind.and_then(|kind| DriveKind::parse(&kind)),
         state: match row.get::<_, i64>(5)? {
             0 => SlotState::Followed,
             1 => SlotState::Left,
             _ => SlotState::Discarded,
         },
-        last_path: row.get(6)?,
+        last_path: row.get(7)?,
     })
+}
+
+impl Slot {
+    /// What leads to it, which tells it from any other also where the database is built anew.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let own = format!("{}+{}", self.drive.key(), self.item.key());
+        if self.above.is_empty() {
+            own
+        } else {
+            format!("{}>{own}", self.above)
+        }
+    }
 }
 
 impl Reader<'_> {
@@ -114,8 +131,26 @@ impl Tx<'_> {
         item: &ItemId,
         kind: Option<DriveKind>,
     ) -> Result<(), StoreError> {
+        self.follow_below("", shortcut, drive, item, kind)
+    }
+
+    /// The same for a shortcut in the slot that `above` leads to.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn follow_below(
+        &self,
+        above: &str,
+        shortcut: Ino,
+        drive: &DriveId,
+        item: &ItemId,
+        kind: Option<DriveKind>,
+    ) -> Result<(), StoreError> {
         let known = self.slots()?.into_iter().find(|slot| {
-            slot.state != SlotState::Discarded && slot.drive == *drive && slot.item == *item
+            slot.state != SlotState::Discarded
+                && slot.drive == *drive
+                && slot.item == *item
+                && slot.above == above
         });
         if known.as_ref().is_some_and(|slot| slot.ino.is_some()) {
             if known.is_some_and(|slot| slot.ino != Some(shortcut)) {
@@ -132,10 +167,10 @@ impl Tx<'_> {
                 self.note_last_path(left.number, None)?;
             }
             None => {
-                let sql = "INSERT INTO slots (ino, drive, item, kind, state)
-                           VALUES (?1, ?2, ?3, ?4, 0)";
+                let sql = "INSERT INTO slots (ino, drive, item, kind, above, state)
+                           VALUES (?1, ?2, ?3, ?4, ?5, 0)";
                 let kind = kind.map(DriveKind::as_str);
-                let row = (shortcut.0, drive.as_str(), item.as_str(), kind);
+                let row = (shortcut.0, drive.as_str(), item.as_str(), kind, above);
                 self.conn.prepare_cached(sql)?.execute(row)?;
             }
         }
@@ -143,18 +178,21 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A shortcut leads elsewhere, or is about to go: its row is still there.
+    /// A shortcut leads elsewhere, or is about to go: its row is still there, if it is in this drive.
     ///
     /// # Errors
     /// SQLite's errors.
-    pub(crate) fn leave_slot(&self, shortcut: Ino) -> Result<(), StoreError> {
+    pub fn leave_slot(&self, shortcut: Ino) -> Result<(), StoreError> {
         let sql = "UPDATE slots SET ino = NULL, state = 1 WHERE ino = ?1 RETURNING slot";
         let mut statement = self.conn.prepare_cached(sql)?;
         let left: Vec<u32> = statement
             .query_map((shortcut.0,), |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         for slot in left {
-            self.note_last_path(slot, Some(&self.path(shortcut)?))?;
+            // The path of one in another slot is not known here.
+            let path = self.path(shortcut)?;
+            let path = Some(path.as_str()).filter(|path| !path.is_empty());
+            self.note_last_path(slot, path)?;
             kill_point("slot-left");
         }
         Ok(())
@@ -190,9 +228,18 @@ impl Tx<'_> {
     }
 }
 
-/// Which folder a database of a folder of another drive is for: the drive, the folder in it, and the
-/// kind of the drive, if that is known.
-pub type WhichFolder = (DriveId, ItemId, Option<DriveKind>);
+/// Which folder a database of a folder of another drive is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WhichFolder {
+    /// The drive.
+    pub drive: DriveId,
+    /// The folder in it.
+    pub item: ItemId,
+    /// The kind of the drive, if that is known.
+    pub kind: Option<DriveKind>,
+    /// What leads to the slot that its shortcut was in, as in [`Slot`].
+    pub above: String,
+}
 
 /// Key of the metadata table under which a database of a folder of another drive says which it is.
 const META_WHICH: &str = "which_folder";
@@ -204,7 +251,8 @@ impl Tx<'_> {
     /// SQLite's errors.
     pub fn note_which(&self, slot: &Slot) -> Result<(), StoreError> {
         let kind = slot.kind.map_or("", DriveKind::as_str);
-        let text = format!("{}\n{}\n{kind}", slot.drive.as_str(), slot.item.as_str());
+        let (drive, item) = (slot.drive.as_str(), slot.item.as_str());
+        let text = format!("{drive}\n{item}\n{kind}\n{}", slot.above);
         if self.meta(META_WHICH)?.as_ref() == Some(&text) {
             return Ok(());
         }
@@ -215,9 +263,16 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// SQLite's errors.
-    pub fn take_in(&self, (drive, item, kind): &WhichFolder) -> Result<(), StoreError> {
-        let sql = "INSERT INTO slots (ino, drive, item, kind, state) VALUES (NULL, ?1, ?2, ?3, 1)";
-        let row = (drive.as_str(), item.as_str(), kind.map(DriveKind::as_str));
+    pub fn take_in(&self, stray: &WhichFolder) -> Result<(), StoreError> {
+        let sql = "INSERT INTO slots (ino, drive, item, kind, above, state)
+                   VALUES (NULL, ?1, ?2, ?3, ?4, 1)";
+        let kind = stray.kind.map(DriveKind::as_str);
+        let row = (
+            stray.drive.as_str(),
+            stray.item.as_str(),
+            kind,
+            &stray.above,
+        );
         self.conn.prepare_cached(sql)?.execute(row)?;
         Ok(())
     }
@@ -233,8 +288,12 @@ pub fn which_folder(database: &Path) -> Option<WhichFolder> {
     let text: String = conn.query_row(sql, (META_WHICH,), |row| row.get(0)).ok()?;
     let mut parts = text.split('\n');
     let (drive, item) = (parts.next()?, parts.next()?);
-    let kind = parts.next().and_then(DriveKind::parse);
-    Some((DriveId::new(drive), ItemId::new(item), kind))
+    Some(WhichFolder {
+        drive: DriveId::new(drive),
+        item: ItemId::new(item),
+        kind: parts.next().and_then(DriveKind::parse),
+        above: parts.next().unwrap_or_default().to_owned(),
+    })
 }
 
 /// Tells whether a database that nobody has open holds something that has to be done although

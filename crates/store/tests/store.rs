@@ -339,6 +339,11 @@ fn check_upgraded(r: &Reader<'_>, version: u32) -> Result<(), StoreError> {
         (link.target, link.local_only),
         (Some(b"target".to_vec()), true)
     );
+    let targets = r.links()?.into_iter().map(|(_, target)| target.read_only);
+    let expected: &[bool] = if version >= 10 { &[true] } else { &[] };
+    assert_eq!(targets.collect::<Vec<_>>(), expected);
+    let above = r.slot(3)?.map(|slot| slot.above).unwrap_or_default();
+    assert_eq!(above.is_empty(), version < 10, "version {version}");
     assert_eq!(r.meta("epoch")?.as_deref(), Some("1"));
     assert_eq!(r.count_staged()?, 1);
     assert_eq!(r.conflicts(10)?.len(), 1);

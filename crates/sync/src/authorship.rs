@@ -136,6 +136,7 @@ mod tests {
             hash: Some(QuickXorHash::of(b"one")),
             web_url: None,
             malware: false,
+            link: None,
             provenance: Provenance {
                 created_by: by("ab-ADA"),
                 changed_by: by(changed_by),

@@ -60,6 +60,11 @@ pub struct EngineConfig {
     pub upload_parallelism: usize,
     /// Whether nothing may be changed.
     pub read_only: bool,
+    /// Whether nothing may be changed in what others share.
+    pub read_only_elsewhere: bool,
+    /// Whether it serves no drive of the service, but folders of this machine that show what is in
+    /// others. Of the service it knows the files that it shows, each by itself.
+    pub groups: bool,
     /// How many deletions within a minute are sent without asking.
     pub brake: BrakeLimits,
     /// How long after the last deletion all of them rest. Until then they can be taken back.
@@ -90,6 +95,8 @@ impl EngineConfig {
             settle: Duration::from_secs(1),
             upload_parallelism: 16,
             read_only: false,
+            read_only_elsewhere: false,
+            groups: false,
             brake: BrakeLimits::default(),
             deletion_rest: Duration::ZERO,
             family: Family::default(),

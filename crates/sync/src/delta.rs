@@ -33,6 +33,19 @@ pub(crate) const META_ENUMERATING: &str = "enumerating";
 impl Engine {
     /// Fetches and applies one round.
     pub(crate) async fn run_round(&self) -> Result<(), EngineError> {
+        if self.config.groups {
+            return self.look_at_links().await;
+        }
+        self.run_drive_round().await?;
+        if let Err(error) = self.look_at_links().await {
+            // They are in other drives, which does not concern this one.
+            tracing::debug!(%error, "A file of another drive could not be asked for.");
+        }
+        Ok(())
+    }
+
+    /// Fetches and applies one round of the drive.
+    async fn run_drive_round(&self) -> Result<(), EngineError> {
         if self.store.read(|r| r.meta(META_STAGED_LINK))?.is_none() {
             self.learn_root().await?;
             let walks = self.walks.load(Ordering::Relaxed);
@@ -499,5 +512,6 @@ pub(crate) fn tombstone_for(item: &Item) -> RemoteItem {
         web_url: None,
         malware: false,
         provenance: Provenance::default(),
+        link: None,
     }
 }

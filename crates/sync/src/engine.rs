@@ -41,7 +41,7 @@ use crate::rights::{META_READ_ONLY, Standing};
 use crate::scope::{META_FOLDER, Scope};
 use crate::uploader::COPIES_WAITING_MAX;
 use crate::waiters::Waiters;
-use crate::{durable, power, recover, rescue, transfers::Transfers};
+use crate::{durable, links, power, recover, rescue, transfers::Transfers};
 
 /// How long tasks get to end by themselves when the engine stops.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -99,6 +99,8 @@ pub struct Engine {
     pub(crate) delete_tags_refused: AtomicBool,
     /// Requests that ended lately.
     pub(crate) recent: Recent,
+    /// When the files of other drives were last asked for that items of this one stand for.
+    pub(crate) links_looked: Mutex<Option<Instant>>,
     /// When the oldest page of the round at hand was asked for.
     pub(crate) round_began: Mutex<Instant>,
     /// The bytes that waited to be sent, and when they were summed up.
@@ -116,6 +118,8 @@ pub struct Engine {
     pub(crate) transfers: Transfers,
     pub(crate) wake_uploader: Notify,
     pub(crate) wake_freshness: Notify,
+    /// Notified after a sign-in, when there may be more to be seen than before, and after sleep.
+    pub(crate) look_wanted: Notify,
     /// Notified whenever the journal got shorter or a round of changes was applied.
     pub(crate) progress: Notify,
     /// Serialises rounds of changes and listings; held across requests, never by a kernel thread.
@@ -184,6 +188,7 @@ impl Engine {
         kill_point("state-locked");
         let (store, bodies) = open_state_in_any_room(&config)?;
         let rescues = rescue::take_in_all(&config, &store, &bodies);
+        links::make_known(&config, &store, &graph)?;
         let cancel = CancellationToken::new();
         // Not a child: an engine that merely stops has no damage.
         let damaged = CancellationToken::new();
@@ -225,6 +230,7 @@ impl Engine {
             copies: Arc::new(Semaphore::new(COPIES_WAITING_MAX)),
             delete_tags_refused: AtomicBool::new(false),
             recent: Recent::default(),
+            links_looked: Mutex::default(),
             round_began: Mutex::new(Instant::now()),
             pending_bytes: Mutex::default(),
             deferred_turn: tokio::sync::Mutex::default(),
@@ -233,6 +239,7 @@ impl Engine {
             transfers: Transfers::default(),
             wake_uploader: Notify::new(),
             wake_freshness: Notify::new(),
+            look_wanted: Notify::new(),
             progress: Notify::new(),
             rounds: tokio::sync::Mutex::default(),
             last_delta: AtomicI64::new(last_delta),
@@ -270,8 +277,10 @@ impl Engine {
         self.spawn(in_lane(Lane::Background, async move {
             engine.run_freshness().await;
         }));
-        let engine = Arc::clone(self);
-        self.spawn(async move { engine.run_push().await });
+        if !self.config.groups {
+            let engine = Arc::clone(self);
+            self.spawn(async move { engine.run_push().await });
+        }
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_resume().await });
         let engine = Arc::clone(self);
@@ -481,15 +490,17 @@ impl Engine {
         self.wake_freshness.notify_one();
     }
 
-    /// Waits until somebody wants that. For an engine that is not started.
-    pub async fn freshness_wanted(&self) {
-        self.wake_freshness.notified().await;
+    /// Waits until somebody signed in again or the machine woke from sleep. For whoever shows more
+    /// than the engine looks for by itself.
+    pub async fn look_wanted(&self) {
+        self.look_wanted.notified().await;
     }
 
     /// Told after somebody signed in again.
     pub fn credentials_changed(&self) {
         self.net.set(Net::Online);
         self.wake_freshness();
+        self.look_wanted.notify_one();
         self.wake_uploader();
     }
 
@@ -578,6 +589,9 @@ impl Engine {
         while let Some(item) = at {
             let base = item.remote.as_ref().and_then(|remote| remote.parent);
             gone.push(crate::delta::tombstone_for(&item));
+            if self.config.groups {
+                break;
+            }
             at = base
                 .map(|folder| self.store.read(|r| r.item(folder)))
                 .transpose()?

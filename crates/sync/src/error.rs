@@ -61,6 +61,12 @@ pub enum EngineError {
     /// which is known here only after the next round of changes.
     #[error("moving it was refused: {0}")]
     MoveRefused(#[source] GraphError),
+    /// It is in a folder that is of no drive.
+    #[error(
+        "no drive stands behind this folder, so that it stays on this machine; copy it into a drive, \
+         such as My files, or export it"
+    )]
+    NoDrive,
     /// There is nothing at this path.
     #[error("there is no {path} in the mount")]
     NoSuchPath {
@@ -140,6 +146,12 @@ impl EngineError {
             Self::Graph(error) => error.status() == Some(403),
             _ => false,
         }
+    }
+
+    /// Tells whether the service has nothing like what was asked for.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Graph(error) if error.is_not_found())
     }
 
     /// Tells whether there is no room on this machine, or nothing may be written there.

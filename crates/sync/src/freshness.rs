@@ -155,13 +155,17 @@ impl Engine {
 
     /// Pause until the next look when nothing is announced and nothing wakes it.
     fn pause(&self, announced: bool, quiet: u32) -> Duration {
-        let poll = match quiet {
-            QUIET_AFTER.. if !announced => crowded(self.config.poll_interval, self.crowd()),
+        let poll = match self.links_pause() {
+            Some(pause) if self.config.groups => pause,
+            _ if quiet >= QUIET_AFTER && !announced => {
+                crowded(self.config.poll_interval, self.crowd())
+            }
             _ => self.config.poll_interval,
         };
         // That there is room again is not announced.
         if announced && !self.waits_for_room() {
-            poll.max(SAFETY_INTERVAL)
+            let unannounced = self.links_pause();
+            unannounced.unwrap_or_else(|| poll.max(SAFETY_INTERVAL))
         } else if self.walks.load(Ordering::Relaxed) {
             poll.max(WALK_EVERY)
         } else {
@@ -174,7 +178,7 @@ impl Engine {
         let members = self.config.family.company().members();
         let asked = members.iter().filter(|other| {
             let same = Arc::ptr_eq(other.graph.tokens(), self.graph.tokens());
-            same && !other.push.is_open()
+            same && !other.push.is_open() && !other.config.groups
         });
         u32::try_from(asked.count()).unwrap_or(u32::MAX)
     }
@@ -218,6 +222,9 @@ impl Engine {
 
     /// Asks for the quota; failing is of no consequence.
     pub(crate) async fn refresh_quota(&self) {
+        if self.config.groups {
+            return;
+        }
         match self.graph.quota(&self.config.drive.id).await {
             Ok(quota) => {
                 self.set_quota(quota);

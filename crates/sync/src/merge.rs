@@ -124,6 +124,7 @@ mod tests {
             web_url: None,
             malware: false,
             provenance: Provenance::default(),
+            link: None,
         }
     }
 

@@ -88,6 +88,7 @@ impl Engine {
         self.waiters.admit();
         self.push.reopen();
         self.wake_freshness();
+        self.look_wanted.notify_one();
         self.wake_uploader();
     }
 

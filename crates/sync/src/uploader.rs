@@ -300,6 +300,9 @@ impl Engine {
         if row.ops.has(Ops::DELETE) {
             return self.send_delete(item, row).await;
         }
+        if self.config.groups && item.remote.is_none() {
+            return Err(EngineError::NoDrive);
+        }
         if (item.remote.is_none() || row.ops.has(Ops::MOVE))
             && let Some(step) = self.make_way(item).await?
         {

@@ -78,6 +78,7 @@ impl Engine {
         path: Option<&str>,
         progress: &(impl Fn(&Pending, Option<&str>) + Send),
     ) -> Result<SyncOutcome, EngineError> {
+        self.links_are_old();
         self.refresh_quota().await;
         self.store.write(|tx| tx.hurry_journal())?;
         self.wake_uploader();
@@ -106,6 +107,7 @@ impl Engine {
             }
             let _either = tokio::time::timeout(TELL_EVERY, stepped).await;
         }
+        self.links_are_old();
         if let Some(outcome) = self.refresh_patiently().await? {
             return Ok(outcome);
         }

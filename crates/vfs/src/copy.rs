@@ -126,11 +126,19 @@ impl Vfs {
         };
         drop(state);
         let row = self.store().read(|r| version_row(r, file, &body))?;
+        // What is in another drive cannot be copied from this one.
+        let row = row.filter(|_| !self.is_elsewhere(file));
         let drive = &self.engine.config.drive.id;
         Ok(row.and_then(|row| {
             let source = source_of(drive, &row).filter(|source| source.hash.is_some())?;
             Some(Original { source, body, row })
         }))
+    }
+
+    /// Tells whether the content of a file is in another drive.
+    fn is_elsewhere(&self, file: &OpenFile) -> bool {
+        let item = self.store().item(file.ino).ok().flatten();
+        item.is_some_and(|item| self.engine.link_of(&item).is_some())
     }
 
     /// Tells whether the next bytes of a copy can be put into a file: it is empty, or holds what

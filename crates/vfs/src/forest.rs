@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::edition::Edition;
 use crate::error::VfsError;
-use crate::graft::{MAIN, number, split};
+use crate::graft::{Lineage, MAIN, number, split};
 use crate::types::{Outcome, Pending};
 use crate::vfs::Vfs;
 
@@ -104,6 +104,15 @@ impl Forest {
             // Until what waits in other drives is looked after.
             main.engine().config.family.begin_gathering();
         }
+        let engine = main.engine();
+        let config = &engine.config;
+        let own = (!groups).then(|| (config.drive.id.clone(), None));
+        // There is one forest.
+        let _first = main.lineage.set(Lineage {
+            numbers: Arc::clone(&engine.store),
+            above: String::new(),
+            shown: own.into_iter().collect(),
+        });
         Arc::new(Self {
             main,
             groups,
@@ -136,8 +145,10 @@ impl Forest {
     /// The engines of all drives that are being served.
     #[must_use]
     pub fn engines(&self) -> Vec<Arc<Engine>> {
-        let main = (!self.groups).then(|| Arc::clone(self.main.engine()));
-        main.into_iter().chain(self.planted_engines()).collect()
+        let main = Arc::clone(self.main.engine());
+        std::iter::once(main)
+            .chain(self.planted_engines())
+            .collect()
     }
 
     /// Where to wait for something to happen in any drive.
@@ -228,21 +239,22 @@ impl Forest {
     /// Changes in a slot, with the numbers by which the kernel knows what they are about.
     fn as_shown(&self, slot: u32, changes: Vec<KernelChange>) -> Vec<KernelChange> {
         let mut known = self.known.lock();
-        if slot == MAIN
-            && let Ok(slots) = self.main.store().read(|r| r.slots())
-        {
+        if let Ok(slots) = self.main.store().read(|r| r.slots()) {
             let shown = slots
                 .iter()
                 .filter_map(|slot| Some((slot.ino?, slot.number)));
             known.extend(shown);
-            let left = |slot: &Slot| slot.state != SlotState::Followed;
-            if slots.iter().any(left) {
+            // A shortcut in this slot may be gone, or lead elsewhere.
+            let is_host = |one: &Slot| one.ino.is_some_and(|ino| split(ino).0 == slot);
+            let concerns =
+                |one: &Slot| one.state != SlotState::Followed || (slot != MAIN && is_host(one));
+            if slots.iter().any(concerns) {
                 self.wake.notify_one();
             }
         }
-        let shown = |ino| match known.get(&ino) {
-            Some(graft) if slot == MAIN => number(*graft, Ino::ROOT),
-            _ => number(slot, ino),
+        let shown = |ino| match known.get(&number(slot, ino)) {
+            Some(graft) => number(*graft, Ino::ROOT),
+            None => number(slot, ino),
         };
         let shown = |change| match change {
             KernelChange::Entry { parent, name } => KernelChange::Entry {
@@ -274,8 +286,8 @@ impl Forest {
             (MAIN, ino) => Ok(self.spot_in_main(ino)),
             (slot, Ino::ROOT) => {
                 let slot = self.main.store().read(|r| r.slot(slot))?;
-                let ino = slot.and_then(|slot| slot.ino).ok_or(VfsError::NotFound)?;
-                Ok(self.spot_in_main(ino))
+                let shortcut = slot.and_then(|slot| slot.ino).ok_or(VfsError::NotFound)?;
+                self.within_now(shortcut)
             }
             (slot, ino) => self.spot_in_slot(slot, ino),
         }
@@ -334,8 +346,21 @@ impl Forest {
         spot.map_or(0, |spot| spot.vfs.edition(spot.ino))
     }
 
-    /// Serves the folder of a slot, from now on if it was not yet. Waits for the local disk.
+    /// Serves the folder of a slot, from now on if it was not yet, and the one that its shortcut is
+    /// in. Waits for the local disk.
     fn plant(self: &Arc<Self>, number: u32) -> Result<Arc<Vfs>, VfsError> {
+        let slot = self.main.store().read(|r| r.slot(number))?;
+        let shortcut = slot.and_then(|slot| slot.ino);
+        let host = match shortcut.map(|shortcut| split(shortcut).0) {
+            // Each is in one that has a lower number, or was there before it.
+            Some(host) if host != MAIN && host != number => self.plant(host)?,
+            _ => Arc::clone(&self.main),
+        };
+        self.plant_in(&host, number)
+    }
+
+    /// The same, in what serves the folder that its shortcut is in.
+    fn plant_in(self: &Arc<Self>, host: &Arc<Vfs>, number: u32) -> Result<Arc<Vfs>, VfsError> {
         let _turn = self.turn.lock();
         if let Some(vfs) = self.planted.read().get(&number) {
             return Ok(Arc::clone(vfs));
@@ -355,6 +380,8 @@ impl Forest {
         }
         let vfs = nursery.plant(&slot)?;
         kill_point("slot-planted");
+        // It was made just now.
+        let _first = vfs.lineage.set(self.lineage_in(host, &slot));
         self.connect_one(&vfs);
         self.follow_events(&vfs);
         self.planted.write().insert(number, Arc::clone(&vfs));
@@ -365,14 +392,25 @@ impl Forest {
         Ok(vfs)
     }
 
+    /// The lineage of a slot whose shortcut is in another one, or in the drive that is mounted.
+    fn lineage_in(&self, host: &Vfs, slot: &Slot) -> Lineage {
+        let above = host.lineage.get().map(|lineage| lineage.shown.clone());
+        let mut shown = above.unwrap_or_default();
+        let folder = Some(slot.item.clone()).filter(|item| !item.as_str().is_empty());
+        shown.push((slot.drive.clone(), folder));
+        Lineage {
+            numbers: Arc::clone(&self.main.engine().store),
+            above: slot.key(),
+            shown,
+        }
+    }
+
     /// Tells whether the same folder was shown in another slot that is not cleared away yet.
     fn is_being_cleared(&self, slot: &Slot) -> Result<bool, VfsError> {
         let slots = self.main.store().read(|r| r.slots())?;
-        Ok(slots.iter().any(|other| {
-            other.state == SlotState::Discarded
-                && other.drive == slot.drive
-                && other.item == slot.item
-        }))
+        Ok(slots
+            .iter()
+            .any(|other| other.state == SlotState::Discarded && other.key() == slot.key()))
     }
 
     /// Removes an empty directory, or a shortcut.
@@ -389,11 +427,14 @@ impl Forest {
             return spot.vfs.rmdir(spot.ino, name).map(Outcome::Now);
         };
         spot.vfs.check_writable()?;
+        if self.groups && spot.vfs.slot == MAIN {
+            return Err(VfsError::ReadOnly);
+        }
         let (forest, name) = (Arc::clone(self), name.to_owned());
         let removing = self
             .main
             .runtime
-            .spawn_blocking(move || forest.remove_shortcut(spot.ino, &name, slot));
+            .spawn_blocking(move || forest.remove_shortcut(&spot, &name, slot));
         let pending: Pending<()> = Box::pin(async move { removing.await.map_err(VfsError::io)? });
         Ok(Outcome::Later(pending))
     }
@@ -407,14 +448,20 @@ impl Forest {
 
     fn remove_shortcut(
         self: &Arc<Self>,
-        parent: Ino,
+        spot: &Spot,
         name: &OsStr,
         slot: u32,
     ) -> Result<(), VfsError> {
         let shown = self.plant(slot)?;
         shown.engine().stop_sending();
-        let removed =
-            check_removable(&shown).and_then(|()| self.main.remove_shortcut(parent, name, slot));
+        let removed = check_removable(&shown).and_then(|()| {
+            if spot.vfs.slot != MAIN {
+                // Given up before its shortcut goes: should this be cut short between the two, what
+                // was deleted in it must not be sent, and the shortcut shows it anew.
+                self.main.store().write(|tx| tx.discard_slot(slot))?;
+            }
+            spot.vfs.remove_shortcut(spot.ino, name)
+        });
         match &removed {
             Ok(()) => {
                 kill_point("shortcut-removed");

@@ -3,11 +3,12 @@
 //!
 //! Each drive has inode numbers of its own. To the kernel they are one space: a number has the slot
 //! of the drive in its upper bits, and a shortcut to a folder is the root of the slot that it shows.
+//! The drive that is mounted keeps the numbers of all slots, also of those that are shown in others.
 
 use std::sync::Arc;
 
-use onedrivefs_core::Ino;
-use onedrivefs_store::{Figures, Item, Kind};
+use onedrivefs_core::{DriveId, Ino, ItemId};
+use onedrivefs_store::{Figures, Item, Kind, Slot, Store, StoreError};
 use onedrivefs_sync::KernelChange;
 
 use crate::error::VfsError;
@@ -36,6 +37,29 @@ pub(crate) fn split(number: Ino) -> (u32, Ino) {
     (u32::try_from(slot).unwrap_or(MAIN), Ino(ino))
 }
 
+/// Most slots that are shown in one another.
+const DEPTH_MAX: usize = 8;
+
+/// Where a drive is among those that one mount shows.
+pub(crate) struct Lineage {
+    /// Has the numbers of all slots.
+    pub(crate) numbers: Arc<Store>,
+    /// What leads to its own slot; empty for the one that has the others in it.
+    pub(crate) above: String,
+    /// The drives that it is in, itself last, each with the folder that is shown of it, if not all is.
+    pub(crate) shown: Vec<(DriveId, Option<ItemId>)>,
+}
+
+impl Lineage {
+    /// Tells whether following a shortcut would lead to what is shown above it, or too deep.
+    fn leads_back(&self, drive: &DriveId, item: &ItemId) -> bool {
+        let holds = |(shown, folder): &(DriveId, Option<ItemId>)| {
+            shown == drive && folder.as_ref().is_none_or(|folder| folder == item)
+        };
+        self.shown.len() >= DEPTH_MAX || self.shown.iter().any(holds)
+    }
+}
+
 impl Vfs {
     /// The number under which the kernel knows an inode.
     pub(crate) fn shown(&self, ino: Ino) -> Ino {
@@ -50,15 +74,14 @@ impl Vfs {
         }
     }
 
-    /// The slot that an item shows, if it is a shortcut that is followed. One that leads back into
-    /// this drive is not, nor is one in a folder that is shown by a shortcut itself: there would be
-    /// no end to it.
+    /// The slot that an item shows, if it is a shortcut that is followed. One that leads back to what
+    /// is shown above it is not: there would be no end to it.
     pub(crate) fn graft(&self, item: &Item) -> Option<u32> {
         self.graft_of(&Figures::from(item))
     }
 
     fn graft_of(&self, figures: &Figures) -> Option<u32> {
-        if self.slot != MAIN || !figures.is_shortcut || figures.kind != Kind::Directory {
+        if !figures.is_shortcut || figures.kind != Kind::Directory {
             return None;
         }
         let slot = self.store().read(|r| match r.slot_of(figures.ino)? {
@@ -66,8 +89,36 @@ impl Vfs {
             None => Ok(None),
         });
         let slot = slot.ok().flatten()?;
-        let elsewhere = slot.drive != self.engine.config.drive.id;
-        (elsewhere && slot.number <= SLOT_MAX).then_some(slot.number)
+        let lineage = self.lineage.get()?;
+        if lineage.leads_back(&slot.drive, &slot.item) {
+            return None;
+        }
+        let number = if self.slot == MAIN {
+            slot.number
+        } else {
+            self.numbered(lineage, &slot).ok().flatten()?
+        };
+        (number <= SLOT_MAX).then_some(number)
+    }
+
+    /// The number in the whole mount of what a shortcut in this slot shows, given if it has none yet.
+    fn numbered(&self, lineage: &Lineage, shown: &Slot) -> Result<Option<u32>, StoreError> {
+        let Some(shortcut) = shown.ino.map(|ino| self.shown(ino)) else {
+            return Ok(None);
+        };
+        let known = lineage.numbers.read(|r| match r.slot_of(shortcut)? {
+            Some(number) => r.slot(number),
+            None => Ok::<_, StoreError>(None),
+        })?;
+        let same = |known: &Slot| known.drive == shown.drive && known.item == shown.item;
+        if let Some(known) = known.filter(same) {
+            return Ok(Some(known.number));
+        }
+        lineage.numbers.write(|tx| {
+            let above = &lineage.above;
+            tx.follow_below(above, shortcut, &shown.drive, &shown.item, shown.kind)?;
+            tx.slot_of(shortcut)
+        })
     }
 
     /// What looking into a shortcut comes to that is not followed. Where it leads may not be known
@@ -77,7 +128,7 @@ impl Vfs {
         shortcut: &Item,
     ) -> Result<Outcome<T>, VfsError> {
         let ino = shortcut.ino;
-        if self.slot != MAIN || self.store().read(|r| r.slot_of(ino))?.is_some() {
+        if self.store().read(|r| r.slot_of(ino))?.is_some() {
             return Err(VfsError::Loop);
         }
         let vfs = Arc::clone(self);

@@ -17,6 +17,7 @@ mod edition;
 mod error;
 mod forest;
 mod graft;
+mod group;
 mod handle;
 mod limits;
 mod listing;

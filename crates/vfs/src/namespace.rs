@@ -163,6 +163,7 @@ impl Vfs {
         fill: impl FnOnce(&Tx<'_>, &mut Item) -> Result<(), VfsError>,
     ) -> Result<Item, VfsError> {
         let directory = self.writable_directory(parent)?;
+        self.check_making(parent, name, kind)?;
         if !directory.local_only && !self.engine.config.local_only.matches(name) {
             self.check_new_path(parent, name, kind)?;
         }
@@ -228,17 +229,10 @@ impl Vfs {
     }
 
     /// Removes a shortcut, and gives up the slot that it shows with all that waits there.
-    pub(crate) fn remove_shortcut(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        slot: u32,
-    ) -> Result<(), VfsError> {
+    pub(crate) fn remove_shortcut(&self, parent: Ino, name: &OsStr) -> Result<(), VfsError> {
         self.with_reserve(|| {
             self.remove_entry(parent, name, |tx, item| {
-                if tx.slot_of(item.ino)? != Some(slot) {
-                    return Err(VfsError::Busy);
-                }
+                let slot = tx.slot_of(item.ino)?.ok_or(VfsError::Busy)?;
                 Ok(tx.discard_slot(slot)?)
             })
         })
@@ -264,6 +258,7 @@ impl Vfs {
         let (dropped, stored, directory, shown) = self.store().write(|tx| {
             let item = tx.child(parent, name)?.ok_or(VfsError::NotFound)?;
             check(tx, &item)?;
+            self.check_removing(&item)?;
             let stored = item.name.clone();
             let (ino, removed) = (item.ino, item.is_dir().then_some(item.ino));
             let dropped = self.unlink_item(tx, item, Removal::Deleted, now)?;

@@ -53,6 +53,7 @@ impl Vfs {
             if source.is_dir() && is_inside(tx, new_parent, source.ino)? {
                 return Err(VfsError::InvalidArgument);
             }
+            self.check_renaming(&source, target.as_ref(), (new_parent, new), mode)?;
             let replaced = target
                 .as_ref()
                 .filter(|target| target.is_dir() && mode == RenameMode::Replace)

@@ -31,6 +31,12 @@ impl Vfs {
     /// `NotPermitted` for another owner; as [`Vfs::write`] for a size.
     pub fn setattr(self: &Arc<Self>, ino: Ino, set: &SetAttr) -> Result<Outcome<Attr>, VfsError> {
         self.check_writable()?;
+        if set.size.is_some() || set.mtime.is_some() || self.engine.config.groups {
+            // One that was unlinked has no row any more, and nothing to be asked about.
+            if let Some(item) = self.store().item(ino)? {
+                self.check_changing(&item)?;
+            }
+        }
         let foreign_owner = set.uid.is_some_and(|uid| uid != self.options.uid);
         let foreign_group = set.gid.is_some_and(|gid| gid != self.options.gid);
         if foreign_owner || foreign_group {

@@ -17,7 +17,7 @@ use tokio::runtime::Handle as Runtime;
 use crate::dir::DirHandle;
 use crate::edition::{Edition, Editions};
 use crate::error::VfsError;
-use crate::graft::MAIN;
+use crate::graft::{Lineage, MAIN};
 use crate::handle::{Handle, OpenFile};
 use crate::readahead::ReadAhead;
 use crate::spelling::AbsentNames;
@@ -102,6 +102,8 @@ pub struct Vfs {
     pub(crate) editions: Editions,
     /// Its number among those that one mount shows; zero for the one that has the others in it.
     pub(crate) slot: u32,
+    /// Where it is among them, once it is one of them.
+    pub(crate) lineage: OnceLock<Lineage>,
 }
 
 impl Vfs {
@@ -135,6 +137,7 @@ impl Vfs {
             further: OnceLock::new(),
             editions: Editions::default(),
             slot,
+            lineage: OnceLock::new(),
         });
         let own = Arc::downgrade(&vfs);
         vfs.engine.set_open_files(Box::new(move |ino| {
@@ -482,6 +485,9 @@ impl Vfs {
         let item = self.item(ino)?;
         if item.is_dir() {
             return Err(VfsError::IsDirectory);
+        }
+        if flags.write {
+            self.check_changing(&item)?;
         }
         if item.parent.is_none() && !self.is_open(ino) {
             // Unlinked under another spelling, and the kernel has not heard of that yet. Told that

@@ -90,6 +90,10 @@ impl Vfs {
         replace: bool,
     ) -> Result<(), VfsError> {
         self.check_writable()?;
+        if self.engine.config.groups {
+            let item = self.item(ino)?;
+            self.check_changing(&item)?;
+        }
         let name = name.as_bytes();
         if name.starts_with(OWN_PREFIX) {
             return Err(VfsError::NotPermitted);
@@ -116,6 +120,10 @@ impl Vfs {
     /// `NotPermitted` for the attributes this file system provides; `NoAttribute`.
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<(), VfsError> {
         self.check_writable()?;
+        if self.engine.config.groups {
+            let item = self.item(ino)?;
+            self.check_changing(&item)?;
+        }
         let name = name.as_bytes();
         if name.starts_with(OWN_PREFIX) {
             return Err(VfsError::NotPermitted);

@@ -180,8 +180,9 @@ fn fe_03_what_others_share_is_found_by_name_link_or_shortcut() {
     assert_eq!(look(&home, &["--shared", "Papers"], "a.txt"), expected);
     let by_id: Vec<&str> = way.split(' ').collect();
     assert_eq!(look(&home, &by_id, "a.txt"), expected);
-    home.try_mount(&["--shared", "single.txt"])
-        .explained(2, "a mount begins at a folder");
+    let single = (theirs.id().to_owned(), "single".to_owned());
+    let alone = look(&home, &["--shared", "single.txt"], "single.txt");
+    assert_eq!(alone, single, "in a folder of its own");
     // The address under which the folder is shown in a browser.
     let address = format!("{}/web/{}/papers", service.content_url(), theirs.id());
     assert_eq!(look(&home, &["--shared", &address], "a.txt"), expected);

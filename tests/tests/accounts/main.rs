@@ -19,6 +19,7 @@ mod many;
 mod person;
 mod proxies;
 mod rows;
+mod shared_files;
 mod tenants;
 mod tls;
 mod tree;

@@ -442,3 +442,68 @@ fn al_figures_of_a_hundred_idle_drives_of_a_tree() {
     look("all drives open");
     mount.unmount();
 }
+
+#[test]
+fn fe_03_shortcuts_in_the_drives_of_a_tree_are_followed() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = company::start();
+    let own = service.default_drive();
+    let bens = bens(&service);
+    let papers = bens.mkdir("/Papers").expect("folder");
+    bens.put("/Papers/shared.txt", "shared").expect("file");
+    let single = bens.put("/private/single.txt", "single").expect("file");
+    bens.share("/Papers", "ada", true).expect("share");
+    bens.share("/private/single.txt", "ada", true)
+        .expect("share");
+    let library = drive(&service, LIBRARY);
+    let plans = library.mkdir("/Plans").expect("folder");
+    library.put("/Plans/site.txt", "site").expect("file");
+    own.add_shortcut("/Work/Papers", bens.id(), &papers)
+        .expect("shortcut");
+    own.add_shortcut("/Work/single.txt", bens.id(), &single)
+        .expect("shortcut");
+    // From there into the library, and from the library back to where all of it began.
+    bens.add_shortcut("/Papers/Plans", library.id(), &plans)
+        .expect("shortcut");
+    library
+        .add_shortcut("/Plans/Back", bens.id(), &papers)
+        .expect("shortcut");
+    let home = Home::new(&service);
+    company::log_in(&home, &["Files.ReadWrite.All", "Sites.Read.All"]);
+    let mount = home.mount_args(&["--tree", "--poll", "1"]);
+    wait::until("what there is", ARRIVAL, || {
+        mount.at("Sites/plans/Documents/Plans/site.txt").exists()
+            && mount.at("My files/Work/Papers/shared.txt").exists()
+    });
+    home.sh(
+        r#"cd "$M/My files/Work"; test "$(cat Papers/shared.txt)" = shared
+        test "$(cat single.txt)" = single; printf + >> single.txt
+        test "$(cat Papers/Plans/site.txt)" = site; printf made > Papers/Plans/made.txt
+        test "$(cat "$M/Sites/plans/Documents/Plans/Back/shared.txt")" = shared
+        find "$M" 2> /dev/null | wc -l > "$W/count" || true; test "$(cat "$W/count")" -lt 100"#,
+    );
+    mount.sync();
+    assert_eq!(
+        bens.read("/private/single.txt").as_deref(),
+        Some(&b"single+"[..])
+    );
+    assert_eq!(
+        library.read("/Plans/made.txt").as_deref(),
+        Some(&b"made"[..])
+    );
+    let endless = fs::read_dir(mount.at("My files/Work/Papers/Plans/Back")).expect_err("loop");
+    let looped = rustix::io::Errno::LOOP.raw_os_error();
+    assert_eq!(endless.raw_os_error(), Some(looped));
+    // A shortcut in a drive of the tree can be removed, and nothing goes with it.
+    home.sh(
+        r#"cd "$M/My files/Work"; rm -r Papers 2> /dev/null || true; test ! -e Papers/shared.txt"#,
+    );
+    wait::until("the end of the shortcut", ARRIVAL, || {
+        mount.sync();
+        !own.exists("/Work/Papers")
+    });
+    assert!(bens.exists("/Papers/shared.txt") && library.exists("/Plans/site.txt"));
+    mount.unmount();
+}

@@ -466,3 +466,128 @@ fn shortcuts_that_would_have_no_end_are_not_followed() {
     assert!(own.exists("/Folder/own.txt") && !own.exists("/Folder/Self"));
     mount.unmount();
 }
+
+/// A third drive, with a folder that a shortcut in the shared folder leads to, and back from there.
+fn shared_on(service: &Service, theirs: &DriveHandle) -> DriveHandle {
+    let third = service.add_drive(DriveSpec::default());
+    let docs = third.mkdir("/Docs").expect("folder");
+    third.put("/Docs/d.txt", "third").expect("file");
+    third.put("/private.txt", "private").expect("file");
+    let plans = theirs.entry("/Plans").expect("entry").id;
+    theirs
+        .add_shortcut("/Plans/Docs", third.id(), &docs)
+        .expect("shortcut");
+    third
+        .add_shortcut("/Docs/Back", theirs.id(), &plans)
+        .expect("shortcut");
+    third
+}
+
+#[test]
+fn fe_03_a_shortcut_in_a_followed_folder_is_followed_and_an_endless_one_is_not() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let theirs = shared(&service);
+    let third = shared_on(&service, &theirs);
+    let file = third.put("/single.txt", "single").expect("file");
+    theirs
+        .add_shortcut("/Plans/single.txt", third.id(), &file)
+        .expect("shortcut");
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    home.sh(
+        r#"cd "$M/Folder/Plans"; test "$(cat Docs/d.txt)" = third; printf + >> Docs/d.txt
+        printf new > Docs/new.txt; test "$(cat single.txt)" = single; printf + >> single.txt
+        test ! -e Docs/private.txt; mv Docs Papers; test "$(cat Papers/new.txt)" = new"#,
+    );
+    mount.sync();
+    assert_eq!(text(&third, "/Docs/d.txt"), "third+");
+    assert_eq!(text(&third, "/Docs/new.txt"), "new");
+    assert_eq!(text(&third, "/single.txt"), "single+");
+    assert!(theirs.exists("/Plans/Papers") && !theirs.exists("/Plans/Docs"));
+    let listed = fs::read_dir(mount.at("Folder/Plans/Papers/Back")).expect_err("loop");
+    let looped = rustix::io::Errno::LOOP.raw_os_error();
+    assert_eq!(listed.raw_os_error(), Some(looped));
+    third.put("/Docs/later.txt", "later").expect("file");
+    wait::until("changes of others", ARRIVAL, || {
+        fs::read(mount.at("Folder/Plans/Papers/later.txt")).is_ok_and(|now| now == b"later")
+    });
+    let status = mount.status();
+    let drives = status["drives"].as_array().expect("list").iter();
+    let paths: Vec<_> = drives.filter_map(|one| one["path"].as_str()).collect();
+    assert_eq!(paths, ["Folder/Plans", "Folder/Plans/Papers"], "{status:#}");
+    let inside = "Folder/Plans/Papers/d.txt";
+    assert_eq!(mount.status_of(inside)["status"], "cached");
+    let number = || {
+        fs::metadata(home.mountpoint().join(inside))
+            .expect("stat")
+            .ino()
+    };
+    let before = number();
+    service.set_reach(Reach::Offline);
+    home.sh(r#"cd "$M/Folder/Plans/Papers"; printf unsent > unsent.txt"#);
+    mount.crash();
+    drop(mount);
+    service.set_reach(Reach::Online);
+    let mount = home.mount();
+    wait::until("what was not sent", ARRIVAL, || {
+        text(&third, "/Docs/unsent.txt") == "unsent"
+    });
+    home.sh(r#"ls "$M/Folder/Plans/Papers""#);
+    assert_eq!(number(), before);
+    mount.unmount();
+}
+
+#[test]
+fn fe_03_removing_a_shortcut_in_a_followed_folder_never_deletes_what_it_leads_to() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let theirs = shared(&service);
+    let third = shared_on(&service, &theirs);
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    home.sh(
+        r#"cd "$M/Folder/Plans"; cat Docs/d.txt; ! rmdir Docs 2> /dev/null
+        rmdir Docs/Back; rm -r Docs; test ! -e Docs"#,
+    );
+    let shown = || mount.status()["drives"].as_array().expect("list").len();
+    wait::until("the end of the shortcut", ARRIVAL, || {
+        mount.sync();
+        !theirs.exists("/Plans/Docs") && shown() == 1
+    });
+    assert_eq!(text(&third, "/Docs/d.txt"), "third");
+    // Added again, and removed by others with a change that was not sent: that is sent.
+    let docs = third.entry("/Docs").expect("entry").id;
+    theirs
+        .add_shortcut("/Plans/Again", third.id(), &docs)
+        .expect("shortcut");
+    mount.sync();
+    home.sh(r#"test "$(cat "$M/Folder/Plans/Again/d.txt")" = third"#);
+    for op in ["put_content", "create_session"] {
+        service
+            .faults()
+            .add(FaultRule::on(op, FaultAction::status(503)));
+    }
+    home.sh(r#"printf kept > "$M/Folder/Plans/Again/kept.txt""#);
+    theirs.delete("/Plans/Again").expect("delete");
+    wait::until("the end of the shortcut", ARRIVAL, || {
+        let _fails = home.try_sync(1);
+        !mount.at("Folder/Plans/Again").exists()
+    });
+    service.faults().clear();
+    wait::until("what was not sent", ARRIVAL, || {
+        text(&third, "/Docs/kept.txt") == "kept"
+    });
+    wait::until("the end of the folder", ARRIVAL, || {
+        mount.sync();
+        shown() == 1
+    });
+    assert_eq!(text(&third, "/Docs/d.txt"), "third");
+    mount.unmount();
+}

@@ -9,6 +9,7 @@ mod damaged;
 mod disk;
 mod economy;
 mod ending;
+mod file_shortcuts;
 mod files;
 mod followed;
 mod genuine;

@@ -63,6 +63,7 @@ pub(crate) async fn run(args: &DemoArgs) -> Outcome {
         drive,
         folder: None,
         again: None,
+        is_file: false,
         graph,
         config,
         tree: false,

@@ -88,6 +88,7 @@ fn as_json(place: &Place) -> Value {
         "own": place.way == Way::Own,
         "found": place.way.word(),
         "folder": place.folder.as_ref().map(|folder| folder.as_str()),
+        "file": place.is_file,
         "mount": place.options,
         "web_url": info.and_then(|drive| drive.web_url.as_ref()),
         "quota": info.and_then(|drive| drive.quota),
@@ -106,7 +107,7 @@ fn as_row(place: &Place) -> Vec<String> {
             format!("{} of {}", ByteSize(quota.used), ByteSize(quota.total))
         });
     let kind = match (place.way, info) {
-        (Way::Shared, _) if place.options.is_empty() => "shared file",
+        (Way::Shared, _) if place.is_file => "shared file",
         (Way::Shared, _) => "shared folder",
         (_, Some(drive)) => drive.kind.as_str(),
         (_, None) => place.way.word(),

@@ -331,7 +331,7 @@ pub(crate) struct MountArgs {
     /// The files of one channel of the team only, by the channel's name
     #[arg(long, value_name = "NAME", requires = "team")]
     channel: Option<String>,
-    /// A folder that somebody shared: its name, or a sharing link
+    /// A folder or file that somebody shared: its name, or a sharing link
     #[arg(long, value_name = "NAME", group = "whose")]
     shared: Option<String>,
     /// The application's own folder, which is all that the permission Files.ReadWrite.AppFolder opens

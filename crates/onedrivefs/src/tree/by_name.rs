@@ -80,7 +80,7 @@ impl Tree {
 
     /// Shows places beside those that are shown.
     fn show_too(&self, places: Vec<Place>) -> Result<(), StoreError> {
-        let leaves: Vec<_> = places.into_iter().filter_map(leaf).collect();
+        let leaves: Vec<_> = places.into_iter().map(leaf).collect();
         let changes = (self.engine.store).write(|tx| rows::show(tx, &leaves, &[]))?;
         self.engine.tell_kernel(changes);
         Ok(())

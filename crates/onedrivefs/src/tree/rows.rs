@@ -11,7 +11,7 @@ use super::{GROUP, Leaf};
 /// Longest name that is given, in bytes; room is left for a number.
 const NAME_MAX: usize = 200;
 
-/// Shows what was found, and no longer what is gone.
+/// Shows the drives and folders that were found, and no longer what is gone.
 pub(super) fn show(
     tx: &Tx<'_>,
     leaves: &[Leaf],
@@ -28,19 +28,14 @@ pub(super) fn show(
         }));
     }
     let mut shown = shown(tx)?;
-    for leaf in leaves {
+    for leaf in leaves.iter().filter(|leaf| !leaf.is_file) {
         let folder = leaf.folder.as_ref().map(ItemId::key).unwrap_or_default();
         let by = shown.entry((leaf.drive.key(), folder));
         // The first way to a drive is the one that shows it.
         if by.or_insert_with(|| leaf.key.clone()) != &leaf.key {
             continue;
         }
-        let mut parent = Ino::ROOT;
-        let mut key = GROUP.to_owned();
-        for folder in &leaf.folders {
-            key = format!("{key}/{folder}");
-            parent = ensure(tx, parent, folder, &key, Role::Ordinary, &mut changes)?;
-        }
+        let parent = ensure_folders(tx, &leaf.folders, &mut changes)?;
         let shortcut = ensure(
             tx,
             parent,
@@ -68,6 +63,21 @@ fn shown(tx: &Tx<'_>) -> Result<HashMap<(String, String), String>, StoreError> {
     Ok(shown)
 }
 
+/// The folders that a drive or a file is shown in, made if need be.
+pub(super) fn ensure_folders(
+    tx: &Tx<'_>,
+    folders: &[String],
+    changes: &mut Vec<KernelChange>,
+) -> Result<Ino, StoreError> {
+    let mut parent = Ino::ROOT;
+    let mut key = GROUP.to_owned();
+    for folder in folders {
+        key = format!("{key}/{folder}");
+        parent = ensure(tx, parent, folder, &key, Role::Ordinary, changes)?;
+    }
+    Ok(parent)
+}
+
 /// The directory of this key, made if there is none. It keeps the name that it was given first.
 fn ensure(
     tx: &Tx<'_>,
@@ -86,20 +96,25 @@ fn ensure(
     let mut item = Item::new(Kind::Directory, parent, &name, now);
     item.role = role;
     item.children_known = true;
-    item.remote = Some(Remote {
-        id,
-        parent: Some(parent),
-        name: name.clone(),
+    item.remote = Some(local_identity(key, Some(parent), &name));
+    let ino = tx.insert_item(&item)?;
+    changes.push(KernelChange::Entry { parent, name });
+    Ok(ino)
+}
+
+/// The identity of a folder that only this machine knows.
+pub(super) fn local_identity(key: &str, parent: Option<Ino>, name: &str) -> Remote {
+    Remote {
+        id: ItemId::new(key),
+        parent,
+        name: name.to_owned(),
         etag: None,
         ctag: None,
         hash: None,
         size: 0,
-        mtime: now,
+        mtime: Timestamp::now(),
         author: None,
-    });
-    let ino = tx.insert_item(&item)?;
-    changes.push(KernelChange::Entry { parent, name });
-    Ok(ino)
+    }
 }
 
 /// A name that can be one of an entry.

@@ -49,6 +49,7 @@ fn there(id: &str, name: &str, version: u32) -> RemoteItem {
         web_url: None,
         malware: false,
         provenance: Provenance::default(),
+        link: None,
     }
 }
 

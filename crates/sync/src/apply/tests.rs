@@ -201,6 +201,7 @@ impl Model {
             web_url: None,
             malware: false,
             provenance: Provenance::default(),
+            link: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onedrivefs_core::{Ino, ItemKind, RemoteItem};
+use onedrivefs_core::{Ino, ItemKind, LinkTarget, RemoteItem};
 use onedrivefs_store::{Item, JournalRow, Kind, Ops, Remote, Role, StoreError};
 
 use super::link::Standing;
@@ -132,6 +132,8 @@ impl Applier<'_> {
             return self.update(heir, place, there);
         }
         if waiting.has(Ops::DELETE) {
+            // What others change in the file that it stands for speaks for the file, which stays.
+            let changed = changed && there.link.is_none();
             return self
                 .update_unlinked(item, changed, place, there)
                 .map(|()| Applied::Done);
@@ -631,11 +633,21 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Notes where a shortcut leads. A folder is shown in its place; where a file is, is not.
+    /// Notes where a shortcut leads. What is there is shown in its place.
     fn note_target(&self, ino: Ino, there: &RemoteItem) -> Result<(), StoreError> {
-        match &there.kind {
-            ItemKind::Shortcut(target) if target.is_folder => {
+        match (&there.link, &there.kind) {
+            (Some(link), _) => self.tx.put_link(&there.id, link),
+            (None, ItemKind::Shortcut(target)) if target.is_folder => {
                 (self.tx).follow(ino, &target.drive, &target.item, target.kind)
+            }
+            (None, ItemKind::Shortcut(target)) => {
+                // A file that cannot be seen now, and perhaps later.
+                let link = LinkTarget {
+                    drive: target.drive.clone(),
+                    item: target.item.clone(),
+                    read_only: false,
+                };
+                self.tx.put_link(&there.id, &link)
             }
             _ => Ok(()),
         }

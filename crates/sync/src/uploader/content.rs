@@ -255,7 +255,7 @@ impl Engine {
             };
             match sent {
                 Ok(Sent::Arrived(there)) => {
-                    arrived = Some(there.map(|there| *there));
+                    arrived = Some(there.map(|there| self.as_sent(job.item, *there)));
                     break;
                 }
                 Ok(Sent::Cancelled) => return Ok(Step::Cancelled),
@@ -294,6 +294,14 @@ impl Engine {
         let time = there.modified;
         sent.times_sent = time.is_none_or(|time| time.same_second(job.item.mtime));
         self.arrived(&sent, &there)
+    }
+
+    /// The answer of a session, which knows the file only and not what stands for it here.
+    fn as_sent(&self, item: &Item, told: RemoteItem) -> RemoteItem {
+        match item.item_id() {
+            Some(id) => self.graph.as_link(&self.config.drive.id, id, told),
+            None => told,
+        }
     }
 
     /// Sends a body in one request although that cannot carry its times along: an upload session

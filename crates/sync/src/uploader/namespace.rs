@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem, kill_point, name};
+use onedrivefs_core::{Ino, ItemId, ItemKind, NameKey, RemoteItem, kill_point, name};
 use onedrivefs_graph::{Disposition, GraphError, ItemPatch, OnConflict};
 use onedrivefs_store::{Item, JournalRow, Kind, Ops, Remote, Role};
 
@@ -335,6 +335,11 @@ impl Engine {
             }
             return Ok(Step::Progress);
         };
+        if self.config.groups {
+            // Only this machine knows of it: there is nothing to delete.
+            self.forget_item(item.ino)?;
+            return Ok(Step::Progress);
+        }
         let there = match self.find_item(&remote.id).await {
             Ok(there) => there,
             Err(error) if error.is_not_found() => {
@@ -344,7 +349,8 @@ impl Engine {
             Err(error) => return Err(error.into()),
         };
         let mut looked = Instant::now();
-        let changed = if item.role == Role::Shortcut {
+        let stands_for_other = there.link.is_some() || matches!(there.kind, ItemKind::Shortcut(_));
+        let changed = if item.role == Role::Shortcut || stands_for_other {
             // It holds nothing itself, and what it leads to stays where it is.
             false
         } else if item.kind == Kind::Directory {
@@ -519,6 +525,7 @@ impl Engine {
         error: GraphError,
     ) -> Result<Step, EngineError> {
         let folder = item.parent.map(|ino| self.store.item(ino)).transpose()?;
+        let folder = folder.filter(|_| !self.config.groups);
         let Some(folder) = folder.flatten().filter(|f| !self.is_in_flight(f.ino)) else {
             return Err(error.into());
         };

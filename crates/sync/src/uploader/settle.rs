@@ -92,6 +92,7 @@ impl Engine {
                 self.evictor.wake();
                 Fate::Later(DISK_PAUSE)
             }
+            EngineError::NoDrive => Fate::Parked,
             EngineError::NameHeld(_) => Fate::Doubtful(HELD_MAX),
             EngineError::MoveRefused(_) => Fate::Doubtful(REFUSALS_MAX),
             EngineError::Altered => Fate::Doubtful(ALTERED_MAX),

@@ -57,15 +57,19 @@ impl Forest {
         };
         let slots = self.main.store().read(|r| r.slots())?;
         for stray in nursery.strays(&slots) {
-            let (drive, item) = (stray.0.clone(), stray.1.clone());
             self.main.store().write(|tx| {
-                let known = |slot: &Slot| slot.drive == drive && slot.item == item;
+                let known = |slot: &Slot| {
+                    slot.drive == stray.drive
+                        && slot.item == stray.item
+                        && slot.above == stray.above
+                };
                 // A shortcut may have been found meanwhile.
                 if tx.slots()?.iter().any(known) {
                     return Ok::<_, StoreError>(());
                 }
                 tx.take_in(&stray)
             })?;
+            let (drive, item) = (&stray.drive, &stray.item);
             tracing::warn!(%drive, %item, "Changes wait in a folder that nothing shows any more.");
         }
         Ok(())

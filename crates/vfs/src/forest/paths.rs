@@ -1,5 +1,6 @@
 //! Where things are in the mount, across drives.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use onedrivefs_core::Ino;
@@ -55,8 +56,8 @@ impl Forest {
         if slot == MAIN {
             return self.main.path_of(ino);
         }
-        let top = self.about(number(slot, Ino::ROOT)).ok()?;
-        let top = top.vfs.path_of(top.ino)?;
+        let shortcut = self.main.store().read(|r| r.slot(slot)).ok()??.ino?;
+        let top = self.path_of(shortcut)?;
         if ino == Ino::ROOT {
             return Some(top);
         }
@@ -94,31 +95,35 @@ impl Forest {
     /// # Errors
     /// Errors of the database.
     pub fn followed(&self) -> Result<Vec<Followed>, StoreError> {
-        let slots = self.main.store().read(|r| {
-            let mut slots = Vec::new();
-            for slot in r.slots()? {
-                let path = slot.ino.map(|ino| r.path(ino)).transpose()?;
-                slots.push((slot, path));
-            }
-            Ok::<_, StoreError>(slots)
-        })?;
-        let left = self.left()?;
-        let left_path = |slot: &Slot| {
-            let found = left.iter().find(|(one, _)| one.number == slot.number);
-            found.map(|(_, path)| path.clone())
+        let slots = self.main.store().read(|r| r.slots())?;
+        let left: HashMap<u32, String> = self
+            .left()?
+            .into_iter()
+            .map(|(slot, path)| (slot.number, path))
+            .collect();
+        let planted: HashMap<u32, Arc<Engine>> = {
+            let planted = self.planted.read();
+            let engines = planted.iter();
+            engines
+                .map(|(slot, vfs)| (*slot, Arc::clone(vfs.engine())))
+                .collect()
         };
         let own = &self.main.engine().config.drive.id;
-        let planted = self.planted.read();
-        Ok(slots
+        let is_shown = |slot: &Slot| match slot.ino.map(|ino| split(ino).0) {
+            _ if slot.above.is_empty() => slot.drive != *own,
+            // A shortcut in a folder that nobody has looked into since the start leads nowhere yet.
+            Some(host) => planted.contains_key(&host),
+            None => true,
+        };
+        let followed = slots
             .into_iter()
-            .filter(|(slot, _)| slot.state != SlotState::Discarded && slot.drive != *own)
-            .map(|(slot, path)| Followed {
-                engine: planted
-                    .get(&slot.number)
-                    .map(|vfs| Arc::clone(vfs.engine())),
-                left_path: left_path(&slot),
+            .filter(|slot| slot.state != SlotState::Discarded && is_shown(slot));
+        Ok(followed
+            .map(|slot| Followed {
+                engine: planted.get(&slot.number).cloned(),
+                path: self.path_of(number(slot.number, Ino::ROOT)),
+                left_path: left.get(&slot.number).cloned(),
                 slot,
-                path,
             })
             .collect())
     }
@@ -133,21 +138,21 @@ impl Forest {
             let left = self.plant(slot).map_err(as_engine_error)?;
             return Ok((Arc::clone(left.engine()), inside));
         }
-        let main = self.main.engine();
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        let (mut vfs, mut inside) = (Arc::clone(&self.main), path.to_owned());
         let mut at = Ino::ROOT;
         for (depth, name) in names.iter().enumerate() {
-            let Some(item) = self.main.store().read(|r| r.child(at, name))? else {
+            let Some(item) = vfs.store().read(|r| r.child(at, name))? else {
                 break;
             };
-            if let Some(slot) = self.main.graft(&item) {
-                let shown = self.plant(slot).map_err(as_engine_error)?;
-                let rest = names[depth + 1..].join("/");
-                return Ok((Arc::clone(shown.engine()), format!("/{rest}")));
-            }
             at = item.ino;
+            if let Some(slot) = vfs.graft(&item) {
+                vfs = self.plant(slot).map_err(as_engine_error)?;
+                inside = format!("/{}", names[depth + 1..].join("/"));
+                at = Ino::ROOT;
+            }
         }
-        Ok((Arc::clone(main), path.to_owned()))
+        Ok((Arc::clone(vfs.engine()), inside))
     }
 
     /// The path in the mount of something in a drive that is being served.

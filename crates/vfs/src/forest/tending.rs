@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use onedrivefs_store::{Slot, SlotState};
+use onedrivefs_store::{Slot, SlotState, StoreError};
 
 use super::{Forest, left};
 use crate::error::VfsError;
+use crate::graft::{MAIN, split};
 use crate::vfs::Vfs;
 
 /// Pause between two looks while something waits in a folder that nothing shows any more.
@@ -55,12 +56,12 @@ impl Forest {
     }
 
     async fn look_after_all(self: &Arc<Self>) -> Result<bool, VfsError> {
+        let mut again = self.leave_lost()?;
         let own = &self.main.engine().config.drive.id;
-        let mut again = false;
         for slot in self.main.store().read(|r| r.slots())? {
             let kept = match slot.state {
                 SlotState::Discarded => false,
-                SlotState::Followed if slot.drive == *own => continue,
+                SlotState::Followed if slot.above.is_empty() && slot.drive == *own => continue,
                 SlotState::Followed => {
                     again |= self.plant_if_needed(&slot).await;
                     true
@@ -78,6 +79,42 @@ impl Forest {
             }
         }
         Ok(again)
+    }
+
+    /// Lets go of slots whose shortcuts were in others and are gone, or lead elsewhere. Tells whether
+    /// there were any: the same may go for what is shown in them.
+    fn leave_lost(&self) -> Result<bool, VfsError> {
+        let mut any = false;
+        let slots = self.main.store().read(|r| r.slots())?;
+        let lives = |number| {
+            let host = slots.iter().find(|slot| slot.number == number);
+            host.is_some_and(|host| host.state == SlotState::Followed)
+        };
+        for slot in &slots {
+            let Some(shortcut) = slot.ino else { continue };
+            let (host, ino) = split(shortcut);
+            if host == MAIN {
+                continue;
+            }
+            let shown = self.planted.read().get(&host).cloned();
+            let leads_there = match shown {
+                _ if !lives(host) => false,
+                // Nobody has looked since the start.
+                None => true,
+                Some(vfs) => {
+                    let now = vfs.store().read(|r| match r.slot_of(ino)? {
+                        Some(number) => r.slot(number),
+                        None => Ok::<_, StoreError>(None),
+                    })?;
+                    now.is_some_and(|now| now.drive == slot.drive && now.item == slot.item)
+                }
+            };
+            if !leads_there {
+                self.main.store().write(|tx| tx.leave_slot(shortcut))?;
+                any = true;
+            }
+        }
+        Ok(any)
     }
 
     /// Serves a folder in which something is to be done. Tells whether that is so.
