@@ -91,7 +91,7 @@ enum Whose {
         team: String,
         channel: Option<String>,
     },
-    /// A folder that somebody shared, by its name or a link.
+    /// A folder or file that somebody shared, by its name or a link.
     Shared(String),
     /// The application's own, in one's own drive, or in that of a person.
     App(Option<String>),
@@ -498,7 +498,7 @@ fn choose_team(teams: Vec<Team>, wanted: &str) -> Outcome<String> {
     }
 }
 
-/// A folder that somebody shared: by a link, or by its name among the shortcuts of one's own drive and
+/// A folder or file that somebody shared: by a link, or by its name among the shortcuts of one's own drive and
 /// in the service's list, which is being given up.
 async fn find_shared(graph: &GraphClient, record: &AccountRecord, name: &str) -> Outcome<Root> {
     let what = format!("what was shared as {name}");
