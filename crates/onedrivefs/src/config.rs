@@ -186,7 +186,7 @@ pub(crate) struct MountLayer {
     pub(crate) team: Option<String>,
     /// One channel of it.
     pub(crate) channel: Option<String>,
-    /// A folder that somebody shared, by name or link.
+    /// A folder or file that somebody shared, by name or link.
     pub(crate) shared: Option<String>,
     /// Whether the application's own folder is meant.
     pub(crate) app_folder: Option<bool>,

@@ -97,7 +97,7 @@ enum Whose {
         team: String,
         channel: Option<String>,
     },
-    /// A folder that somebody shared, by its name or a link.
+    /// A folder or file that somebody shared, by its name or a link.
     Shared(String),
     /// The application's own, in one's own drive, or in that of a person.
     App(Option<String>),
@@ -504,7 +504,7 @@ fn choose_team(teams: Vec<Team>, wanted: &str) -> Outcome<String> {
     }
 }
 
-/// A folder that somebody shared: by a link, or by its name among the shortcuts of one's own drive and
+/// A folder or file that somebody shared: by a link, or by its name among the shortcuts of one's own drive and
 /// in the service's list, which is being given up.
 async fn find_shared(graph: &GraphClient, record: &AccountRecord, name: &str) -> Outcome<Root> {
     let what = format!("what was shared as {name}");
@@ -572,7 +572,12 @@ async fn find_folder(graph: &GraphClient, base: Root, path: &str) -> Outcome<Roo
     let drive = base.drive.id.clone();
     if let Some(id) = path.strip_prefix(BY_ID) {
         let item = graph.item(&drive, &ItemId::new(id)).await;
-        let item = item.map_err(first(format!("looking up {what}")))?;
+        let mut item = item.map_err(first(format!("looking up {what}")))?;
+        if let Some(link) = item.link.take() {
+            // The file itself, not what leads to it.
+            item.id = link.item;
+            return rooted(around(graph, &link.drive).await?, item, &what);
+        }
         return rooted(base.drive, item, &what);
     }
     let top = match &base.folder {
@@ -588,6 +593,12 @@ async fn find_folder(graph: &GraphClient, base: Root, path: &str) -> Outcome<Roo
         return Err(Failure::new(what, "there is no such folder")
             .next("check the spelling; the path begins at the top of the drive"));
     };
+    if item.kind == ItemKind::File {
+        let reason = "it is a file, and a mount begins at a folder";
+        return Err(Failure::usage(format!("folder {path}"), reason).next(
+            "name the folder it is in; a file that others share is mounted by --shared NAME",
+        ));
+    }
     let drive = if there == drive {
         base.drive
     } else {
