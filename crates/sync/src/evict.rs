@@ -22,6 +22,10 @@ use crate::reserve::Reserve;
 /// Pause between two looks at the disks while nothing is added to the cache.
 const EVERY: Duration = Duration::from_secs(300);
 
+/// The same after one that could not remove enough, since what was read is in use for a moment longer.
+/// It doubles while that goes on.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// Bytes that are added to the cache between two looks.
 const GROWTH: u64 = 256 << 20;
 
@@ -112,8 +116,9 @@ impl Evictor {
         }
     }
 
-    /// Brings the cache within its limits, and does what else waits for room.
-    fn trim(&self) -> Result<(), EngineError> {
+    /// Brings the cache within its limits, and does what else waits for room. Tells whether it is within
+    /// them now.
+    fn trim(&self) -> Result<bool, EngineError> {
         self.reserve.take();
         self.forget_removed()?;
         self.drop_sent()?;
@@ -121,7 +126,16 @@ impl Evictor {
             used_at_most: self.limit,
             free_at_least: self.floor,
         })?;
-        self.trim_together()
+        self.trim_together()?;
+        Ok(self.is_within_limit())
+    }
+
+    /// Whether all caches that count for the same limit are within it together, as far as that is known
+    /// without counting their files.
+    fn is_within_limit(&self) -> bool {
+        let members = self.company.members();
+        let used = members.iter().map(|engine| &engine.evictor.used);
+        used.map(|used| used.load(Ordering::Relaxed)).sum::<u64>() <= self.limit
     }
 
     /// Removes what was not used for the longest time in any cache that counts for the same limit,
@@ -129,9 +143,8 @@ impl Evictor {
     fn trim_together(&self) -> Result<(), EngineError> {
         let members = self.company.members();
         let evictors = || members.iter().map(|engine| &engine.evictor);
-        let known = evictors().map(|evictor| evictor.used.load(Ordering::Relaxed));
         // Each counts its own files now and then; all of them are counted only if it may matter.
-        if members.len() < 2 || known.sum::<u64>() <= self.limit {
+        if members.len() < 2 || self.is_within_limit() {
             return Ok(());
         }
         let mut used = 0;
@@ -153,6 +166,8 @@ impl Evictor {
             }
             if evictor.evict_recorded(&row)? {
                 used = used.saturating_sub(bytes);
+                let left = evictor.used.load(Ordering::Relaxed);
+                (evictor.used).store(left.saturating_sub(bytes), Ordering::Relaxed);
             }
         }
         evictors().for_each(|evictor| evictor.bury());
@@ -420,17 +435,23 @@ fn pinned_bodies(r: &Reader<'_>) -> Result<HashSet<u64>, StoreError> {
 impl Engine {
     /// Keeps the limits for as long as the engine runs.
     pub(crate) async fn run_eviction(self: Arc<Self>) {
+        let mut again = AGAIN;
         loop {
             let evictor = Arc::clone(&self.evictor);
             let evicted = self.handle.spawn_blocking(move || evictor.trim()).await;
+            let mut pause = EVERY;
             match evicted {
+                Ok(Ok(true)) => again = AGAIN,
+                Ok(Ok(false)) => {
+                    pause = again;
+                    again = (again * 2).min(EVERY);
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "The content cache could not be trimmed."),
                 Err(error) => tracing::warn!(%error, "Trimming the content cache broke off."),
-                Ok(Ok(())) => {}
             }
             tokio::select! {
                 () = self.evictor.wake.notified() => {}
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             // What was promised room is not there yet.
             tokio::time::sleep(PACE).await;

@@ -781,6 +781,8 @@ fn a_copy_of_a_later_version_that_nobody_wants_any_more_does_not_come_back() {
         let home = Home::signed_in(&service);
         let mut mount = home.mount();
         mount.sync();
+        // The later version does not wait for a copy that has all of its bytes here.
+        home.sh(r#"cat "$M/a" > "$W/read""#);
         let add = |op, action| service.faults().add(FaultRule::on(op, action));
         let before = add("copy", FaultAction::Hold);
         let after = add(

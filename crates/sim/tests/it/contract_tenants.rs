@@ -150,6 +150,10 @@ async fn clouds_are_told_apart_by_the_host_that_is_asked() {
             ..TenantSpec::default()
         }],
         users: vec![user("ada", TENANT)],
+        drives: vec![DriveSpec {
+            owner: "ada".into(),
+            ..DriveSpec::default()
+        }],
         ..SimConfig::default()
     };
     config.knobs.device_polls = 0;
