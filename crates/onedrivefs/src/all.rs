@@ -303,7 +303,7 @@ impl Shared {
         let shared = Arc::clone(self);
         let line = |gist: &Gist| format!("{}. {}", self.up(), gist.text());
         report::go_on(self.company.stir().clone(), move || shared.gist(), line).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -38,7 +38,7 @@ use crate::recent::Recent;
 use crate::rescue::Rescue;
 use crate::reserve::Reserve;
 use crate::rights::{META_READ_ONLY, Standing};
-use crate::scope::{META_FOLDER, Scope};
+use crate::scope::Scope;
 use crate::uploader::COPIES_WAITING_MAX;
 use crate::waiters::Waiters;
 use crate::{durable, links, power, recover, rescue, transfers::Transfers};
@@ -190,14 +190,7 @@ impl Engine {
         let rescues = rescue::take_in_all(&config, &store, &bodies);
         links::make_known(&config, &store, &graph)?;
         let cancel = CancellationToken::new();
-        // Not a child: an engine that merely stops has no damage.
-        let damaged = CancellationToken::new();
-        let (stop, tell) = (cancel.clone(), damaged.clone());
-        store.set_on_damage(move || {
-            tell.cancel();
-            // Nothing is sent any more on the word of a damaged database.
-            stop.cancel();
-        });
+        let damaged = stop_on_damage(&store, cancel.clone());
         let pins = Pins::watch(&store)?;
         let evictor = Arc::new(Evictor::new(&config, store.clone(), bodies.clone()));
         let net = Arc::new(NetState::new(config.family.stir().clone()));
@@ -213,8 +206,7 @@ impl Engine {
         };
         let hydrator = Hydrator::new(graph.clone(), handle.clone(), hydrate, presence);
         let (quota, last_delta, read_only) = store.read(remembered)?;
-        let replaced = store.read(|r| r.meta(META_FOLDER))?.map(ItemId::new);
-        let scope = Scope::of(config.folder.clone().map(|first| replaced.unwrap_or(first)));
+        let scope = store.read(|r| Scope::remembered(r, config.folder.clone()))?;
         Ok(Arc::new(Self {
             waiters: config.family.waiters(),
             config,
@@ -778,6 +770,19 @@ fn parse_quota(text: &str) -> Option<Quota> {
         total: total.parse().ok()?,
         used: used.parse().ok()?,
     })
+}
+
+/// Has everything stopped when damage shows in the database. The token that is returned says so; it is
+/// not a child of the other: an engine that merely stops has no damage.
+fn stop_on_damage(store: &Store, stop: CancellationToken) -> CancellationToken {
+    let damaged = CancellationToken::new();
+    let tell = damaged.clone();
+    store.set_on_damage(move || {
+        tell.cancel();
+        // Nothing is sent any more on the word of a damaged database.
+        stop.cancel();
+    });
+    damaged
 }
 
 /// As [`open_state`], with the help of the reserve where there is no room.

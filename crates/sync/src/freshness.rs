@@ -173,6 +173,12 @@ impl Engine {
         }
     }
 
+    /// Tells whether a round asks the service anything: not that of a root that groups drives, while no
+    /// single file is shown in it.
+    fn asks_for_changes(&self) -> bool {
+        !self.config.groups || self.links_pause().is_some()
+    }
+
     /// How many drives of the account this process asks for changes, since none are announced.
     fn crowd(&self) -> u32 {
         let members = self.config.family.company().members();
@@ -192,9 +198,11 @@ impl Engine {
             Ok(()) => {
                 let now = Timestamp::now().as_nanos();
                 self.last_delta.store(now, Ordering::Relaxed);
-                let text = now.to_string();
-                self.store
-                    .write(|tx| tx.set_meta(META_LAST_DELTA, Some(&text)))?;
+                if self.asks_for_changes() {
+                    let text = now.to_string();
+                    self.store
+                        .write(|tx| tx.set_meta(META_LAST_DELTA, Some(&text)))?;
+                }
                 if self.net.set(Net::Online) {
                     self.store.write(|tx| tx.hurry_journal())?;
                 }

@@ -34,7 +34,7 @@ const DEPTH_MAX: usize = 4096;
 const CHUNK: u32 = 500;
 
 /// Where the store has the folder that took the place of the one that was mounted first.
-pub(crate) const META_FOLDER: &str = "folder";
+const META_FOLDER: &str = "folder";
 
 /// What is known of the folder that is mounted.
 #[derive(Default)]
@@ -51,11 +51,17 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// The scope of a mount that begins at a folder, or at the root of its drive.
-    pub(crate) fn of(folder: Option<ItemId>) -> Self {
+    fn of(folder: Option<ItemId>) -> Self {
         Self {
             folder: RwLock::new(folder),
             ..Self::default()
         }
+    }
+
+    /// The same, with the folder that took the place of the first one meanwhile.
+    pub(crate) fn remembered(r: &Reader<'_>, first: Option<ItemId>) -> Result<Self, StoreError> {
+        let replaced = r.meta(META_FOLDER)?.map(ItemId::new);
+        Ok(Self::of(first.map(|first| replaced.unwrap_or(first))))
     }
 
     fn is_inside(&self, id: &ItemId) -> bool {
