@@ -1,7 +1,7 @@
 //! How soon a change made elsewhere shows here, and what a mount costs while nothing happens.
 //!
 //! ```text
-//! cargo bench -p onedrivefs-tests --bench freshness -- [CHANGES] [IDLE_SECONDS]
+//! cargo bench --workspace --bench freshness -- [CHANGES] [IDLE_SECONDS]
 //! ```
 //!
 //! Needs `cargo build --release -p onedrivefs` first, or `ONEDRIVEFS_TEST_BIN_DIR`. The service is

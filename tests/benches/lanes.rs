@@ -1,7 +1,7 @@
 //! How much a read slows down while ten thousand uploads wait.
 //!
 //! ```text
-//! cargo bench -p onedrivefs-tests --bench lanes -- [READS] [UPLOADS]
+//! cargo bench --workspace --bench lanes -- [READS] [UPLOADS]
 //! ```
 //!
 //! Needs `cargo build --release -p onedrivefs` first, or `ONEDRIVEFS_TEST_BIN_DIR`. The service is

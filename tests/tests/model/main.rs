@@ -147,7 +147,7 @@ fn batch(test: &str, seeds: Range<u64>, perils: Perils) -> Result<(), String> {
         let at_the_end = if ended.is_ok() { "" } else { " (and its end)" };
         return Err(format!(
             "history {seed:#x}{at_the_end}: {failure}\nreplay with: ONEDRIVEFS_MODEL_SEED={seed:#x} \
-             ONEDRIVEFS_MODEL_HISTORIES=1 cargo test -p onedrivefs-tests --test model -- --exact {test} --nocapture"
+             ONEDRIVEFS_MODEL_HISTORIES=1 cargo test --workspace --test model -- --exact {test} --nocapture"
         ));
     }
     rig.end();
