@@ -220,6 +220,8 @@ pub struct AuthConfig {
     pub sign_in: SignIn,
     /// The account to preselect on the sign-in page.
     pub login_hint: Option<String>,
+    /// What a policy wants to see proven, as an earlier refusal said.
+    pub claims: Option<String>,
 }
 
 impl AuthConfig {
@@ -241,6 +243,7 @@ impl AuthConfig {
             redirect_uri: None,
             sign_in: SignIn::User,
             login_hint: None,
+            claims: None,
         }
     }
 

@@ -350,6 +350,8 @@ pub struct Knobs {
     pub refresh_single_use: bool,
     /// AADSTS number that every refresh fails with.
     pub refresh_error: Option<u32>,
+    /// Refuses renewals until somebody signs in with these claims: a policy asks for more than was proven.
+    pub refresh_claims: Option<String>,
     /// Error that authorize returns instead of a code, such as `access_denied`.
     pub authorize_error: Option<String>,
     /// AADSTS number that every request for a token fails with, as `invalid_grant`, or as what
@@ -452,6 +454,7 @@ impl Default for Knobs {
             token_ttl_s: 3_899,
             refresh_single_use: false,
             refresh_error: None,
+            refresh_claims: None,
             authorize_error: None,
             token_error: None,
             grant_only: None,

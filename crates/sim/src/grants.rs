@@ -169,6 +169,14 @@ fn refresh_grant(world: &World, form: &Form, client: &ClientSpec) -> TokenAnswer
             "The refresh token is no longer valid.",
         ));
     }
+    if let Some(claims) = knobs.refresh_claims.clone() {
+        let message = "Due to a configuration change made by your administrator, you must use \
+                       multi-factor authentication.";
+        return Err(AadError {
+            claims: Some(claims),
+            ..aad("interaction_required", 50_076, message)
+        });
+    }
     let (user, scope) = {
         let mut identity = world.identity.lock();
         let now = world.now();

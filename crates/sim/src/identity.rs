@@ -112,6 +112,8 @@ pub(crate) struct AadError {
     pub(crate) error: &'static str,
     pub(crate) number: u32,
     pub(crate) message: String,
+    /// What has to be proven, to be passed on to the sign-in page.
+    pub(crate) claims: Option<String>,
 }
 
 pub(crate) fn aad(error: &'static str, number: u32, message: &str) -> AadError {
@@ -125,6 +127,7 @@ pub(crate) fn aad(error: &'static str, number: u32, message: &str) -> AadError {
         error,
         number,
         message: message.to_owned(),
+        claims: None,
     }
 }
 
@@ -150,7 +153,7 @@ impl AadError {
             ids[1]
         );
         let numbers: Vec<u32> = Some(self.number).filter(|n| *n > 0).into_iter().collect();
-        let body = json!({
+        let mut body = json!({
             "error": self.error,
             "error_description": description,
             "error_codes": numbers,
@@ -159,6 +162,9 @@ impl AadError {
             "correlation_id": ids[1],
             "error_uri": format!("https://login.microsoftonline.com/error?code={}", self.number),
         });
+        if let Some(claims) = self.claims {
+            body["claims"] = json!(claims);
+        }
         json_response(self.status, &body)
     }
 }

@@ -61,6 +61,51 @@ fn a_lost_sign_in_keeps_the_mount_and_a_new_one_takes_it_up() {
 }
 
 #[test]
+fn what_a_policy_wants_proven_is_passed_on_by_the_next_sign_in() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = world::start();
+    let home = Home::new(&service);
+    begin_login(&home, &["--client-id", "public"])
+        .expect("an address")
+        .browse()
+        .ok();
+    let mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    let claims = r#"{"access_token":{"capolids":{"essential":true,"values":["c-1"]}}}"#;
+    service.set_knobs(|knobs| knobs.refresh_claims = Some(claims.into()));
+    service.expire_tokens();
+    fs::write(mount.at("meanwhile"), "kept").expect("written");
+    wait::until("the state", wait::secs(60), || {
+        mount.status()["state"] == "needs-login"
+    });
+    let problem = mount.status()["sign_in"]["problem"].to_string();
+    assert!(problem.contains("another proof of identity"), "{problem}");
+    // A sign-in without them would be accepted, and its renewals refused like those of the last one.
+    let login = begin_login(&home, &[]).expect("an address");
+    let passed_on = world::parameter(&login.address, "claims");
+    assert!(
+        passed_on.is_some_and(|passed_on| passed_on.contains("capolids")),
+        "{}",
+        login.address
+    );
+    login.browse().ok();
+    wait::until("the file", wait::secs(60), || {
+        service.default_drive().exists("/meanwhile")
+    });
+    service.expire_tokens();
+    fs::write(mount.at("later"), "x").expect("written");
+    mount.sync();
+    assert_eq!(mount.status()["state"], "online");
+    // They are asked for once.
+    let login = begin_login(&home, &[]).expect("an address");
+    assert_eq!(world::parameter(&login.address, "claims"), None);
+    login.kill();
+    mount.unmount();
+}
+
+#[test]
 fn each_refusal_of_a_renewal_is_told_with_its_cause_and_next_step() {
     let service = world::start();
     let home = Home::new(&service);

@@ -76,6 +76,9 @@ impl CodeFlow {
                 Some(hint) => query.append_pair("login_hint", hint),
                 None => query.append_pair("prompt", "select_account"),
             };
+            if let Some(claims) = &config.claims {
+                query.append_pair("claims", claims);
+            }
         }
         Ok(Self {
             endpoint,

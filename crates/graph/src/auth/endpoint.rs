@@ -231,6 +231,9 @@ impl<'c> AsyncHttpClient<'c> for TokenEndpoint {
     }
 }
 
+/// Longest claims that are passed on; they go into an address.
+const CLAIMS_MAX_BYTES: usize = 4096;
+
 /// The secrets in the body of a request.
 fn secrets_of(body: &[u8]) -> Vec<SecretString> {
     /// Shorter values would blot out innocent words.
@@ -277,7 +280,14 @@ fn smooth(body: &[u8], secrets: &[SecretString]) -> Option<Vec<u8>> {
         for secret in secrets {
             told = told.replace(secret.expose_secret(), "[redacted]");
         }
-        let plain = serde_json::json!({ "error": error, "error_description": told });
+        let claims = object.get("claims").and_then(Value::as_str);
+        let claims = claims.filter(|claims| claims.len() <= CLAIMS_MAX_BYTES);
+        // The library has no place for them; where it leads for help nobody asks.
+        let plain = serde_json::json!({
+            "error": error,
+            "error_description": told,
+            "error_uri": claims,
+        });
         return serde_json::to_vec(&plain).ok();
     }
     serde_json::to_vec(&value).ok()
@@ -291,10 +301,13 @@ where
     T: ErrorResponseType + AsRef<str> + std::fmt::Display + 'static,
 {
     match error {
-        RequestTokenError::ServerResponse(answer) => LoginError::from_answer(
-            answer.error().as_ref(),
-            answer.error_description().map(String::as_str),
-        ),
+        RequestTokenError::ServerResponse(answer) => LoginError {
+            claims: answer.error_uri().cloned(),
+            ..LoginError::from_answer(
+                answer.error().as_ref(),
+                answer.error_description().map(String::as_str),
+            )
+        },
         RequestTokenError::Request(error) => error,
         // These carry the body, which may hold tokens: say only that it was no good.
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => LoginError::new(

@@ -40,6 +40,8 @@ pub struct LoginError {
     pub code: Option<u32>,
     /// How long to wait, where told.
     pub retry_after: Option<Duration>,
+    /// What a policy wants to see proven, to be passed on to the sign-in page.
+    pub claims: Option<String>,
 }
 
 impl LoginError {
@@ -50,6 +52,7 @@ impl LoginError {
             message: message.into(),
             code: None,
             retry_after: None,
+            claims: None,
         }
     }
 
@@ -108,6 +111,7 @@ impl LoginError {
             message,
             code,
             retry_after: None,
+            claims: None,
         }
     }
 }

@@ -10,7 +10,7 @@ mod ways;
 use std::path::PathBuf;
 
 use onedrivefs_graph::auth::{self, TokenSet, TokenStore};
-use onedrivefs_graph::{AuthConfig, GraphClient, Reach, SignIn, default_scopes};
+use onedrivefs_graph::{AuthConfig, GraphClient, GraphError, Reach, SignIn, default_scopes};
 
 use self::finding::{Finding, check_same_kind, check_same_person, own_drive, somebody};
 use self::typed::Typed;
@@ -121,7 +121,29 @@ impl Attempt<'_> {
         if self.args.device_code {
             return Ok(device_code(&http, auth).await?);
         }
-        authorization_code(&http, auth, self.args.paste).await
+        let auth = AuthConfig {
+            claims: self.wanted_claims().await,
+            ..auth.clone()
+        };
+        authorization_code(&http, &auth, self.args.paste).await
+    }
+
+    /// What a policy wants to see proven, if that is why renewals of the last sign-in are refused; only
+    /// such a refusal tells.
+    async fn wanted_claims(&self) -> Option<String> {
+        let known = self.known.as_ref();
+        let known = known.filter(|known| known.user.is_some() && !known.signed_out)?;
+        let patience = Patience::Person;
+        let graph = connect::client(self.dirs, self.config, self.name, known, patience).ok()?;
+        let renewed = match graph.tokens().access_token().await {
+            // That one is still good says nothing of the next.
+            Ok(token) => graph.tokens().refreshed(&token).await,
+            refused => refused,
+        };
+        match renewed {
+            Err(GraphError::Login(error)) => error.claims,
+            _ => None,
+        }
     }
 
     /// Explains why there are no tokens. What was set is remembered where somebody else has to
