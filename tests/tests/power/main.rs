@@ -73,7 +73,7 @@ fn play(seed: u64) -> Result<(), String> {
     Err(format!(
         "history {seed:#x} ({cache:?}): {failure}\nwhat was done:\n  {}\nreplay with: \
          ONEDRIVEFS_POWER_SEED={seed:#x} ONEDRIVEFS_POWER_HISTORIES=1 cargo test \
-         -p onedrivefs-tests --test power -- --exact after_a_power_cut --nocapture",
+         --workspace --test power -- --exact after_a_power_cut --nocapture",
         told.join("\n  ")
     ))
 }
