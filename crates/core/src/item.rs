@@ -57,6 +57,9 @@ pub struct ShortcutTarget {
     /// The kind of that drive, where told.
     #[serde(default)]
     pub kind: Option<DriveKind>,
+    /// Whether that drive was asked for the file and did not answer: what was known of the file holds.
+    #[serde(default)]
+    pub unanswered: bool,
 }
 
 /// The file of another drive that an item of this one stands for: its content is there.

@@ -119,7 +119,7 @@ impl GraphClient {
             .value
             .ok_or_else(|| answer.malformed("no list of items"))?;
         Ok(ItemPage {
-            items: self.with_links(drive, into_items(value)).await?,
+            items: self.with_links(drive, into_items(value)).await,
             next: page.next_link.filter(|link| !link.is_empty()),
         })
     }
@@ -164,7 +164,7 @@ impl GraphClient {
             (None, None) => return Err(answer.malformed("neither next nor delta link")),
         };
         Ok(DeltaPage {
-            items: self.with_links(drive, into_items(value)).await?,
+            items: self.with_links(drive, into_items(value)).await,
             next,
         })
     }

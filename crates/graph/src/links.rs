@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use futures_util::stream::{self, StreamExt as _};
 use onedrivefs_core::{DriveId, ItemId, ItemKind, LinkTarget, RemoteItem, ShortcutTarget};
 use parking_lot::RwLock;
 
@@ -15,6 +16,12 @@ use crate::error::GraphError;
 
 /// How long an answer holds that tells what may be done with a file.
 const RIGHTS_LAST: Duration = Duration::from_secs(3600);
+
+/// How long a page waits for the files that its shortcuts lead to.
+const PAGE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many of them are asked for at a time.
+const ASKED_AT_ONCE: usize = 4;
 
 /// What is known of such items, by drive and id.
 #[derive(Default)]
@@ -39,6 +46,12 @@ impl Links {
         known.get(&(drive.key(), item.key())).cloned()
     }
 
+    /// What is known of an item, if that leads to this file.
+    fn to(&self, drive: &DriveId, item: &ItemId, file: (&DriveId, &ItemId)) -> Option<Link> {
+        let known = self.get(drive, item);
+        known.filter(|known| (&known.target.drive, &known.target.item) == file)
+    }
+
     fn put(&self, drive: &DriveId, item: &ItemId, link: Link) {
         self.0.write().insert((drive.key(), item.key()), link);
     }
@@ -48,10 +61,7 @@ impl GraphClient {
     /// Notes that an item stands for a file of another drive, as was found out before. One that is
     /// `alone` is known to this machine only: the service has the file, and nothing that leads to it.
     pub fn know_link(&self, drive: &DriveId, item: &ItemId, target: LinkTarget, alone: bool) {
-        let known = self
-            .links
-            .get(drive, item)
-            .filter(|known| known.target.drive == target.drive && known.target.item == target.item);
+        let known = self.links.to(drive, item, (&target.drive, &target.item));
         // What was asked since is newer.
         let link = known.map_or(
             Link {
@@ -157,17 +167,46 @@ impl GraphClient {
         })
     }
 
-    /// The items of a page, as [`Self::with_link`] gives them.
+    /// The items of a page, as [`Self::with_link`] gives them. Another drive in trouble does not hold
+    /// up this one: a shortcut that it does not answer for stays one, which says so.
     pub(crate) async fn with_links(
         &self,
         drive: &DriveId,
         items: Vec<RemoteItem>,
-    ) -> Result<Vec<RemoteItem>, GraphError> {
-        let mut all = Vec::with_capacity(items.len());
-        for item in items {
-            all.push(self.with_link(drive, item).await?);
+    ) -> Vec<RemoteItem> {
+        let deadline = Instant::now() + PAGE_PATIENCE;
+        stream::iter(items)
+            .map(|item| self.with_link_by(deadline, drive, item))
+            .buffered(ASKED_AT_ONCE)
+            .collect()
+            .await
+    }
+
+    async fn with_link_by(
+        &self,
+        deadline: Instant,
+        drive: &DriveId,
+        item: RemoteItem,
+    ) -> RemoteItem {
+        let ItemKind::Shortcut(target) = &item.kind else {
+            return item;
+        };
+        let unanswered = ShortcutTarget {
+            unanswered: true,
+            ..target.clone()
+        };
+        let asked = self.with_link(drive, item.clone());
+        match tokio::time::timeout_at(deadline.into(), asked).await {
+            Ok(Ok(found)) => return found,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, item = %item.id, "A shortcut's file could not be asked for.");
+            }
+            Err(_elapsed) => {
+                tracing::debug!(item = %item.id, "A shortcut's file was not told in time.");
+            }
         }
-        Ok(all)
+        let kind = ItemKind::Shortcut(unanswered);
+        RemoteItem { kind, ..item }
     }
 
     /// Notes where a shortcut leads, and what may be done there.
@@ -177,10 +216,7 @@ impl GraphClient {
         item: &ItemId,
         target: ShortcutTarget,
     ) -> LinkTarget {
-        let known = self
-            .links
-            .get(drive, item)
-            .filter(|known| known.target.drive == target.drive && known.target.item == target.item);
+        let known = self.links.to(drive, item, (&target.drive, &target.item));
         let link = known.unwrap_or(Link {
             target: LinkTarget {
                 drive: target.drive,

@@ -129,6 +129,7 @@ impl WireRemote {
             item: ItemId::new(filled(self.id.as_deref())?),
             is_folder: self.folder || self.package,
             kind: parent.drive_type.as_deref().and_then(DriveKind::parse),
+            unanswered: false,
         })
     }
 }

@@ -4,7 +4,7 @@
 //! id.
 
 use onedrivefs_core::{DriveId, Ino, ItemId, LinkTarget};
-use rusqlite::Row;
+use rusqlite::{OptionalExtension as _, Row};
 
 use crate::{Reader, StoreError, Tx};
 
@@ -29,13 +29,24 @@ impl Reader<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Tells whether there are any.
+    /// How many there are.
     ///
     /// # Errors
     /// SQLite's errors.
-    pub fn has_links(&self) -> Result<bool, StoreError> {
-        let mut statement = self.conn.prepare_cached("SELECT 1 FROM links LIMIT 1")?;
-        Ok(statement.exists(())?)
+    pub fn link_count(&self) -> Result<u32, StoreError> {
+        let mut statement = self.conn.prepare_cached("SELECT count(*) FROM links")?;
+        Ok(statement.query_row((), |row| row.get(0))?)
+    }
+
+    /// The file that an item stands for.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn link(&self, item: &ItemId) -> Result<Option<LinkTarget>, StoreError> {
+        let sql = "SELECT item_id, drive, target, read_only FROM links WHERE item_key = ?1";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let found = statement.query_row((item.key(),), decode).optional()?;
+        Ok(found.map(|(_, target)| target))
     }
 
     /// Tells whether any is in a directory.

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use onedrivefs_core::{Ino, ItemId, LinkTarget, RemoteItem};
-use onedrivefs_graph::GraphClient;
+use onedrivefs_graph::{GraphClient, GraphError};
 use onedrivefs_store::{Item, Role, Store, StoreError};
 
 use crate::config::EngineConfig;
@@ -22,6 +22,12 @@ const PAUSE_PER_FILE: Duration = Duration::from_secs(1);
 
 /// The part of that pause after which a round looks again: rounds come when they come.
 const DUE: f32 = 0.9;
+
+/// How long a look waits for one file.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// After how many files that could not be asked for a look gives up.
+const FAILURES_MAX: usize = 2;
 
 /// Set once the items that an older version of the program listed were looked through.
 const META_LINKS_KNOWN: &str = "links_known";
@@ -39,6 +45,40 @@ pub(crate) fn make_known(
         graph.know_link(&config.drive.id, &id, target, config.groups);
     }
     Ok(())
+}
+
+/// What went wrong in a look at several files: each may be in a drive with troubles of its own.
+#[derive(Default)]
+struct Failures {
+    first: Option<EngineError>,
+    count: usize,
+}
+
+impl Failures {
+    /// Notes how it went with one. An error ends the look: this machine's own, and the last of many.
+    fn note(&mut self, outcome: Result<(), EngineError>) -> Result<(), EngineError> {
+        match outcome {
+            Err(error @ EngineError::Graph(_)) if self.count < FAILURES_MAX => {
+                self.count += 1;
+                self.first.get_or_insert(error);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+/// A look at one file, which does not hold up the rounds of the drive for long.
+async fn soon(look: impl Future<Output = Result<(), EngineError>>) -> Result<(), EngineError> {
+    let looked = tokio::time::timeout(LOOK_PATIENCE, look).await;
+    looked.unwrap_or_else(|_elapsed| {
+        let late = GraphError::Stalled {
+            host: "the drive of a shared file".to_owned(),
+            route: "/drives/{drive}/items/{item}",
+            after: LOOK_PATIENCE,
+        };
+        Err(late.into())
+    })
 }
 
 impl Engine {
@@ -59,8 +99,8 @@ impl Engine {
 
     /// Pause between two looks; `None` where there is nothing to look at.
     pub(crate) fn links_pause(&self) -> Option<Duration> {
-        let count = self.store.read(|r| r.links()).map_or(0, |all| all.len());
-        let more = PAUSE_PER_FILE.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+        let count = self.store.read(|r| r.link_count()).unwrap_or(0);
+        let more = PAUSE_PER_FILE.saturating_mul(count);
         (count > 0).then(|| self.config.poll_interval.max(more))
     }
 
@@ -71,39 +111,38 @@ impl Engine {
 
     /// Looks for changes of all of them.
     pub(crate) async fn look_at_links(&self) -> Result<(), EngineError> {
-        if !self.store.read(|r| r.has_links())? && self.links_listed()? {
+        let pause = self.links_pause();
+        if pause.is_none() && self.links_listed()? {
             return Ok(());
         }
-        let pause = self.links_pause().unwrap_or_default();
+        let pause = pause.unwrap_or_default();
         let recent = |looked: &Instant| looked.elapsed() < pause.mul_f32(DUE);
         if self.links_looked.lock().as_ref().is_some_and(recent) {
             return Ok(());
         }
         *self.links_looked.lock() = Some(Instant::now());
-        for ino in self.unlisted_links()? {
-            self.refresh_item(ino).await?;
+        let mut failures = Failures::default();
+        let listed = self.links_listed()?;
+        if !listed {
+            for ino in self.store.read(|r| r.unknown_links())? {
+                failures.note(soon(self.refresh_item(ino)).await)?;
+            }
+            if failures.first.is_none() {
+                self.store
+                    .write(|tx| tx.set_meta(META_LINKS_KNOWN, Some("1")))?;
+            }
         }
         for (id, known) in self.store.read(|r| r.links())? {
             if let Some(item) = self.store.read(|r| r.item_by_id(&id))? {
-                self.look_at_link(&item, &id, &known).await?;
+                failures.note(soon(self.look_at_link(&item, &id, &known)).await)?;
             }
         }
-        Ok(())
+        failures.first.map_or(Ok(()), Err)
     }
 
     fn links_listed(&self) -> Result<bool, StoreError> {
         let listed = self.store.read(|r| r.meta(META_LINKS_KNOWN))?;
         Ok(listed.is_some())
-    }
-
-    fn unlisted_links(&self) -> Result<Vec<Ino>, StoreError> {
-        if self.links_listed()? {
-            return Ok(Vec::new());
-        }
-        let unlisted = self.store.read(|r| r.unknown_links())?;
-        self.store
-            .write(|tx| tx.set_meta(META_LINKS_KNOWN, Some("1")))?;
-        Ok(unlisted)
     }
 
     /// Asks for one file, and has the merge decide if it is not what it was.

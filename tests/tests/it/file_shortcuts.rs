@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use onedrivefs_sim::{DriveHandle, DriveSpec, FaultAction, FaultRule, Reach};
@@ -191,6 +192,120 @@ fn fe_03_a_file_that_cannot_be_seen_any_more_says_so_and_is_back_with_the_access
     home.sh(r#"test "$(cat "$M/Folder/own.txt")" = own"#);
     service.faults().clear();
     wait::until("access", ARRIVAL, || {
+        fs::read(mount.at("Folder/plan.txt")).is_ok_and(|now| now == b"theirs")
+    });
+    mount.unmount();
+}
+
+#[test]
+fn fe_03_another_drive_in_trouble_holds_up_nothing_and_changes_nothing() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    for action in [FaultAction::status(500), FaultAction::Stall] {
+        let service = Service::start();
+        let theirs = shared(&service);
+        let own = service.default_drive();
+        let home = Home::signed_in(&service);
+        let mount = home.mount_args(&["--poll", "1"]);
+        mount.sync();
+        let is_theirs = || fs::read(mount.at("Folder/plan.txt")).is_ok_and(|now| now == b"theirs");
+        assert!(is_theirs());
+        let pattern = format!("*{}*", theirs.id().replace('!', "*"));
+        service.faults().add(FaultRule {
+            path: Some(pattern),
+            action,
+            ..FaultRule::default()
+        });
+        // A page with the shortcut under a new name, one that is new, and a file of one's own.
+        let second = theirs.put("/private/second.txt", "second").expect("file");
+        own.rename("/Folder/plan.txt", "/Folder/renamed.txt")
+            .expect("rename");
+        own.add_shortcut("/Folder/second.txt", theirs.id(), &second)
+            .expect("shortcut");
+        own.put("/Folder/more.txt", "more").expect("file");
+        wait::until("one's own changes", ARRIVAL, || {
+            fs::read(mount.at("Folder/more.txt")).is_ok_and(|now| now == b"more")
+        });
+        home.sh(
+            r#"cd "$M/Folder"; test ! -e plan.txt; test "$(cat renamed.txt)" = theirs
+            test "$(stat -c %s renamed.txt)" = 6; test -f second.txt"#,
+        );
+        service.faults().clear();
+        wait::until("the new shortcut's file", ARRIVAL, || {
+            fs::read(mount.at("Folder/second.txt")).is_ok_and(|now| now == b"second")
+        });
+        mount.unmount();
+    }
+}
+
+#[test]
+fn fe_03_a_share_that_is_withdrawn_while_mounted_is_told_and_comes_back() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let theirs = shared(&service);
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    let read = || fs::read(mount.at("Folder/plan.txt"));
+    assert_eq!(read().expect("file"), b"theirs");
+    let pattern = format!("*{}*", theirs.id().replace('!', "*"));
+    service.faults().add(FaultRule {
+        path: Some(pattern),
+        action: FaultAction::status(403),
+        ..FaultRule::default()
+    });
+    theirs.put("/private/plan.txt", "newer").expect("file");
+    wait::until("the refusal", ARRIVAL, || {
+        read().is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    });
+    // What is saved meanwhile is not lost, whatever becomes of the share.
+    home.sh(r#"cd "$M/Folder"; test "$(cat own.txt)" = own; test -e plan.txt"#);
+    service.faults().clear();
+    wait::until("access", ARRIVAL, || {
+        read().is_ok_and(|now| now == b"newer")
+    });
+    mount.unmount();
+}
+
+/// What the version before the one that shows such files left of one.
+const AS_BEFORE: &str = r#"
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as db:
+    assert db.execute("DELETE FROM links").rowcount == 1
+    assert db.execute("DELETE FROM meta WHERE key = 'links_known'").rowcount == 1
+    assert db.execute("UPDATE items SET role = 2 WHERE name = 'plan.txt'").rowcount == 1
+"#;
+
+#[test]
+fn fe_03_a_shortcut_that_an_earlier_version_listed_becomes_its_file() {
+    if !needs::met(&[Need::Fuse, Need::Program("python3")]) {
+        return;
+    }
+    let service = Service::start();
+    let theirs = shared(&service);
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    mount.unmount();
+    let mut dirs = fs::read_dir(home.account_state()).expect("account");
+    let drive = dirs.find_map(|dir| Some(dir.ok()?.path()).filter(|dir| dir.join("lock").exists()));
+    let made = Command::new("python3")
+        .args(["-c", AS_BEFORE])
+        .arg(drive.expect("state of the drive").join("meta.db"))
+        .status();
+    assert!(made.expect("python3").success());
+    // The first that is asked about gets no answer, and is asked about again.
+    service.faults().add(FaultRule {
+        path: Some(format!("*{}*", theirs.id().replace('!', "*"))),
+        count: Some(8),
+        action: FaultAction::status(500),
+        ..FaultRule::default()
+    });
+    let mount = home.mount_args(&["--poll", "1"]);
+    wait::until("the file", ARRIVAL, || {
         fs::read(mount.at("Folder/plan.txt")).is_ok_and(|now| now == b"theirs")
     });
     mount.unmount();

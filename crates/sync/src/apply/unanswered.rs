@@ -41,7 +41,7 @@ impl Applier<'_> {
 
     /// Tells whether the service makes a copy for an inode. What that is, its monitor tells: a copy
     /// has what the original has when it is made, not when it was asked for.
-    fn is_copy_followed(&self, ino: Ino) -> Result<bool, StoreError> {
+    pub(super) fn is_copy_followed(&self, ino: Ino) -> Result<bool, StoreError> {
         Ok(self.tx.journal(ino)?.is_some_and(|row| row.copy.is_some()))
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onedrivefs_core::{Ino, ItemKind, LinkTarget, RemoteItem};
-use onedrivefs_store::{Item, JournalRow, Kind, Ops, Remote, Role, StoreError};
+use onedrivefs_store::{Item, Kind, Ops, Remote, Role, StoreError};
 
 use super::link::Standing;
 use super::{
@@ -42,6 +42,8 @@ impl Applier<'_> {
         known: Option<Item>,
         there: &RemoteItem,
     ) -> Result<Applied, StoreError> {
+        let as_known = self.as_known(known.as_ref(), there)?;
+        let there = as_known.as_ref().unwrap_or(there);
         let Some(plain) = kind_of(there) else {
             tracing::debug!(item = %there.id, "An item of unknown kind was left out.");
             return Ok(Applied::Done);
@@ -91,6 +93,37 @@ impl Applier<'_> {
             }
             None => self.create(place, there),
         }
+    }
+
+    /// A shortcut to a file that was asked for in vain: what is known of the file is told in its place.
+    fn as_known(
+        &self,
+        known: Option<&Item>,
+        there: &RemoteItem,
+    ) -> Result<Option<RemoteItem>, StoreError> {
+        let ItemKind::Shortcut(target) = &there.kind else {
+            return Ok(None);
+        };
+        let plain = |item: &&Item| item.kind != Kind::Directory && item.role == Role::Ordinary;
+        let base = known.filter(plain).and_then(|item| item.remote.as_ref());
+        let Some(base) = base.filter(|_| target.unanswered && !target.is_folder) else {
+            return Ok(None);
+        };
+        let link = self.tx.link(&there.id)?;
+        let same = |link: &LinkTarget| link.drive == target.drive && link.item == target.item;
+        let Some(link) = link.filter(same) else {
+            return Ok(None);
+        };
+        Ok(Some(RemoteItem {
+            kind: ItemKind::File,
+            size: Some(base.size),
+            etag: base.etag.clone(),
+            ctag: base.ctag.clone(),
+            modified: Some(base.mtime),
+            hash: base.hash,
+            link: Some(link),
+            ..there.clone()
+        }))
     }
 
     /// Tells whether a row was confirmed by this enumeration, or by an answer since it began.
@@ -532,10 +565,8 @@ impl Applier<'_> {
         let Some(mut occupant) = self.tx.child(place.parent, &place.shown)? else {
             return self.insert(&place, there).map(|()| Applied::Done);
         };
-        let is_copied = |row: JournalRow| row.copy.is_some();
         if occupant.remote.is_none()
-            && ((self.facts.in_flight)(occupant.ino)
-                || self.tx.journal(occupant.ino)?.is_some_and(is_copied))
+            && ((self.facts.in_flight)(occupant.ino) || self.is_copy_followed(occupant.ino)?)
         {
             // Most likely the request that is on its way made this very item.
             self.tx.defer(there)?;
