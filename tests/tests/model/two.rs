@@ -7,10 +7,12 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use onedrivefs_sim::{DriveHandle, FileBody};
+use onedrivefs_tests::Service;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::chaos::Chaos;
 use crate::counts;
@@ -97,6 +99,11 @@ struct Removal {
     emptied: Option<u64>,
     /// What programs had last seen in that inode, or written to it.
     unseen: Option<u64>,
+    /// The last request before it was looked at.
+    since: u64,
+    /// Whether the daemon, which was alive, knew nothing of it any more right after it had gone: the
+    /// service had deleted it by then.
+    settled: bool,
 }
 
 impl Removal {
@@ -116,7 +123,10 @@ impl Removal {
             self.base = at.and_then(tag_here);
             let links = rustix::fs::fstat(&held).map(|stat| stat.st_nlink);
             self.tags[2] = match links {
-                Ok(0) => tag_of(&held).or(tag),
+                Ok(0) => try_tag_of(&held).unwrap_or_else(|error| {
+                    self.settled = matches!(error, Errno::NOENT | Errno::STALE | Errno::NODATA);
+                    tag
+                }),
                 // Another one had the name by then.
                 Ok(_) => self.tags[0].clone(),
                 Err(_) => None,
@@ -130,13 +140,7 @@ impl Removal {
     /// Tells whether a state on the service, or a later one, came here between the look and the
     /// removal.
     fn knew_at_last(&self, state: &str) -> bool {
-        let Some((id, number)) = version(state) else {
-            return false;
-        };
-        let knew = |tag: &Option<String>| {
-            let known = tag.as_deref().and_then(version);
-            known.is_some_and(|(of, known)| of == id && known >= number)
-        };
+        let knew = |tag: &Option<String>| tag.as_deref().is_some_and(|tag| is_as_new(tag, state));
         (knew(&self.tags[2]) || knew(&self.base)) && !knew(&self.tags[1])
     }
 
@@ -202,18 +206,19 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             }
             if self.rig.struck() {
                 self.rig.after_kill();
-                self.trace.push("mounted again".into());
+                self.tell("mounted again");
             }
         }
         if self.perils.kills && !self.rig.is_armed() && self.rng.percent(60) {
             let ms = self.rng.below(1000);
-            self.trace
-                .push(format!("kill while sending, after {ms} ms"));
+            self.tell(format!("kill while sending, after {ms} ms"));
             self.rig.arm(Duration::from_millis(ms));
         }
         if self.perils.faults {
             let told = self.chaos.while_sending();
-            self.trace.extend(told);
+            for told in told {
+                self.tell(told);
+            }
         }
         self.rig.after_kill();
         self.chaos.end();
@@ -224,17 +229,24 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     fn peril(&mut self) {
         if self.perils.kills && !self.rig.is_armed() && self.rng.percent(5) {
             let us = self.rng.below(60_000);
-            self.trace.push(format!("kill after {us} us"));
+            self.tell(format!("kill after {us} us"));
             self.rig.arm(Duration::from_micros(us));
         }
         if self.perils.faults
             && let Some(what) = self.chaos.strike()
         {
-            self.trace.push(format!("fault: {what}"));
+            self.tell(format!("fault: {what}"));
         }
         if self.rng.percent(25) {
             std::thread::sleep(Duration::from_millis(self.rng.below(250)));
         }
+    }
+
+    /// Adds a line to what led there, with the time as in the log of requests.
+    fn tell(&mut self, text: impl std::fmt::Display) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let ms = now.map_or(0, |since| since.as_millis());
+        self.trace.push(format!("{ms} {text}"));
     }
 
     fn note(&mut self, outcome: &io::Result<()>) {
@@ -319,7 +331,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             78..=91 => self.unlink_here(),
             _ => {
                 let path = self.path_here(true);
-                self.trace.push(format!("here: rmdir {path}"));
+                self.tell(format!("here: rmdir {path}"));
                 fs::remove_dir(self.here.join(path))
             }
         }
@@ -362,8 +374,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
 
     fn write_here(&mut self) -> io::Result<()> {
         let path = self.path_here(false);
-        self.trace
-            .push(format!("here: write {:x} to {path}", self.next_body + 1));
+        self.tell(format!("here: write {:x} to {path}", self.next_body + 1));
         let seen = self.seen_last(&path)?;
         self.set(seen, Fate::Free);
         if let Some(removal) = self.removals.last_mut() {
@@ -376,7 +387,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     fn save_here(&mut self) -> io::Result<()> {
         let path = self.path_here(false);
         let temporary = sibling(&path, self.rng.pick(TEMPORARY).here);
-        self.trace.push(format!(
+        self.tell(format!(
             "here: save {:x} to {path} by {temporary}",
             self.next_body + 1
         ));
@@ -404,7 +415,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         } else {
             self.new_place_here()
         };
-        self.trace.push(format!("here: copy {from} to {to}"));
+        self.tell(format!("here: copy {from} to {to}"));
         if from == to {
             return Ok(());
         }
@@ -429,7 +440,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
 
     fn mkdir_here(&mut self) -> io::Result<()> {
         let path = self.new_place_here();
-        self.trace.push(format!("here: mkdir {path}"));
+        self.tell(format!("here: mkdir {path}"));
         fs::create_dir(self.here.join(path))
     }
 
@@ -441,7 +452,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         } else {
             self.new_place_here()
         };
-        self.trace.push(format!("here: rename {from} to {to}"));
+        self.tell(format!("here: rename {from} to {to}"));
         let moved = self.seen_here(&from)?;
         let seen = self.seen_last(&to)?;
         let outcome = fs::rename(self.here.join(from), self.here.join(&to));
@@ -454,7 +465,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
 
     fn unlink_here(&mut self) -> io::Result<()> {
         let path = self.path_here(false);
-        self.trace.push(format!("here: unlink {path}"));
+        self.tell(format!("here: unlink {path}"));
         let seen = self.seen_last(&path)?;
         let outcome = fs::remove_file(self.here.join(path));
         self.note_removed_if(outcome.is_ok(), None);
@@ -467,6 +478,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     /// Like [`Self::seen_here`], as the last thing before a call that removes the name: what comes
     /// in between goes unseen, and nothing can prevent that.
     fn seen_last(&mut self, path: &str) -> io::Result<Option<u64>> {
+        let since = self.last_request();
         let spelt = self.spelt_there(path);
         let there = self.bodies_there(&spelt);
         let entry = self.there.entry(&self.at(&spelt));
@@ -487,6 +499,8 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             base: None,
             emptied: None,
             unseen: None,
+            since,
+            settled: false,
             held: held.map(|held| {
                 let tag = tag_of(&held);
                 (held, tag)
@@ -515,6 +529,9 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         if went {
             if let Some(removal) = self.removals.last_mut() {
                 removal.done(None, at.as_deref());
+                if removal.settled {
+                    removal.tags[2] = deleted_since(&self.rig.home.service, removal.since);
+                }
             }
         } else if let Some(removal) = self.removals.last_mut() {
             (removal.held, removal.created) = (None, None);
@@ -713,7 +730,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
                 format!("there: delete {path} -> {:?}", done.map(drop))
             }
         };
-        self.trace.push(told);
+        self.tell(told);
     }
 
     /// Which body this is.
@@ -793,7 +810,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
                 counts::add("put into a folder that was being deleted", u64::from(went));
                 !crossed && !went
             })
-            .map(|(number, body)| format!("{number:x} ({} bytes, {})", body.len, body.written))
+            .map(|(number, body)| self.describe_lost(*number, body))
             .collect();
         counts::add("losses", lost.len() as u64);
         counts::add("bodies saved", self.bodies.len() as u64);
@@ -806,6 +823,30 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             lost.join(", "),
             tree.join("\n")
         ))
+    }
+
+    /// A body that is lost, and what the removals that may bear on it knew.
+    fn describe_lost(&self, number: u64, body: &Body) -> String {
+        let mut text = format!("{number:x} ({} bytes, {})", body.len, body.written);
+        let Some(put) = &body.put else { return text };
+        text.push_str(&format!("\n  put as {} {:?}", put.tag, put.between));
+        let item = version(&put.tag).map(|(id, _)| id);
+        for removal in &self.removals {
+            let tags = removal.tags.iter().chain([&removal.base]).flatten();
+            let mut items = tags.filter_map(|tag| Some(version(tag)?.0));
+            if removal.there.contains(&number) || items.any(|of| Some(of) == item) {
+                text.push_str(&format!(
+                    "\n  removal since {}: seen {:x?}, there {:x?}, tags {:?}, base {:?}, settled {}",
+                    removal.since,
+                    removal.seen,
+                    removal.there,
+                    removal.tags,
+                    removal.base,
+                    removal.settled
+                ));
+            }
+        }
+        text
     }
 
     /// Bodies that are earlier versions of what is on the service.
@@ -841,14 +882,31 @@ fn is_for_a_moment(path: &str) -> bool {
 
 /// The tag of the state of a file that is known here.
 fn tag_here(path: &Path) -> Option<String> {
+    try_tag_here(path).ok()
+}
+
+fn try_tag_here(path: &Path) -> Result<String, Errno> {
     let mut tag = [0; 200];
-    let len = rustix::fs::getxattr(path, "user.onedrive.etag", &mut tag).ok()?;
-    Some(unquoted(&String::from_utf8_lossy(&tag[..len])))
+    let len = rustix::fs::getxattr(path, "user.onedrive.etag", &mut tag)?;
+    Ok(unquoted(&String::from_utf8_lossy(&tag[..len])))
 }
 
 /// The tag of the state of a file that is held.
 fn tag_of(file: &impl AsRawFd) -> Option<String> {
-    tag_here(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
+    try_tag_of(file).ok().flatten()
+}
+
+fn try_tag_of(file: &impl AsRawFd) -> Result<Option<String>, Errno> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    try_tag_here(Path::new(&path)).map(Some)
+}
+
+/// The tag with which the last file was deleted on the service since a request.
+fn deleted_since(service: &Service, since: u64) -> Option<String> {
+    let records = service.requests().since(since).into_iter();
+    let tags = records.filter(|record| record.method == "DELETE");
+    tags.filter_map(|record| record.if_match.as_deref().map(unquoted))
+        .next_back()
 }
 
 /// The inode of a file, whatever spelling it was opened under and whatever edition it is.
@@ -861,6 +919,12 @@ fn inode_of(file: &impl AsFd) -> Option<u64> {
 fn version(tag: &str) -> Option<(&str, u64)> {
     let (id, number) = tag.rsplit_once(',')?;
     Some((id, number.parse().ok()?))
+}
+
+/// Tells whether a tag is that of a state or of a later one of the same item.
+fn is_as_new(tag: &str, state: &str) -> bool {
+    let both = version(tag).zip(version(state));
+    both.is_some_and(|((of, known), (id, number))| of == id && known >= number)
 }
 
 fn unquoted(tag: &str) -> String {
