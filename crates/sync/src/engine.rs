@@ -1,15 +1,16 @@
 //! One drive, kept in step with the service: owns the state and supervises the tasks.
 
+mod opening;
+mod refresh;
+mod telling;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::{Duration, Instant};
 
-use onedrivefs_content::{Body, Content};
-use onedrivefs_core::{Ino, ItemId, NameKey, Quota, Timestamp, kill_point};
+use onedrivefs_core::{Ino, NameKey, Quota, Timestamp, kill_point};
 use onedrivefs_graph::{GraphClient, Lane, in_lane};
 use onedrivefs_store::{BodyRow, ConflictRow, Item, Reader, Store, StoreError};
 use parking_lot::{Mutex, RwLock};
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::announce::{Announcement, Announcing, Unannounced};
 use crate::apply::{Applier, Facts};
-use crate::bodies::{Bodies, BodyError};
+use crate::bodies::Bodies;
 use crate::brake::Brake;
 use crate::change::KernelChange;
 use crate::config::EngineConfig;
@@ -36,19 +37,15 @@ use crate::presence::PresenceToStore;
 use crate::push::Push;
 use crate::recent::Recent;
 use crate::rescue::Rescue;
-use crate::reserve::Reserve;
 use crate::rights::{META_READ_ONLY, Standing};
 use crate::scope::Scope;
 use crate::uploader::COPIES_WAITING_MAX;
 use crate::waiters::Waiters;
-use crate::{durable, links, power, recover, rescue, transfers::Transfers};
+use crate::{durable, links, power, rescue, transfers::Transfers};
+use opening::{lock_state, make_private_dir, open_state_in_any_room, sync_folders};
 
 /// How long tasks get to end by themselves when the engine stops.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Folders that may have been made for the state of a drive: its own, the account's, the program's,
-/// and the one that those are in.
-const STATE_DEPTH: usize = 4;
 
 /// Key of the metadata table under which the number of the current enumeration is kept.
 pub(crate) const META_EPOCH: &str = "epoch";
@@ -379,82 +376,6 @@ impl Engine {
         }
     }
 
-    /// Says who is told what the kernel must forget.
-    pub fn set_kernel_listener(&self, listener: KernelListener) {
-        *self.listener.write() = Some(listener);
-    }
-
-    /// Says who learns before each commit what the kernel must forget after it.
-    pub fn set_foreseer(&self, foreseer: Foreseer) {
-        *self.foreseer.write() = Some(foreseer);
-    }
-
-    /// Says who knows what programs have open.
-    pub fn set_open_files(&self, open_files: OpenFiles) {
-        *self.open_files.write() = Some(open_files);
-    }
-
-    /// Tells whether a program has an inode open.
-    pub(crate) fn is_open(&self, ino: Ino) -> bool {
-        let open_files = self.open_files.read();
-        open_files.as_ref().is_some_and(|is_open| is_open(ino))
-    }
-
-    /// Tells the kernel what it must forget. Must not be called inside a transaction.
-    pub fn tell_kernel(&self, changes: Vec<KernelChange>) {
-        self.announce(changes, None);
-    }
-
-    /// Tells the kernel what it must forget, and lets those go on who wait for that.
-    pub(crate) fn announce(&self, changes: Vec<KernelChange>, announcing: Option<Announcing>) {
-        if changes.is_empty() {
-            return;
-        }
-        let lookups = self.unknown.enter(&changes);
-        if let Some(listener) = self.listener.read().as_ref() {
-            listener(Announcement {
-                changes,
-                _lookups: Some(lookups),
-            });
-        }
-        // The kernel knows that the sizes it has are none any more.
-        drop(announcing);
-    }
-
-    /// Tells whether the content of a file was replaced a moment ago and the kernel, which still
-    /// has its old size, is about to be told. Asked after the row was read.
-    #[must_use]
-    pub fn is_unannounced(&self, ino: Ino) -> bool {
-        self.unannounced.has(ino)
-    }
-
-    /// Waits until the kernel knows that the size it has of a file is none any more.
-    pub async fn announced(&self, ino: Ino) {
-        self.unannounced.wait(ino).await;
-    }
-
-    /// Tells whether the kernel may still get to know a file with the size of replaced content.
-    #[must_use]
-    pub fn is_unknown(&self, ino: Ino) -> bool {
-        self.unannounced.has(ino) || self.unknown.has(ino)
-    }
-
-    /// Waits until the kernel can only know a file with the size it has now. It takes until the
-    /// lookups end that are under way, so reads must not wait for it: the kernel's forgetting of
-    /// pages waits for reads.
-    pub async fn known(&self, ino: Ino) {
-        self.unannounced.wait(ino).await;
-        self.unknown.wait(ino).await;
-    }
-
-    /// Enters what the kernel has to be told of, before the commit that makes it true.
-    pub(crate) fn announce_soon(&self, changes: &[KernelChange]) -> Announcing {
-        if let Some(foresee) = self.foreseer.read().as_ref() {
-            foresee(changes);
-        }
-        self.unannounced.enter(changes)
-    }
-
     /// Makes the uploader look at the journal now.
     pub fn wake_uploader(&self) {
         self.wake_uploader.notify_one();
@@ -538,116 +459,6 @@ impl Engine {
         if self.holds.lock().remove(&ino) {
             self.wake_uploader();
         }
-    }
-
-    /// Reads the current state of an item from the service and applies it.
-    ///
-    /// # Errors
-    /// Errors of the service and the database.
-    pub async fn refresh_item(&self, ino: Ino) -> Result<(), EngineError> {
-        let Some(id) = self
-            .store
-            .item(ino)?
-            .and_then(|item| item.item_id().cloned())
-        else {
-            return Ok(());
-        };
-        let asked = Instant::now();
-        match self.find_item(&id).await {
-            Ok(there) => {
-                self.hash_for_decisions(Some(&there)).await?;
-                self.apply_now(&[there], None, asked)
-            }
-            Err(error) if error.is_not_found() => self.bury(ino, &id, asked).await,
-            Err(error) => {
-                self.net.learn_error(&error);
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Removes an item here that the service does not find, with the folders above it that are
-    /// gone, too: the feed need not say that of what was moved into a folder and deleted with it.
-    /// `ino` is the inode whose work found that out. It may be another item by now, since saves by
-    /// rename pass identities on.
-    pub(crate) async fn bury(
-        &self,
-        ino: Ino,
-        id: &ItemId,
-        asked: Instant,
-    ) -> Result<(), EngineError> {
-        let mut gone = Vec::new();
-        let mut at = self.store.read(|r| r.item_by_id(id))?;
-        while let Some(item) = at {
-            let base = item.remote.as_ref().and_then(|remote| remote.parent);
-            gone.push(crate::delta::tombstone_for(&item));
-            if self.config.groups {
-                break;
-            }
-            at = base
-                .map(|folder| self.store.read(|r| r.item(folder)))
-                .transpose()?
-                .flatten();
-            let Some(id) = at.as_ref().and_then(|folder| folder.item_id()) else {
-                break;
-            };
-            match self.find_item(id).await {
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-                Ok(_) => break,
-            }
-        }
-        // From above, so that each is known to have gone with its folder.
-        gone.reverse();
-        self.apply_now(&gone, Some(ino), asked)
-    }
-
-    /// Opens the body of a row; a body that is gone from the content cache is forgotten.
-    ///
-    /// # Errors
-    /// Errors of the disk and the database.
-    pub fn open_body(&self, row: &BodyRow) -> Result<Option<Arc<Body>>, BodyError> {
-        let body = self.bodies.open(row)?;
-        if body.is_none() {
-            tracing::info!(
-                body = row.id,
-                "A body was gone from the content cache and will be downloaded again."
-            );
-            self.store.write(|tx| {
-                if let Some(mut item) = tx.item(row.ino)?.filter(|item| item.body == Some(row.id)) {
-                    item.body = None;
-                    tx.update_item(&item)?;
-                }
-                tx.delete_body(row.id)
-            })?;
-        }
-        Ok(body)
-    }
-
-    /// The service sends another number of bytes than it says: what it sends counts. Tells whether
-    /// that is so from now on; unsent bytes outweigh those that cannot be had.
-    ///
-    /// # Errors
-    /// Errors of the database.
-    pub fn learn_size(&self, ino: Ino, true_size: u64) -> Result<bool, StoreError> {
-        let (learnt, dropped) = self.store.write(|tx| {
-            let Some(mut item) = tx.item(ino)? else {
-                return Ok((false, None));
-            };
-            let row = item.body.map(|id| tx.body(id)).transpose()?.flatten();
-            if let Some(row) = &row {
-                if row.place == onedrivefs_store::Place::Spool {
-                    return Ok((false, None));
-                }
-                tx.delete_body(row.id)?;
-            }
-            item.body = None;
-            item.size = true_size;
-            tx.update_item(&item)?;
-            Ok::<_, StoreError>((true, row))
-        })?;
-        self.bodies.remove_files(dropped.as_slice());
-        Ok(learnt)
     }
 
     /// The quota as last seen; `None` when the service gives no believable figures.
@@ -783,101 +594,4 @@ fn stop_on_damage(store: &Store, stop: CancellationToken) -> CancellationToken {
         stop.cancel();
     });
     damaged
-}
-
-/// As [`open_state`], with the help of the reserve where there is no room.
-fn open_state_in_any_room(config: &EngineConfig) -> Result<(Arc<Store>, Arc<Bodies>), EngineError> {
-    match open_state(config) {
-        Err(error) if error.is_local_disk() && Reserve::give_up_early(&config.state_dir) => {
-            open_state(config)
-        }
-        opened => opened,
-    }
-}
-
-/// Opens database and bodies, and makes them agree. A database that cannot be used is set aside,
-/// with the spool that it does not explain any more, and a new one takes its place.
-fn open_state(config: &EngineConfig) -> Result<(Arc<Store>, Arc<Bodies>), EngineError> {
-    rescue::finish_setting_aside(&config.state_dir)?;
-    match try_open_state(config) {
-        Err(EngineError::Store(error)) if error.is_damage() => {
-            rescue::set_state_aside(&config.state_dir, &error.to_string())?;
-            try_open_state(config)
-        }
-        other => other,
-    }
-}
-
-fn try_open_state(config: &EngineConfig) -> Result<(Arc<Store>, Arc<Bodies>), EngineError> {
-    let database = config.state_dir.join("meta.db");
-    let store = if rescue::has_spool(&config.state_dir) {
-        Store::open_existing(&database)?
-    } else {
-        Store::open(&database)?
-    };
-    kill_point("database-open");
-    let content = Content::open(
-        &config.state_dir.join("spool"),
-        &config.cache_dir.join("content"),
-    )?;
-    kill_point("content-open");
-    let bodies = Bodies::new(content);
-    recover::run(&store, &bodies, &config.state_dir)?;
-    Ok((Arc::new(store), Arc::new(bodies)))
-}
-
-/// Creates a directory that only its owner can enter.
-fn make_private_dir(path: &Path) -> Result<(), EngineError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| EngineError::State {
-            path: path.to_owned(),
-            source,
-        })
-}
-
-/// Makes the names of a directory and of those above it survive a power cut. Which of them are new
-/// is not known, and some may be somebody else's.
-fn sync_folders(path: &Path) {
-    for folder in path.ancestors().take(STATE_DEPTH) {
-        if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
-            tracing::debug!(folder = %folder.display(), %error, "A folder could not be synced.");
-        }
-    }
-}
-
-/// Takes the lock of a state directory and writes this process into it.
-fn lock_state(state_dir: &Path) -> Result<File, EngineError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let path = state_dir.join("lock");
-    let failed = |source| EngineError::State {
-        path: path.clone(),
-        source,
-    };
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text).map_err(failed)?;
-            return Err(EngineError::AlreadyRunning {
-                pid: text.trim().parse().unwrap_or(0),
-            });
-        }
-        Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
-    }
-    file.set_len(0).map_err(failed)?;
-    file.rewind().map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(file)
 }
