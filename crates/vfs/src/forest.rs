@@ -168,6 +168,12 @@ impl Forest {
         self.main.engine().graph.tokens().needs_login() || self.engines().iter().any(refused)
     }
 
+    /// Tells whether an engine is one of those: one whose folder was cleared away is not any more.
+    #[must_use]
+    pub fn is_served(&self, engine: &Arc<Engine>) -> bool {
+        self.engines().iter().any(|one| Arc::ptr_eq(one, engine))
+    }
+
     /// Those of the drives that are shown in the one that is mounted.
     fn planted_engines(&self) -> Vec<Arc<Engine>> {
         let planted = self.planted.read();
