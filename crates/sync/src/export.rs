@@ -202,3 +202,60 @@ fn copy(body: &Arc<Body>, file: &mut File) -> io::Result<u64> {
         at += got as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).expect("directory").flatten();
+        entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_file_has_its_name_when_it_is_whole_and_no_other_before() {
+        let dir = tempfile::tempdir().expect("directory");
+        let to = dir.path().join("exported");
+        let written = write_new(&to, |file| {
+            file.write_all(b"whole")?;
+            // Where the file system can do that.
+            assert!(names(dir.path()).iter().all(|name| name.starts_with('.')));
+            Ok(5)
+        });
+        assert_eq!(written.expect("written"), 5);
+        assert_eq!(names(dir.path()), ["exported"]);
+        assert_eq!(std::fs::read(&to).expect("read"), b"whole");
+    }
+
+    #[test]
+    fn what_failed_or_came_too_late_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("directory");
+        let to = dir.path().join("exported");
+        let failed = write_new(&to, |_| Err(io::ErrorKind::StorageFull.into()));
+        failed.expect_err("no room");
+        assert_eq!(names(dir.path()), [""; 0]);
+        let late = write_new(&to, |file| {
+            std::fs::write(&to, b"somebody else's")?;
+            file.write_all(b"mine").map(|()| 4)
+        });
+        late.expect_err("the name is taken");
+        assert_eq!(names(dir.path()), ["exported"]);
+        assert_eq!(std::fs::read(&to).expect("read"), b"somebody else's");
+    }
+
+    #[test]
+    fn a_file_that_must_have_a_name_goes_when_it_gets_no_other() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join(unfinished_name());
+        let unnamed = || Unnamed {
+            file: File::create_new(&path).expect("file"),
+            path: Some(path.clone()),
+        };
+        drop(unnamed());
+        assert_eq!(names(dir.path()), [""; 0]);
+        unnamed().name(&dir.path().join("named")).expect("named");
+        assert_eq!(names(dir.path()), ["named"]);
+    }
+}
