@@ -176,7 +176,7 @@ impl Rig<'_> {
         }
         loop {
             match self.compare(ids) {
-                Err(_) if self.has_died() => {
+                Err(_) if self.is_dying() => {
                     self.note_death();
                     self.mount_until_alive();
                     self.step(&Act::Sync)?;
