@@ -24,8 +24,8 @@ const SENT_LIMIT: Duration = Duration::from_secs(1);
 /// How long a fragment takes while they are slow, in milliseconds.
 const FRAGMENT_MS: u64 = 300;
 
-/// What a command says that finds done what it was to do.
-const NOTHING_TO_DO: &str = "nothing is parked";
+/// What commands say that find done what they were to do.
+const NOTHING_TO_DO: [&str; 2] = ["nothing is parked", "is not pinned"];
 
 const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE;
 const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
@@ -189,7 +189,9 @@ impl Rig<'_> {
         let ran = process::run(command, SYNC_LIMIT);
         match ran.code {
             Some(0) => Ok(()),
-            Some(1) if self.is_again && ran.err.contains(NOTHING_TO_DO) => Ok(()),
+            Some(1) if self.is_again && NOTHING_TO_DO.iter().any(|one| ran.err.contains(one)) => {
+                Ok(())
+            }
             _ => Err(io::Error::other(format!("{}{}", ran.out, ran.err))),
         }
     }
