@@ -120,15 +120,28 @@ impl Layout {
         self.with_parent(place, to, || fs::rename(from, to))
     }
 
-    /// Gives a file another name in `place`, or copies it where that cannot be.
+    /// Gives a file another name in `place`, or makes a provisional copy where that cannot be.
     pub(crate) fn link(&self, from: &Path, place: Place, to: &Path) -> io::Result<()> {
         remove_if_there(to)?;
         self.with_parent(place, to, || match fs::hard_link(from, to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound && !is_no_space(&error) => {
-                fs::copy(from, to).map(|_bytes| ())
+                self.copy_provisionally(from, place, to)
             }
             linked => linked,
         })
+    }
+
+    /// Copies a file to one that is provisional from its first byte on.
+    pub(crate) fn copy_provisionally(
+        &self,
+        from: &Path,
+        place: Place,
+        to: &Path,
+    ) -> io::Result<()> {
+        let mut from = File::open(from)?;
+        let mut copy = self.create_file(place, to)?;
+        Self::set_provisional(&copy, true)?;
+        io::copy(&mut from, &mut copy).map(|_bytes| ())
     }
 
     /// Runs `action`, and once more after making the parent folder when something was not found.

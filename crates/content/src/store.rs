@@ -1,7 +1,7 @@
 //! The content cache and the spool as a whole.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -70,6 +70,32 @@ impl Content {
     /// When the file cannot be created.
     pub fn create(&self, place: Place, id: BodyId) -> Result<Arc<Body>, ContentError> {
         self.create_sized(place, id, 0)
+    }
+
+    /// Creates a body in the spool with these bytes. It is provisional, as one from
+    /// [`Content::duplicate`].
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn create_provisional(&self, id: BodyId, bytes: &[u8]) -> Result<(), ContentError> {
+        let path = self.layout.path(Place::Spool, id);
+        let create = || {
+            let mut file = self.layout.create_file(Place::Spool, &path)?;
+            Layout::set_provisional(&file, true)?;
+            kill_point("provisional-body-created");
+            file.write_all(bytes)
+        };
+        create().map_err(|error| ContentError::new("creating", &path, error))
+    }
+
+    /// Says that a body in the spool is known by now that may be provisional.
+    ///
+    /// # Errors
+    /// When the file is not there.
+    pub fn confirm(&self, id: BodyId) -> Result<(), ContentError> {
+        let path = self.layout.path(Place::Spool, id);
+        let confirm = || Layout::set_provisional(&File::open(&path)?, false);
+        confirm().map_err(|error| ContentError::new("confirming", &path, error))
     }
 
     /// Creates a body in the cache of which nothing is present.
@@ -300,7 +326,8 @@ impl Content {
     }
 
     /// Takes a file from elsewhere into the spool as a body. The file stays where it was, too: as
-    /// another name of the same bytes where the file system can do that.
+    /// another name of the same bytes where the file system can do that. Elsewhere the body is a copy
+    /// and provisional until [`Content::confirm`] is called.
     ///
     /// # Errors
     /// When it can be neither linked nor copied.

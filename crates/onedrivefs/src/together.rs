@@ -186,6 +186,8 @@ pub(crate) async fn sync(
             async move {
                 let inside = path.map(|_| inside.as_str());
                 match engine.sync(inside, timeout, tell).await {
+                    // Nothing waited there any more when it was cleared away.
+                    Err(_) if !forest.is_served(engine) => Ok(SyncOutcome::Done),
                     // Nothing can be fetched from there, and nothing waits to be sent.
                     Err(_) if engine.is_denied() && engine.pending()?.ops == 0 => {
                         Ok(SyncOutcome::Done)

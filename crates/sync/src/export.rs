@@ -1,13 +1,15 @@
 //! Copying the body of a parked change to a file outside of the mount.
 
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use onedrivefs_content::Body;
 use onedrivefs_core::kill_point;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, linkat, openat, renameat_with};
 use rustix::io::Errno;
 
 use crate::engine::Engine;
@@ -17,6 +19,9 @@ use crate::uploader::source_of;
 
 /// Bytes copied at a time.
 const PIECE: usize = 1 << 20;
+
+/// Permissions of a new file, of which the umask takes some.
+const FILE_MODE: u32 = 0o666;
 
 impl Engine {
     /// Copies the body of this machine's version to a new file outside of the mount; returns its
@@ -92,7 +97,7 @@ impl Engine {
 /// daemon die meanwhile.
 fn write_new(
     to: &Path,
-    write: impl FnOnce(&mut std::fs::File) -> io::Result<u64>,
+    write: impl FnOnce(&mut File) -> io::Result<u64>,
 ) -> Result<u64, EngineError> {
     let failed = |source| EngineError::Export {
         path: to.to_owned(),
@@ -101,17 +106,70 @@ fn write_new(
     if to.symlink_metadata().is_ok() {
         return Err(failed(io::ErrorKind::AlreadyExists.into()));
     }
-    let unnamed = to.with_file_name(unfinished_name());
-    let mut file = std::fs::File::create_new(&unnamed).map_err(failed)?;
-    let written = write(&mut file).and_then(|size| file.sync_all().map(|()| size));
+    let mut file = Unnamed::create(to).map_err(failed)?;
+    let written = write(&mut file.file).and_then(|size| file.file.sync_all().map(|()| size));
     kill_point("export-written");
-    let named = written.and_then(|size| name_new(&unnamed, to).map(|()| size));
-    if named.is_err() {
-        drop(std::fs::remove_file(&unnamed));
-    }
-    let size = named.map_err(failed)?;
+    let size = written
+        .and_then(|size| file.name(to).map(|()| size))
+        .map_err(failed)?;
     kill_point("exported");
     Ok(size)
+}
+
+/// A file that is not whole yet. It goes when it gets no name.
+struct Unnamed {
+    file: File,
+    /// Its name for the time being, where a file must have one. There it stays behind when the daemon
+    /// dies.
+    path: Option<PathBuf>,
+}
+
+impl Unnamed {
+    /// One in the directory in which it is to have its name.
+    fn create(to: &Path) -> io::Result<Self> {
+        let dir = match to.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        };
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match openat(CWD, dir, flags, Mode::from_raw_mode(FILE_MODE)) {
+            Ok(file) => Ok(Self {
+                file: file.into(),
+                path: None,
+            }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                let path = to.with_file_name(unfinished_name());
+                Ok(Self {
+                    file: File::create_new(&path)?,
+                    path: Some(path),
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives it its name unless there is something of that name.
+    fn name(mut self, to: &Path) -> io::Result<()> {
+        match &self.path {
+            None => {
+                let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                Ok(linkat(CWD, open, CWD, to, AtFlags::SYMLINK_FOLLOW)?)
+            }
+            Some(path) => {
+                name_new(path, to)?;
+                self.path = None;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            drop(std::fs::remove_file(path));
+        }
+    }
 }
 
 /// A name for a file that is not whole yet.
@@ -132,7 +190,7 @@ fn name_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn copy(body: &Arc<Body>, file: &mut std::fs::File) -> io::Result<u64> {
+fn copy(body: &Arc<Body>, file: &mut File) -> io::Result<u64> {
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
     loop {
@@ -142,5 +200,62 @@ fn copy(body: &Arc<Body>, file: &mut std::fs::File) -> io::Result<u64> {
         }
         file.write_all(&buffer[..got])?;
         at += got as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).expect("directory").flatten();
+        entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_file_has_its_name_when_it_is_whole_and_no_other_before() {
+        let dir = tempfile::tempdir().expect("directory");
+        let to = dir.path().join("exported");
+        let written = write_new(&to, |file| {
+            file.write_all(b"whole")?;
+            // Where the file system can do that.
+            assert!(names(dir.path()).iter().all(|name| name.starts_with('.')));
+            Ok(5)
+        });
+        assert_eq!(written.expect("written"), 5);
+        assert_eq!(names(dir.path()), ["exported"]);
+        assert_eq!(std::fs::read(&to).expect("read"), b"whole");
+    }
+
+    #[test]
+    fn what_failed_or_came_too_late_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("directory");
+        let to = dir.path().join("exported");
+        let failed = write_new(&to, |_| Err(io::ErrorKind::StorageFull.into()));
+        failed.expect_err("no room");
+        assert_eq!(names(dir.path()), [""; 0]);
+        let late = write_new(&to, |file| {
+            std::fs::write(&to, b"somebody else's")?;
+            file.write_all(b"mine").map(|()| 4)
+        });
+        late.expect_err("the name is taken");
+        assert_eq!(names(dir.path()), ["exported"]);
+        assert_eq!(std::fs::read(&to).expect("read"), b"somebody else's");
+    }
+
+    #[test]
+    fn a_file_that_must_have_a_name_goes_when_it_gets_no_other() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join(unfinished_name());
+        let unnamed = || Unnamed {
+            file: File::create_new(&path).expect("file"),
+            path: Some(path.clone()),
+        };
+        drop(unnamed());
+        assert_eq!(names(dir.path()), [""; 0]);
+        unnamed().name(&dir.path().join("named")).expect("named");
+        assert_eq!(names(dir.path()), ["named"]);
     }
 }

@@ -81,6 +81,9 @@ pub struct Forest {
     /// Slots that are not served and in which nothing is to be done.
     idle: Mutex<HashSet<u32>>,
     wake: Notify,
+    /// Held by whoever looks after all folders. A second look at the same time would take one that
+    /// is being cleared away for one that nobody serves and in which nothing is left.
+    looking: tokio::sync::Mutex<()>,
     /// Notified when one more slot is served.
     another: Notify,
     /// Whether the end has begun, so that nothing is planted any more.
@@ -125,6 +128,7 @@ impl Forest {
             known: Mutex::default(),
             idle: Mutex::default(),
             wake: Notify::new(),
+            looking: tokio::sync::Mutex::default(),
             another: Notify::new(),
             ending: AtomicBool::new(false),
         })
@@ -162,6 +166,12 @@ impl Forest {
     pub fn needs_login(&self) -> bool {
         let refused = |engine: &Arc<Engine>| engine.net.get() == Net::NeedsLogin;
         self.main.engine().graph.tokens().needs_login() || self.engines().iter().any(refused)
+    }
+
+    /// Tells whether an engine is one of those: one whose folder was cleared away is not any more.
+    #[must_use]
+    pub fn is_served(&self, engine: &Arc<Engine>) -> bool {
+        self.engines().iter().any(|one| Arc::ptr_eq(one, engine))
     }
 
     /// Those of the drives that are shown in the one that is mounted.

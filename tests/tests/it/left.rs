@@ -1,6 +1,7 @@
 //! What waits in folders of other drives that nothing shows any more is within reach.
 
 use std::fs;
+use std::path::PathBuf;
 
 use onedrivefs_sim::{DriveHandle, FaultAction, FaultRule, Reach};
 use onedrivefs_tests::{Home, Mount, Need, Ran, Service, needs, process, wait};
@@ -32,6 +33,14 @@ fn parked(mount: &Mount<'_>) -> Vec<String> {
         .collect();
     paths.sort();
     paths
+}
+
+/// The directory of the state of the drive that is mounted.
+fn state_dir(home: &Home<'_>) -> PathBuf {
+    let dirs = fs::read_dir(home.account_state()).expect("account");
+    let mut dirs = dirs.flatten().map(|dir| dir.path());
+    let found = dirs.find(|dir| dir.join("lock").exists());
+    found.expect("state of the drive")
 }
 
 /// Runs a command about a path of the mount, in a directory outside of it.
@@ -162,13 +171,7 @@ fn what_waits_in_a_folder_is_within_reach_although_the_database_that_knew_of_it_
     home.sh(r#"printf unsent > "$M/Folder/Plans/unsent.txt""#);
     mount.crash();
     drop(mount);
-    let dirs = fs::read_dir(home.account_state())
-        .expect("account")
-        .flatten();
-    let state = dirs
-        .map(|dir| dir.path())
-        .find(|dir| dir.join("lock").exists());
-    let state = state.expect("state of the drive");
+    let state = state_dir(&home);
     for end in ["", "-wal", "-shm"] {
         drop(fs::remove_file(state.join(format!("meta.db{end}"))));
     }
@@ -183,5 +186,54 @@ fn what_waits_in_a_folder_is_within_reach_although_the_database_that_knew_of_it_
     wait::until("what was not sent", ARRIVAL, || {
         text(&theirs, "/Plans/unsent.txt") == "unsent"
     });
+    mount.unmount();
+}
+
+#[test]
+fn what_is_only_here_is_kept_however_many_look_after_a_folder_that_nothing_shows_any_more() {
+    const FOLDERS: usize = 6;
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let theirs = shared(&service);
+    let own = service.default_drive();
+    for number in 0..FOLDERS {
+        let folder = theirs.mkdir(&format!("/Lent {number}")).expect("folder");
+        let shortcut = own.add_shortcut(&format!("/Lent {number}"), theirs.id(), &folder);
+        shortcut.expect("shortcut");
+    }
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&["--poll", "1"]);
+    mount.sync();
+    home.sh(r#"for dir in "$M"/Lent*; do ls "$dir"; printf only > "$dir/here.part"; done"#);
+    for number in 0..FOLDERS {
+        own.delete(&format!("/Lent {number}")).expect("delete");
+    }
+    // Each looks after all folders before anything else.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..4).for_each(|_| home.sync()));
+        }
+    });
+    let state = state_dir(&home);
+    let entries = |name: &str| {
+        fs::read_dir(state.join(name))
+            .into_iter()
+            .flatten()
+            .flatten()
+    };
+    wait::until("the end of the folders", ARRIVAL, || {
+        // But for the one that is still shown, if anybody has looked into it.
+        entries("followed").count() <= 1
+    });
+    let kept: Vec<_> = entries("recovered")
+        .map(|one| fs::read(one.path()).expect("kept"))
+        .collect();
+    assert_eq!(kept, vec![b"only".to_vec(); FOLDERS]);
+    assert_eq!(
+        mount.status()["conflicts"].as_array().map(Vec::len),
+        Some(FOLDERS)
+    );
     mount.unmount();
 }

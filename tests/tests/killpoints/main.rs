@@ -1,211 +1,41 @@
-//! Nothing is ever lost: one scenario that touches every transition of journal, spool and upload,
-//! played again and again with the daemon killed at one transition after the other, also while it
-//! recovers from having been killed. What is there afterwards must be what was acknowledged, on
-//! this machine and on the service, with nothing twice and nothing left over.
+//! Nothing is ever lost: stories that touch every transition of journal, spool, upload and of the state
+//! as a whole, played again and again with the daemon killed at one transition after the other, also
+//! while it recovers from having been killed. What is there afterwards must be what was acknowledged,
+//! on this machine and on the service, with nothing twice and nothing left over.
 //!
 //! A point is named by what happens and the line of code where, and counted: `NAME#2` is the second
-//! pass. Debug builds only; release builds have no such points.
+//! pass. Debug builds only; release builds have no such points. Every point that the sources declare
+//! is passed by some story ([`declared`]).
 //!
 //! `ONEDRIVEFS_KILLPOINTS_COUNT` (how many points) and `ONEDRIVEFS_KILLPOINTS_SEED` (which) choose
 //! for the short form. `tests/killpoints` is the long form: all of them, some, or a single one.
 
+mod act;
+mod declared;
+mod doing;
+mod judging;
 mod model;
 mod rig;
-mod scenario;
+mod stories;
+mod sweep;
 #[path = "../model/sys.rs"]
 mod sys;
 mod tree;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use onedrivefs_tests::{Need, needs};
-use rig::{Outcome, Plan};
+use rig::Plan;
+use stories::Story;
+use sweep::Sweep;
 
 /// Points of the short form.
 const COUNT: u64 = 10;
-
-/// Runs at a time.
-const THREADS: u64 = 2;
-
-/// The last point of a recovery.
-const RECOVERED: &str = "orphans-removed";
-
-/// All points of the scenario.
-struct Sweep {
-    plans: Vec<Plan>,
-}
-
-/// What a sweep has found.
-#[derive(Default)]
-struct Found {
-    done: usize,
-    deaths: usize,
-    unreached: Vec<String>,
-    failures: Vec<String>,
-    /// For each point of a recovery, a point whose kill leads there.
-    recoveries: BTreeMap<String, Plan>,
-}
-
-impl Sweep {
-    /// Plays the scenario without a kill, on one file system and on two.
-    fn new() -> Self {
-        let calm = |apart| {
-            let plan = Plan {
-                apart,
-                ..Plan::default()
-            };
-            rig::run(&plan).unwrap_or_else(|why| panic!("without a kill: {why}"))
-        };
-        let (one, two) = (calm(false), calm(true));
-        let names: BTreeSet<&String> = one.passed.iter().collect();
-        let only_apart = two.passed.iter().filter(|name| !names.contains(name));
-        let mut plans = Vec::new();
-        for (apart, passed) in [
-            (false, one.passed.clone()),
-            (true, only_apart.cloned().collect()),
-        ] {
-            plans.extend(numbered(&passed).into_iter().map(|kill| Plan {
-                apart,
-                kill: Some(kill),
-                kill_again: None,
-            }));
-        }
-        Self { plans }
-    }
-
-    /// One run, judged.
-    fn judge(plan: &Plan) -> Result<Outcome, String> {
-        let played = panic::catch_unwind(AssertUnwindSafe(|| rig::run(plan)));
-        played.unwrap_or_else(|_| Err("see the panic above".to_owned()))
-    }
-
-    /// Runs plans, several at a time.
-    fn run(plans: &[Plan]) -> Found {
-        let next = AtomicUsize::new(0);
-        let found = Mutex::new(Found::default());
-        let start = Instant::now();
-        let threads = number("ONEDRIVEFS_KILLPOINTS_THREADS").unwrap_or(THREADS);
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some(plan) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let judged = Self::judge(plan);
-                        let mut found = found.lock().expect("not poisoned");
-                        found.take(plan, judged);
-                        tell(&format!(
-                            "{}/{} in {} s: {}\n",
-                            found.done,
-                            plans.len(),
-                            start.elapsed().as_secs(),
-                            told(plan)
-                        ));
-                    }
-                });
-            }
-        });
-        found.into_inner().expect("not poisoned")
-    }
-}
-
-impl Found {
-    fn take(&mut self, plan: &Plan, judged: Result<Outcome, String>) {
-        self.done += 1;
-        let outcome = match judged {
-            Ok(outcome) => outcome,
-            Err(why) => {
-                let failure = format!("{}: {why}\nreplay with: {}", told(plan), replay(plan));
-                tell(&format!("FAILED {failure}\n"));
-                self.failures.push(failure);
-                return;
-            }
-        };
-        self.deaths += outcome.deaths;
-        let wanted = usize::from(plan.kill.is_some()) + usize::from(plan.kill_again.is_some());
-        if outcome.deaths < wanted {
-            self.unreached.push(told(plan));
-        }
-        if plan.kill_again.is_some() {
-            return;
-        }
-        let recovery = outcome.passed_after.iter();
-        let end = recovery
-            .clone()
-            .position(|name| name.starts_with(RECOVERED));
-        let recovery: Vec<String> = recovery
-            .take(end.map_or(0, |end| end + 1))
-            .cloned()
-            .collect();
-        for point in numbered(&recovery) {
-            self.recoveries
-                .entry(point.clone())
-                .or_insert_with(|| Plan {
-                    kill_again: Some(point),
-                    ..plan.clone()
-                });
-        }
-    }
-
-    /// The figures, and whether nothing is wrong.
-    fn end(self, what: &str) {
-        tell(&format!(
-            "killpoints, {what}: {} points tried, {} kills, {} not reached, {} losses\n",
-            self.done,
-            self.deaths,
-            self.unreached.len(),
-            self.failures.len()
-        ));
-        for point in &self.unreached {
-            tell(&format!("  not reached: {point}\n"));
-        }
-        assert!(self.failures.is_empty(), "{}", self.failures.join("\n\n"));
-    }
-}
-
-/// Gives each pass its number among those of the same name.
-fn numbered(passed: &[String]) -> Vec<String> {
-    let mut counts: BTreeMap<&String, u64> = BTreeMap::new();
-    let mut all: Vec<String> = Vec::new();
-    for name in passed {
-        let count = counts.entry(name).or_default();
-        *count += 1;
-        all.push(format!("{name}#{count}"));
-    }
-    all
-}
-
-fn told(plan: &Plan) -> String {
-    let mut text = plan.kill.clone().unwrap_or_default();
-    if let Some(again) = &plan.kill_again {
-        text.push_str(", then ");
-        text.push_str(again);
-    }
-    if plan.apart {
-        text.push_str(", on two file systems");
-    }
-    text
-}
-
-fn replay(plan: &Plan) -> String {
-    let mut line = format!(
-        "tests/killpoints --at '{}'",
-        plan.kill.as_deref().unwrap_or_default()
-    );
-    if let Some(again) = &plan.kill_again {
-        line.push_str(&format!(" --then '{again}'"));
-    }
-    if plan.apart {
-        line.push_str(" --apart");
-    }
-    line
-}
 
 /// Writes past the capturing of the test runner: the figures are the result.
 fn tell(text: &str) {
@@ -257,12 +87,24 @@ fn can_run() -> bool {
     needs::met(&[built, Need::Fuse])
 }
 
+/// Plays all stories in peace, and expects them to pass every point that there is.
+fn sweep() -> Sweep {
+    let sweep = Sweep::new(stories::ALL);
+    let unpassed = sweep.unpassed();
+    assert!(
+        unpassed.is_empty(),
+        "no story passes:\n  {}",
+        unpassed.join("\n  ")
+    );
+    sweep
+}
+
 #[test]
 fn killed_at_some_points() {
     if !can_run() {
         return;
     }
-    let sweep = Sweep::new();
+    let sweep = sweep();
     let seed = number("ONEDRIVEFS_KILLPOINTS_SEED").unwrap_or(1);
     let count = number("ONEDRIVEFS_KILLPOINTS_COUNT").unwrap_or(COUNT);
     println!("ONEDRIVEFS_KILLPOINTS_SEED={seed} ONEDRIVEFS_KILLPOINTS_COUNT={count}");
@@ -278,15 +120,16 @@ fn killed_at_some_points() {
 
 /// The long form: goes on after failures, and tells all of them at the end.
 #[test]
-#[ignore = "takes an hour; run by tests/killpoints"]
+#[ignore = "takes hours; run by tests/killpoints"]
 fn killed_at_all_points() {
     if !can_run() {
         return;
     }
-    let sweep = Sweep::new();
     let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let story = text("ONEDRIVEFS_KILLPOINTS_STORY");
     if let Some(point) = text("ONEDRIVEFS_KILLPOINTS_AT") {
         let plan = Plan {
+            story: Story::named(story.as_deref().unwrap_or("work")),
             kill: Some(point),
             kill_again: text("ONEDRIVEFS_KILLPOINTS_THEN"),
             apart: text("ONEDRIVEFS_KILLPOINTS_APART").is_some(),
@@ -294,28 +137,18 @@ fn killed_at_all_points() {
         Sweep::run(&[plan]).end("one point");
         return;
     }
-    let mut names: BTreeMap<&str, u64> = BTreeMap::new();
-    for plan in &sweep.plans {
-        let name = plan.kill.as_deref().unwrap_or_default();
-        *names
-            .entry(name.rsplit_once('#').map_or(name, |n| n.0))
-            .or_default() += 1;
-    }
-    for (name, count) in &names {
-        tell(&format!("  {count} x {name}\n"));
-    }
-    tell(&format!(
-        "{} points of {} names\n",
-        sweep.plans.len(),
-        names.len()
-    ));
-    let all = sweep.plans.len();
+    let plans = match story {
+        None => sweep().plans,
+        Some(name) => Sweep::new(&[Story::named(&name)]).plans,
+    };
+    tell_names(&plans);
+    let all = plans.len();
     let bound = |name: &str, other: usize| {
         number(name).map_or(other, |n| usize::try_from(n).expect("index").min(all))
     };
     let from = bound("ONEDRIVEFS_KILLPOINTS_FROM", 1).max(1);
     let to = bound("ONEDRIVEFS_KILLPOINTS_TO", all).max(from);
-    let mut found = Sweep::run(&sweep.plans[from - 1..to]);
+    let mut found = Sweep::run(&plans[from - 1..to]);
     let recoveries: Vec<Plan> = std::mem::take(&mut found.recoveries)
         .into_values()
         .collect();
@@ -324,4 +157,22 @@ fn killed_at_all_points() {
     let both = panic::catch_unwind(AssertUnwindSafe(|| found.end("while it serves")));
     again.end("while it recovers");
     both.unwrap_or_else(|panic| panic::resume_unwind(panic));
+}
+
+/// Tells how often each name is passed.
+fn tell_names(plans: &[Plan]) {
+    let mut names: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for plan in plans {
+        let name = plan.kill.as_deref().unwrap_or_default();
+        let name = name.rsplit_once('#').map_or(name, |n| n.0);
+        *names.entry((plan.story.name, name)).or_default() += 1;
+    }
+    for ((story, name), count) in &names {
+        tell(&format!("  {story}: {count} x {name}\n"));
+    }
+    tell(&format!(
+        "{} points of {} names\n",
+        plans.len(),
+        names.len()
+    ));
 }

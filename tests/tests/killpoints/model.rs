@@ -1,9 +1,9 @@
 //! What has to be there: everything that was acknowledged, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::scenario::{Act, How};
+use crate::act::{Act, How};
 use crate::tree::{File, Node, Tree};
 
 /// What the mount must show.
@@ -18,6 +18,10 @@ pub struct Model {
     pub saves: BTreeMap<String, usize>,
     /// The files that are open, by slot; those without a path were unlinked.
     pub slots: BTreeMap<u32, Slot>,
+    /// What is pinned.
+    pub pins: BTreeSet<&'static str>,
+    /// What was exported, by name.
+    pub exports: BTreeMap<String, Vec<u8>>,
 }
 
 /// An open file.
@@ -76,7 +80,11 @@ impl Model {
                 let link = Node::Link((*target).to_owned());
                 self.tree.insert((*path).to_owned(), link);
             }
-            Act::There(_, _, effects) => self.coming.extend(effects()),
+            Act::There(_, _, effects) | Act::Elsewhere(_, _, effects) => {
+                self.coming.extend(effects());
+            }
+            Act::Command(verb, path, effects) => self.command(verb, path, effects()),
+            Act::Export(path) => self.export(path),
             Act::Sync => self.arrive(),
             Act::Read(..)
             | Act::Offline
@@ -85,6 +93,7 @@ impl Model {
             | Act::Swift
             | Act::Begun(_)
             | Act::Copying(_)
+            | Act::Until(..)
             | Act::Sent(_) => {}
         }
     }
@@ -101,8 +110,34 @@ impl Model {
         }
     }
 
+    fn command(&mut self, verb: &str, path: &'static str, effects: Vec<(String, Option<Node>)>) {
+        match verb {
+            "pin" => drop(self.pins.insert(path)),
+            "unpin" => drop(self.pins.remove(path)),
+            _ => {}
+        }
+        self.take(effects);
+    }
+
+    fn export(&mut self, path: &str) {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        if let Some(Node::File(file)) = self.tree.get(path) {
+            self.exports.insert(name.to_owned(), file.bytes.to_vec());
+        }
+    }
+
+    /// What is there already and shows here sooner or later.
+    pub fn expect(&mut self, effects: impl IntoIterator<Item = (String, Option<Node>)>) {
+        self.coming.extend(effects);
+    }
+
     fn arrive(&mut self) {
-        for (path, node) in std::mem::take(&mut self.coming) {
+        let coming = std::mem::take(&mut self.coming);
+        self.take(coming);
+    }
+
+    fn take(&mut self, effects: Vec<(String, Option<Node>)>) {
+        for (path, node) in effects {
             *self.saves.entry(path.clone()).or_default() += 1;
             match node {
                 Some(node) => drop(self.tree.insert(path, node)),

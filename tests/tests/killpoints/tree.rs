@@ -74,18 +74,19 @@ impl std::fmt::Debug for Node {
 }
 
 /// Everything below a root, by path without a leading slash. The host and the time in the names of
-/// conflict copies are left out.
+/// conflict copies and of folders with what was recovered are left out.
 pub type Tree = BTreeMap<String, Node>;
 
-/// The path with the changing part of a conflict copy's name left out.
+/// The path with the changing parts of names left out.
 fn plain(path: &str) -> String {
-    match path.split_once(" (conflict ") {
-        Some((before, rest)) => {
+    let mut path = path.to_owned();
+    for (word, plain) in [(" (conflict ", " (conflict)"), (" files (", " files")] {
+        if let Some((before, rest)) = path.split_once(word) {
             let after = rest.split_once(')').map_or("", |(_, after)| after);
-            format!("{before} (conflict){after}")
+            path = format!("{before}{plain}{after}");
         }
-        None => path.to_owned(),
     }
+    path
 }
 
 /// Reads a tree through the file system. Only those files are read that `reads` names; for others

@@ -3,3 +3,4 @@
 mod full;
 mod model;
 mod moves;
+mod provisional;

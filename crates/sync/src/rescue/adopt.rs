@@ -45,6 +45,8 @@ struct Adoption<'a> {
     folders: HashMap<Vec<String>, Ino>,
     files: usize,
     partial: usize,
+    /// Bodies whose rows are known after the commit.
+    made: Vec<BodyId>,
 }
 
 /// Takes in what is in a directory.
@@ -67,7 +69,8 @@ pub(super) fn take_in(
     let found = aside.bodies();
     if store.read(|r| r.meta(&key))?.is_none() {
         let salvaged = Salvaged::read(aside.dir());
-        store.write(|tx| {
+        let made = store.write(|tx| {
+            let mut made = Vec::new();
             let links = unsent_links(&salvaged);
             if !found.is_empty() || !links.is_empty() {
                 let mut adoption = Adoption::begin(tx, config, bodies)?;
@@ -80,9 +83,16 @@ pub(super) fn take_in(
                 rescue.folder = Some(adoption.top_name);
                 rescue.files = adoption.files;
                 rescue.partial = adoption.partial;
+                made = adoption.made;
             }
-            Ok::<_, EngineError>(tx.set_meta(&key, Some("1"))?)
+            tx.set_meta(&key, Some("1"))?;
+            Ok::<_, EngineError>(made)
         })?;
+        for id in made {
+            if let Err(error) = bodies.content().confirm(id) {
+                tracing::warn!(%error, "A body that was taken in is known, and could not be marked so.");
+            }
+        }
         // Only when they are safe in their new places do they lose the old ones.
         bodies.content().sync_dir(Place::Spool)?;
         store.sync()?;
@@ -120,6 +130,7 @@ impl<'a> Adoption<'a> {
             folders: HashMap::new(),
             files: 0,
             partial: 0,
+            made: Vec::new(),
         };
         let name = format!(
             "Recovered files ({} {})",
@@ -201,7 +212,7 @@ impl<'a> Adoption<'a> {
 
     /// Writes down which parts of a file are here.
     fn add_note(
-        &self,
+        &mut self,
         parent: Ino,
         own: &str,
         name: &str,
@@ -213,14 +224,14 @@ impl<'a> Adoption<'a> {
         item.local_only = true;
         item.size = text.len() as u64;
         let id = self.add_file(item)?;
-        let body = self.bodies.content().create(Place::Spool, id)?;
-        body.write_at(0, text.as_bytes())
-            .map_err(|source| EngineError::Body { body: id.0, source })?;
+        self.bodies
+            .content()
+            .create_provisional(id, text.as_bytes())?;
         Ok(())
     }
 
     /// Adds a file with a body in the spool, whose bytes are yet to come.
-    fn add_file(&self, item: Item) -> Result<BodyId, EngineError> {
+    fn add_file(&mut self, item: Item) -> Result<BodyId, EngineError> {
         let mut item = self.add(item)?;
         let row = BodyRow {
             id: 0,
@@ -245,6 +256,7 @@ impl<'a> Adoption<'a> {
         item.body = Some(id);
         self.tx.update_item(&item)?;
         journal::record(self.tx, &item, Change::Saved, false, self.now)?;
+        self.made.push(BodyId(id));
         Ok(BodyId(id))
     }
 

@@ -43,6 +43,7 @@ impl Forest {
 
     /// Looks after all folders once. Tells whether to do so again before anything asks for it.
     pub async fn look_after(self: &Arc<Self>) -> bool {
+        let _one_at_a_time = self.looking.lock().await;
         match self.look_after_all().await {
             Ok(again) => {
                 self.main.engine().config.family.end_gathering();

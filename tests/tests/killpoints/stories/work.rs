@@ -1,127 +1,22 @@
-//! What is done while the daemon may die: programs here, somebody else there, each step in order.
+//! The work of programs here and of somebody else there: every transition of journal, spool and
+//! upload.
 
-use onedrivefs_sim::DriveHandle;
+use onedrivefs_tests::Service;
 
-use crate::tree::{File, Node, Tree};
+use super::{Story, put_all};
+use crate::act::{Act, Body, How, LARGE, at, elsewhere, ours};
+use crate::tree::{Node, Tree};
 
-/// A little more than one fragment of an upload, in bytes.
-pub const LARGE: usize = 32 * 327_680 + 300_000;
-
-/// Bytes told by a number.
-#[derive(Clone, Copy, Debug)]
-pub struct Body(pub u64, pub usize);
-
-impl Body {
-    /// The bytes: without a pattern, the same for the same number.
-    pub fn make(self) -> Vec<u8> {
-        let mut state = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let words = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        });
-        let len = self.1;
-        words.take(len.div_ceil(8)).flatten().take(len).collect()
-    }
-}
-
-/// How a file is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// A new one for writing.
-    Create,
-    /// One that is there, for writing.
-    Write,
-    /// The same, empty.
-    Truncate,
-    /// The same, at its end.
-    Append,
-}
-
-/// What somebody else does on the service.
-pub type Deed = fn(&DriveHandle);
-
-/// What a deed shows here, once it has arrived: paths, and what is there then.
-pub type Effects = fn() -> Vec<(String, Option<Node>)>;
-
-/// One step. Paths are relative to the mount.
-#[derive(Clone, Copy)]
-pub enum Act {
-    Mkdir(&'static str),
-    Rmdir(&'static str),
-    Unlink(&'static str),
-    Rename(&'static str, &'static str),
-    Exchange(&'static str, &'static str),
-    Open(u32, &'static str, How),
-    Write(u32, usize, Body),
-    Append(u32, Body),
-    /// All of the file at a path, into a file that is open and empty.
-    Copy(u32, &'static str),
-    SetLen(u32, usize),
-    Fsync(u32),
-    Close(u32),
-    Truncate(&'static str, usize),
-    /// Offset and length of what is to be zeros.
-    Zero(u32, usize, usize),
-    /// The same, giving the space back.
-    Punch(u32, usize, usize),
-    /// Modification time in seconds.
-    Times(&'static str, i64),
-    /// Path and target.
-    Link(&'static str, &'static str),
-    /// Path, offset, length.
-    Read(&'static str, u64, usize),
-    /// Somebody else.
-    There(&'static str, Deed, Effects),
-    Offline,
-    Online,
-    /// From here on fragments take their time.
-    Slow,
-    Swift,
-    /// Waits until an upload session for this name has begun and nothing has arrived.
-    Begun(&'static str),
-    /// Waits until the service is making a copy of this name.
-    Copying(&'static str),
-    /// Waits until some bytes of the file of this name are on the service, and not all.
-    Sent(&'static str),
-    /// Waits until both sides are in step.
-    Sync,
-}
-
-impl std::fmt::Debug for Act {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Mkdir(path) => write!(f, "mkdir {path}"),
-            Self::Rmdir(path) => write!(f, "rmdir {path}"),
-            Self::Unlink(path) => write!(f, "unlink {path}"),
-            Self::Rename(from, to) => write!(f, "rename {from} to {to}"),
-            Self::Exchange(a, b) => write!(f, "exchange {a} and {b}"),
-            Self::Open(slot, path, how) => write!(f, "open {slot} = {path} ({how:?})"),
-            Self::Write(slot, at, body) => write!(f, "write to {slot} at {at}: {body:?}"),
-            Self::Append(slot, body) => write!(f, "append to {slot}: {body:?}"),
-            Self::Copy(slot, from) => write!(f, "copy {from} into {slot}"),
-            Self::SetLen(slot, len) => write!(f, "ftruncate {slot} to {len}"),
-            Self::Fsync(slot) => write!(f, "fsync {slot}"),
-            Self::Close(slot) => write!(f, "close {slot}"),
-            Self::Truncate(path, len) => write!(f, "truncate {path} to {len}"),
-            Self::Zero(slot, at, len) => write!(f, "zero {slot} at {at}: {len} bytes"),
-            Self::Punch(slot, at, len) => write!(f, "punch {slot} at {at}: {len} bytes"),
-            Self::Times(path, seconds) => write!(f, "utimens {path}: {seconds}"),
-            Self::Link(path, target) => write!(f, "symlink {path} to {target}"),
-            Self::Read(path, at, len) => write!(f, "read {path} at {at}: {len} bytes"),
-            Self::There(what, ..) => write!(f, "elsewhere: {what}"),
-            Self::Offline => write!(f, "offline"),
-            Self::Online => write!(f, "online"),
-            Self::Slow => write!(f, "fragments are slow"),
-            Self::Swift => write!(f, "fragments are fast"),
-            Self::Begun(name) => write!(f, "wait until {name} is about to be sent"),
-            Self::Copying(name) => write!(f, "wait until {name} is being copied"),
-            Self::Sent(name) => write!(f, "wait until {name} is being sent"),
-            Self::Sync => write!(f, "sync"),
-        }
-    }
-}
+pub const STORY: Story = Story {
+    name: "work",
+    apart: true,
+    seed,
+    acts,
+    same: SAME,
+    // The one that is provoked.
+    conflicts: 1,
+    ..Story::PLAIN
+};
 
 /// Files that are on the service before anything else, and the bodies they have.
 const SEED: &[(&str, Body)] = &[
@@ -154,30 +49,18 @@ const SEED: &[(&str, Body)] = &[
 ];
 
 /// Puts what is there at the beginning on the service.
-pub fn seed(drive: &DriveHandle) -> Tree {
-    let mut tree = Tree::new();
-    for (path, body) in SEED {
-        drive.put(path, body.make()).expect("seeded");
-        tree.insert((*path).to_owned(), elsewhere(*body));
-    }
+fn seed(service: &Service) -> Tree {
+    let drive = service.default_drive();
+    let mut tree = put_all(&drive, SEED);
     drive.mkdir("empty").expect("seeded");
-    for folder in [
-        "empty",
-        "films",
-        "old",
-        "old/inner",
-        "theirs",
-        "theirs/folder",
-    ] {
-        tree.insert(folder.to_owned(), Node::Folder);
-    }
+    tree.insert("empty".to_owned(), Node::Folder);
     tree
 }
 
 /// Files that keep their identity on the service: where each ends, and where it began. Those with a
 /// backup are not among them: changes are sent so soon here that the backup's name may be on its
 /// way already when the backup goes, or when the file is made anew after a kill.
-pub const SAME: &[(&str, &str)] = &[
+const SAME: &[(&str, &str)] = &[
     ("doc.txt", "doc.txt"),
     ("big.dat", "big.dat"),
     ("notes.txt", "notes.txt"),
@@ -197,18 +80,8 @@ pub const SAME: &[(&str, &str)] = &[
     ("films/c.mkv", "films/c.mkv"),
 ];
 
-/// Conflicts that the scenario provokes.
-pub const CONFLICTS: usize = 1;
-
-/// A file that somebody else made.
-fn elsewhere(body: Body) -> Node {
-    let mut file = File::here(body.make());
-    file.here = false;
-    Node::File(file)
-}
-
 /// All steps.
-pub fn acts() -> Vec<Act> {
+fn acts() -> Vec<Act> {
     [
         vec![Act::Sync],
         new_files(),
@@ -500,10 +373,9 @@ fn conflicts() -> Vec<Act> {
                 drive.mkdir("met/inside").expect("new");
             },
             || {
-                let ours = Node::File(File::here(Body(150, 1_150).make()));
                 vec![
                     at("both.txt", Some(elsewhere(Body(210, 1_160)))),
-                    at("both (conflict).txt", Some(ours)),
+                    at("both (conflict).txt", Some(ours(Body(150, 1_150)))),
                     at("deleted-here.txt", Some(elsewhere(Body(211, 1_250)))),
                     at("new/moved-here.txt", Some(elsewhere(Body(212, 1_450)))),
                     at("met/inside", Some(Node::Folder)),
@@ -517,8 +389,4 @@ fn conflicts() -> Vec<Act> {
         Act::Append(1, Body(153, 100)),
         Act::Close(1),
     ]
-}
-
-fn at(path: &str, node: Option<Node>) -> (String, Option<Node>) {
-    (path.to_owned(), node)
 }
