@@ -7,7 +7,7 @@
 //! Whoever does something that cannot be undone because of a commit syncs it first: sends a request,
 //! removes a file.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -155,6 +155,45 @@ impl Drop for Snapshot<'_> {
 /// Read access to one consistent state.
 pub struct Reader<'c> {
     pub(crate) conn: &'c Connection,
+    pub(crate) blank: Blanks,
+}
+
+/// Tables that have no rows most of the time, and are asked about every item of a drive of a million.
+#[derive(Default)]
+pub(crate) struct Blanks {
+    pub(crate) stage: Blank,
+    pub(crate) deferred: Blank,
+    pub(crate) unanswered: Blank,
+}
+
+/// Whether a table is known to have no rows, in the state that is read.
+#[derive(Default)]
+pub(crate) struct Blank(Cell<Option<bool>>);
+
+impl Blank {
+    /// Tells whether the table has no rows. `any` asks for one.
+    pub(crate) fn is_so(&self, conn: &Connection, any: &str) -> Result<bool, StoreError> {
+        if let Some(known) = self.0.get() {
+            return Ok(known);
+        }
+        let blank = !conn.prepare_cached(any)?.exists(())?;
+        self.0.set(Some(blank));
+        Ok(blank)
+    }
+
+    /// Notes that rows are put into the table.
+    pub(crate) fn end(&self) {
+        self.0.set(Some(false));
+    }
+}
+
+impl<'c> Reader<'c> {
+    fn new(conn: &'c Connection) -> Self {
+        Self {
+            conn,
+            blank: Blanks::default(),
+        }
+    }
 }
 
 /// A write transaction. Everything a [`Reader`] can do, and changes.
@@ -327,7 +366,7 @@ impl Store {
             None => self.open_reader()?,
         };
         let result = match Snapshot::begin(&conn) {
-            Ok(snapshot) => f(&Reader { conn: snapshot.0 }),
+            Ok(snapshot) => f(&Reader::new(snapshot.0)),
             Err(error) => Err(StoreError::from(error).into()),
         };
         self.readers.lock().push(conn);
@@ -379,7 +418,7 @@ impl Store {
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(StoreError::from)?;
         let scope = Tx {
-            reader: Reader { conn: &tx },
+            reader: Reader::new(&tx),
             touched: RefCell::default(),
         };
         if let Some((key, value)) = self.with_next.lock().as_ref() {
@@ -391,7 +430,7 @@ impl Store {
             return Err(StoreError::Damaged { reason }.into());
         }
         debug_assert!(
-            are_stored(&Reader { conn: &tx }, &touched),
+            are_stored(&Reader::new(&tx), &touched),
             "a row that is kept is the one that is stored"
         );
         kill_point("before-commit");
