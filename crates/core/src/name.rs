@@ -83,6 +83,10 @@ pub fn check_local(name: &str) -> Result<(), NameError> {
     if matches!(name, "" | "." | "..") || name.contains(['/', '\0']) {
         return Err(NameError::NotAName);
     }
+    // Encoding makes at most two units of a byte.
+    if name.len() <= NAME_MAX_UTF16 / 2 {
+        return Ok(());
+    }
     // 255 bytes is what every local file system allows; the service counts UTF-16 units.
     if encode(name).encode_utf16().count() > NAME_MAX_UTF16 {
         return Err(NameError::TooLong);
@@ -214,6 +218,10 @@ fn find_entity(text: &str) -> Option<usize> {
 /// decoding and encoding again always gives the service's name or the name is shown as it is.
 #[must_use]
 pub fn decode(name: &str) -> String {
+    if name.is_ascii() {
+        // Everything that stands for something else is beyond ASCII.
+        return name.to_owned();
+    }
     let decoded = decode_unchecked(name);
     let usable = !matches!(decoded.as_str(), "" | "." | "..") && !decoded.contains(['/', '\0']);
     if usable && encode(&decoded) == name {

@@ -149,7 +149,7 @@ impl Answer {
         if !self.status.is_success() {
             return Err(self.malformed(format!("unexpected status {}", self.status.as_u16())));
         }
-        serde_json::from_slice(lenient::strip_bom(&self.body)).map_err(|error| {
+        lenient::parse(&self.body).map_err(|error| {
             // The position helps; the text around it might be a secret.
             self.malformed(format!(
                 "no such JSON (line {}, column {}, {:?})",

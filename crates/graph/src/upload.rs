@@ -227,11 +227,10 @@ impl GraphClient {
         };
         let response = sent.map_err(|error| transport_error(error, &address, ROUTE))?;
         let (status, body) = self.session_answer(response, &pass).await?;
-        let body = lenient::strip_bom(&body);
         if matches!(status, StatusCode::OK | StatusCode::CREATED) {
             // Some services answer 200 to every fragment; a position tells that more is wanted.
-            let position = serde_json::from_slice::<WireSession>(body).ok();
-            let item = serde_json::from_slice::<WireItem>(body).ok();
+            let position = lenient::parse::<WireSession>(&body).ok();
+            let item = lenient::parse::<WireItem>(&body).ok();
             let item = item.and_then(WireItem::into_item);
             if item.is_some() || range.end >= total {
                 return Ok(FragmentOutcome::Done(item));
@@ -244,7 +243,7 @@ impl GraphClient {
                 expires: position.as_ref().and_then(WireSession::expires),
             });
         }
-        let session: WireSession = serde_json::from_slice(body).unwrap_or_default();
+        let session: WireSession = lenient::parse(&body).unwrap_or_default();
         Ok(FragmentOutcome::Continue {
             next_offset: session.next_offset().unwrap_or(range.end),
             expires: session.expires(),
@@ -257,7 +256,7 @@ impl GraphClient {
     /// Session gone, or no answer.
     pub async fn upload_status(&self, url: &SecretString) -> Result<UploadStatus, GraphError> {
         let (_, body) = self.ask_session(Method::GET, url).await?;
-        let session = serde_json::from_slice::<WireSession>(lenient::strip_bom(&body));
+        let session = lenient::parse::<WireSession>(&body);
         let session = session.unwrap_or_default();
         Ok(UploadStatus {
             next_offset: session.next_offset().ok_or(GraphError::SessionUnclear)?,

@@ -27,9 +27,9 @@ pub(crate) struct WireItem {
     created_date_time: Option<String>,
     #[serde(deserialize_with = "lenient::text")]
     last_modified_date_time: Option<String>,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     file_system_info: Option<WireTimes>,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     file: Option<WireFile>,
     #[serde(deserialize_with = "lenient::present")]
     folder: bool,
@@ -43,13 +43,13 @@ pub(crate) struct WireItem {
     malware: bool,
     #[serde(deserialize_with = "lenient::present")]
     shared: bool,
-    #[serde(deserialize_with = "lenient::field")]
-    created_by: Option<WireIdentitySet>,
-    #[serde(deserialize_with = "lenient::field")]
-    last_modified_by: Option<WireIdentitySet>,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
+    created_by: Option<WireActors>,
+    #[serde(deserialize_with = "lenient::object")]
+    last_modified_by: Option<WireActors>,
+    #[serde(deserialize_with = "lenient::object")]
     parent_reference: Option<WireParent>,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     remote_item: Option<WireRemote>,
     #[serde(deserialize_with = "lenient::text")]
     web_url: Option<String>,
@@ -76,7 +76,7 @@ struct WireTimes {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct WireFile {
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     hashes: Option<WireHashes>,
 }
 
@@ -114,9 +114,9 @@ struct WireRemote {
     folder: bool,
     #[serde(deserialize_with = "lenient::present")]
     package: bool,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     file_system_info: Option<WireTimes>,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     parent_reference: Option<WireParent>,
 }
 
@@ -204,8 +204,8 @@ impl WireItem {
             hash,
             malware: self.malware,
             provenance: Provenance {
-                created_by: self.created_by.and_then(WireIdentitySet::into_party),
-                changed_by: self.last_modified_by.and_then(WireIdentitySet::into_party),
+                created_by: self.created_by.and_then(WireActors::into_party),
+                changed_by: self.last_modified_by.and_then(WireActors::into_party),
                 shared: self.shared,
             },
             name: self
@@ -249,7 +249,7 @@ pub(crate) struct WirePage<T> {
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 #[serde(bound = "T: serde::de::DeserializeOwned")]
-pub(crate) struct Element<T>(#[serde(deserialize_with = "lenient::field")] pub(crate) Option<T>);
+pub(crate) struct Element<T>(#[serde(deserialize_with = "lenient::object")] pub(crate) Option<T>);
 
 /// Translates the items of a page, dropping those without an id.
 pub(crate) fn into_items(page: Vec<Element<WireItem>>) -> Vec<RemoteItem> {
@@ -268,11 +268,11 @@ pub(crate) struct WireDrive {
     drive_type: Option<String>,
     #[serde(deserialize_with = "lenient::text")]
     name: Option<String>,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     owner: Option<WireIdentitySet>,
     #[serde(deserialize_with = "lenient::text")]
     web_url: Option<String>,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     quota: Option<WireQuota>,
 }
 
@@ -280,11 +280,11 @@ pub(crate) struct WireDrive {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct WireIdentitySet {
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     user: Option<WireIdentity>,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     group: Option<WireIdentity>,
-    #[serde(deserialize_with = "lenient::field")]
+    #[serde(deserialize_with = "lenient::object")]
     application: Option<WireIdentity>,
 }
 
@@ -292,8 +292,6 @@ pub(crate) struct WireIdentitySet {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct WireIdentity {
-    #[serde(deserialize_with = "lenient::text")]
-    id: Option<String>,
     #[serde(deserialize_with = "lenient::text")]
     display_name: Option<String>,
     #[serde(deserialize_with = "lenient::text")]
@@ -306,10 +304,30 @@ impl WireIdentitySet {
         let identity = self.user.or(self.group).or(self.application)?;
         identity.display_name.or(identity.email)
     }
+}
 
+/// Who made or changed an item.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WireActors {
+    #[serde(deserialize_with = "lenient::object")]
+    user: Option<WireActor>,
+    #[serde(deserialize_with = "lenient::object")]
+    application: Option<WireActor>,
+}
+
+/// A person or application. Its names are left alone: they come with every item of a drive.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WireActor {
+    #[serde(deserialize_with = "lenient::text")]
+    id: Option<String>,
+}
+
+impl WireActors {
     /// Whom it names by id; `None` when it names nobody.
     fn into_party(self) -> Option<Party> {
-        let id = |of: Option<WireIdentity>| of?.id.filter(|id| !id.is_empty());
+        let id = |of: Option<WireActor>| of?.id.filter(|id| !id.is_empty());
         let party = Party {
             user: id(self.user),
             application: id(self.application),

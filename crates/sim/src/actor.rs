@@ -4,7 +4,7 @@
 //! whoever sent that is known to the task rather than handed through all of them. A change outside of
 //! any request is one of a script, and made by the drive's owner unless the script says otherwise.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::drive::Tree;
 use crate::identity::Caller;
@@ -15,17 +15,27 @@ tokio::task_local! {
 }
 
 /// A person, an application, or a person by way of an application.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Actor {
+    /// An application by itself is no user.
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<Party>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     application: Option<Party>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Party {
     id: String,
+    #[serde(rename = "displayName")]
     name: String,
 }
+
+/// Whoever is not known.
+static NOBODY: Actor = Actor {
+    user: None,
+    application: None,
+};
 
 /// Number of an actor in the list of a drive.
 pub(crate) type ActorNo = u16;
@@ -51,17 +61,6 @@ impl Actor {
             user: Some(person(world, id)),
             application: None,
         }
-    }
-
-    /// As an item shows it. An application by itself is no user.
-    pub(crate) fn json(&self) -> Value {
-        let mut out = Map::new();
-        for (key, party) in [("application", &self.application), ("user", &self.user)] {
-            if let Some(Party { id, name }) = party {
-                out.insert(key.to_owned(), json!({"id": id, "displayName": name}));
-            }
-        }
-        Value::Object(out)
     }
 }
 
@@ -107,9 +106,8 @@ impl Tree {
         number
     }
 
-    /// An actor as items show it.
-    pub(crate) fn actor_json(&self, number: ActorNo) -> Value {
-        let actor = self.actors.get(usize::from(number));
-        actor.map_or_else(|| json!({}), Actor::json)
+    /// An actor by the number.
+    pub(crate) fn actor_of(&self, number: ActorNo) -> &Actor {
+        self.actors.get(usize::from(number)).unwrap_or(&NOBODY)
     }
 }

@@ -72,9 +72,11 @@ impl FileBody {
     pub(crate) fn hash(&self) -> io::Result<[u8; 20]> {
         let mut hash = QuickXor::new();
         if let FileBody::Generated { seed, size } = self {
-            let period = generate(*seed, 0, PATTERN_LEN);
-            hash.update_repeated(&period, size / PATTERN_LEN as u64);
-            hash.update(&period[..(size % PATTERN_LEN as u64) as usize]);
+            let (repeats, rest) = (size / PATTERN_LEN as u64, size % PATTERN_LEN as u64);
+            if repeats > 0 {
+                hash.update_repeated(&generate(*seed, 0, PATTERN_LEN), repeats);
+            }
+            hash.update(&generate(*seed, 0, rest as usize));
             return Ok(hash.finish());
         }
         let mut offset = 0;

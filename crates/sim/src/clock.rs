@@ -1,8 +1,11 @@
 //! Expiry must be testable without waiting: every time the simulator looks at the time it asks
 //! this clock, which a test can move.
 
+use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+
+use serde::{Serialize, Serializer};
 
 /// Wall-clock time plus an offset that tests move.
 #[derive(Debug, Default)]
@@ -31,9 +34,25 @@ impl Clock {
 
 /// Formats milliseconds since the epoch as ISO 8601 UTC, fraction only when there is one.
 pub(crate) fn iso(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms)
-        .unwrap_or_default()
-        .to_string()
+    Iso(ms).to_string()
+}
+
+/// Milliseconds since the epoch, written as an ISO 8601 instant.
+#[derive(Clone, Copy)]
+pub(crate) struct Iso(pub(crate) i64);
+
+impl fmt::Display for Iso {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        jiff::Timestamp::from_millisecond(self.0)
+            .unwrap_or_default()
+            .fmt(f)
+    }
+}
+
+impl Serialize for Iso {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// Formats milliseconds since the epoch for the `Date` header.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::config::{Knobs, SubfolderDelta};
 use crate::drive::{Idx, Kind, Life, ROOT, Tree};
 use crate::error::{ApiError, ApiResult};
-use crate::item_json::{self, Show};
+use crate::item_json::{self, Drawn, Show};
 
 /// The state of a run, carried in the links.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Token {
 
 /// One answer of delta.
 pub(crate) struct Page {
-    pub(crate) items: Vec<Value>,
+    pub(crate) items: Vec<Drawn>,
     pub(crate) token: Token,
     /// Whether the run is over, so that the token belongs into a delta link.
     pub(crate) done: bool,
@@ -146,7 +146,7 @@ pub(crate) fn page(
         let top = if whole { ROOT } else { token.folder };
         picked = with_ancestors(tree, picked, options, top);
     }
-    let mut items: Vec<Value> = picked.iter().map(|p| render(tree, p, show)).collect();
+    let mut items: Vec<Drawn> = picked.iter().map(|p| render(tree, p, show)).collect();
     if show.knobs.delta_child_first {
         items.reverse();
     }
@@ -165,13 +165,16 @@ pub(crate) fn page(
 }
 
 /// An item as it was before its latest change.
-fn outdated(item: &Value) -> Option<Value> {
-    let mut copy = item.clone();
+fn outdated(item: &Drawn) -> Option<Drawn> {
+    let mut copy: Value = serde_json::from_str(&item.text).ok()?;
     let name = copy.get("name")?.as_str()?.to_owned();
     copy.get("file")?;
     copy["name"] = format!("outdated {name}").into();
     copy["eTag"] = "\"{00000000-0000-0000-0000-000000000000},0\"".into();
-    Some(copy)
+    Some(Drawn {
+        idx: item.idx,
+        text: copy.to_string(),
+    })
 }
 
 enum Pick {
@@ -247,10 +250,13 @@ fn with_ancestors(tree: &Tree, picked: Vec<Pick>, options: DeltaOptions, top: Id
     out
 }
 
-fn render(tree: &Tree, pick: &Pick, show: &Show<'_>) -> Value {
+fn render(tree: &Tree, pick: &Pick, show: &Show<'_>) -> Drawn {
     match pick {
-        Pick::Item(idx) => item_json::item(tree, *idx, show),
-        Pick::Gone(idx) => item_json::tombstone(tree, *idx, show),
+        Pick::Item(idx) => Drawn::item(tree, *idx, show),
+        Pick::Gone(idx) => Drawn {
+            idx: *idx,
+            text: item_json::tombstone(tree, *idx, show).to_string(),
+        },
     }
 }
 

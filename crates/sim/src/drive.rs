@@ -282,10 +282,13 @@ impl Tree {
             parts.push(&*self.node(at).name);
             at = self.node(at).parent;
         }
-        parts
-            .iter()
-            .rev()
-            .fold(String::new(), |path, part| path + "/" + part)
+        let length = parts.iter().map(|part| part.len() + 1).sum();
+        let mut path = String::with_capacity(length);
+        for part in parts.iter().rev() {
+            path.push('/');
+            path.push_str(part);
+        }
+        path
     }
 
     /// Whether `idx` is `top` or below it.

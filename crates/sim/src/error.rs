@@ -124,11 +124,13 @@ impl ApiError {
 
 /// A JSON answer.
 pub(crate) fn json_response(status: u16, body: &Value) -> Response<Body> {
-    raw(
-        status,
-        "application/json; odata.metadata=minimal",
-        body.to_string().into_bytes(),
-    )
+    json_text(status, body.to_string())
+}
+
+/// A JSON answer that is written already.
+pub(crate) fn json_text(status: u16, body: String) -> Response<Body> {
+    let content_type = "application/json; odata.metadata=minimal";
+    raw(status, content_type, body.into_bytes())
 }
 
 /// The page that the front end sends instead of JSON.

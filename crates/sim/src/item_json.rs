@@ -2,9 +2,11 @@
 //! shows, business drives leave out what personal ones have, and tombstones keep little.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::clock::iso;
+use crate::clock::Iso;
 use crate::config::Knobs;
 use crate::drive::{Extra, FileData, Idx, Kind, Node, ROOT, Tree};
 use crate::quickxor;
@@ -15,6 +17,9 @@ pub(crate) const STRICT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
+
+/// The same of a path, whose slashes stay.
+const PATH: &AsciiSet = &STRICT.remove(b'/');
 
 /// Where the item will be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,136 +52,257 @@ impl Show<'_> {
 
 /// The JSON of a live item.
 pub(crate) fn item(tree: &Tree, idx: Idx, show: &Show<'_>) -> Value {
-    let node = tree.node(idx);
-    let mut out = Map::new();
-    let delta = show.view == View::Delta;
-    put(&mut out, "id", json!(shown_id(tree, idx, show)));
-    put(&mut out, "name", json!(node.name));
-    let size = if node.file().is_some() {
-        node.size.saturating_add_signed(show.knobs.wrong_size)
-    } else {
-        node.size
-    };
-    put(&mut out, "size", json!(size));
-    put(&mut out, "eTag", json!(tree.etag(idx, node)));
-    if let Some(ctag) = tree
-        .ctag(idx, node)
-        .filter(|_| !(delta && tree.is_business()))
-    {
-        put(&mut out, "cTag", json!(ctag));
-    }
-    put(&mut out, "createdDateTime", json!(iso(node.created)));
-    put(&mut out, "lastModifiedDateTime", json!(iso(node.modified)));
-    put(
-        &mut out,
-        "fileSystemInfo",
-        json!({
-            "createdDateTime": iso(node.fs_created),
-            "lastModifiedDateTime": iso(node.fs_modified),
-        }),
-    );
-    if !show.knobs.authors_missing {
-        put(&mut out, "createdBy", tree.actor_json(node.created_by));
-        put(
-            &mut out,
-            "lastModifiedBy",
-            tree.actor_json(node.modified_by),
-        );
-    }
-    put(
-        &mut out,
-        "parentReference",
-        parent_reference(tree, idx, show),
-    );
-    if show.wants("webUrl") {
-        let path = utf8_percent_encode(&tree.path_of(idx), STRICT).to_string();
-        put(
-            &mut out,
-            "webUrl",
-            json!(format!("{}{}", show.web, path.replace("%2F", "/"))),
-        );
-    }
-    if idx == ROOT {
-        put(&mut out, "root", json!({}));
-    }
-    kind_facets(tree, idx, show, &mut out);
-    if let Some(extra) = node.extra() {
-        extra_facets(tree, extra, &mut out);
-    }
-    if let Some(select) = show.select {
-        // The id comes along with whatever was selected in delta.
-        out.retain(|key, _| {
-            (delta && key == "id") || select.iter().any(|f| f.eq_ignore_ascii_case(key))
-        });
-    }
-    Value::Object(out)
+    value_of(&Shown { tree, idx, show })
 }
 
-fn put(out: &mut Map<String, Value>, key: &str, value: Value) {
-    out.insert(key.to_owned(), value);
+/// An item of a page as its JSON: a drive has a million of them.
+pub(crate) struct Drawn {
+    pub(crate) idx: Idx,
+    pub(crate) text: String,
+}
+
+impl Drawn {
+    /// A live item.
+    pub(crate) fn item(tree: &Tree, idx: Idx, show: &Show<'_>) -> Self {
+        let text = serde_json::to_string(&Shown { tree, idx, show });
+        Self {
+            idx,
+            text: text.unwrap_or_default(),
+        }
+    }
+
+    /// A page: what it says of itself, and the items.
+    pub(crate) fn page(about: &Map<String, Value>, items: &[Drawn]) -> String {
+        let length = items.iter().map(|item| item.text.len() + 1).sum::<usize>();
+        let mut page = String::with_capacity(length + 1024);
+        page.push('{');
+        for (key, value) in about {
+            page += &format!("{}:{value},", Value::from(key.as_str()));
+        }
+        page.push_str("\"value\":[");
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                page.push(',');
+            }
+            page.push_str(&item.text);
+        }
+        page.push_str("]}");
+        page
+    }
+}
+
+/// What can be written down as an object can be one.
+fn value_of(shown: &impl Serialize) -> Value {
+    serde_json::to_value(shown).unwrap_or_default()
+}
+
+/// A live item.
+struct Shown<'a> {
+    tree: &'a Tree,
+    idx: Idx,
+    show: &'a Show<'a>,
+}
+
+/// The fields of an item, of which those are written that were selected.
+struct Fields<'a, M> {
+    map: M,
+    show: &'a Show<'a>,
+}
+
+impl<M: SerializeMap> Fields<'_, M> {
+    fn put(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> Result<(), M::Error> {
+        // The id comes along with whatever was selected in delta.
+        if self.show.wants(key) || self.show.view == View::Delta && key == "id" {
+            self.map.serialize_entry(key, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// The times that clients set.
+#[derive(Serialize)]
+struct Times {
+    #[serde(rename = "createdDateTime")]
+    created: Iso,
+    #[serde(rename = "lastModifiedDateTime")]
+    modified: Iso,
+}
+
+impl Times {
+    fn of(node: &Node) -> Self {
+        Self {
+            created: Iso(node.fs_created),
+            modified: Iso(node.fs_modified),
+        }
+    }
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Shown { tree, idx, show } = *self;
+        let node = tree.node(idx);
+        let map = serializer.serialize_map(None)?;
+        let mut out = Fields { map, show };
+        let delta = show.view == View::Delta;
+        out.put("id", &shown_id(tree, idx, show))?;
+        out.put("name", &node.name)?;
+        let size = if node.file().is_some() {
+            node.size.saturating_add_signed(show.knobs.wrong_size)
+        } else {
+            node.size
+        };
+        out.put("size", &size)?;
+        out.put("eTag", &tree.etag(idx, node))?;
+        if !(delta && tree.is_business())
+            && let Some(ctag) = tree.ctag(idx, node)
+        {
+            out.put("cTag", &ctag)?;
+        }
+        out.put("createdDateTime", &Iso(node.created))?;
+        out.put("lastModifiedDateTime", &Iso(node.modified))?;
+        out.put("fileSystemInfo", &Times::of(node))?;
+        if !show.knobs.authors_missing {
+            out.put("createdBy", tree.actor_of(node.created_by))?;
+            out.put("lastModifiedBy", tree.actor_of(node.modified_by))?;
+        }
+        out.put("parentReference", &Reference { tree, idx, show })?;
+        if show.wants("webUrl") {
+            let path = tree.path_of(idx);
+            let url = format!("{}{}", show.web, utf8_percent_encode(&path, PATH));
+            out.put("webUrl", &url)?;
+        }
+        if idx == ROOT {
+            out.put("root", &json!({}))?;
+        }
+        self.kind_facets(&mut out)?;
+        if let Some(extra) = node.extra() {
+            self.extra_facets(extra, &mut out)?;
+        }
+        out.map.end()
+    }
 }
 
 fn shown_id(tree: &Tree, idx: Idx, show: &Show<'_>) -> String {
     let id = tree.id_of(idx);
-    if show.knobs.personal_id_quirks && show.view == View::Delta && !tree.is_business() {
+    if has_quirks(tree, show) {
         return id.to_lowercase();
     }
     id
 }
 
-fn parent_reference(tree: &Tree, idx: Idx, show: &Show<'_>) -> Value {
-    let mut reference = json!({"driveType": tree.kind.as_str(), "driveId": tree.drive_id});
-    if show.knobs.personal_id_quirks && show.view == View::Delta && !tree.is_business() {
-        reference["driveId"] = json!(tree.drive_id.to_lowercase());
-    }
-    if idx == ROOT {
-        return reference;
-    }
-    let parent = tree.node(idx).parent;
-    reference["id"] = json!(shown_id(tree, parent, show));
-    if show.view != View::Delta {
-        reference["name"] = json!(tree.node(parent).name);
-        let path = utf8_percent_encode(&tree.path_of(parent), STRICT).to_string();
-        let path = path.replace("%2F", "/");
-        reference["path"] = json!(format!("/drives/{}/root:{path}", tree.drive_id));
-    }
-    reference
+/// Whether ids are spelled in another way than elsewhere.
+fn has_quirks(tree: &Tree, show: &Show<'_>) -> bool {
+    show.knobs.personal_id_quirks && show.view == View::Delta && !tree.is_business()
 }
 
-fn kind_facets(tree: &Tree, idx: Idx, show: &Show<'_>, out: &mut Map<String, Value>) {
-    let node = tree.node(idx);
-    match &node.kind {
-        Kind::Folder(children) => put(out, "folder", json!({"childCount": children.len()})),
-        Kind::Package => put(out, "package", json!({"type": "oneNote"})),
-        Kind::File(file) => {
-            put(out, "file", file_facet(node, file, show));
-            if show.wants("@microsoft.graph.downloadUrl") && show.view != View::Delta
-                || show.select.is_some() && show.wants("@microsoft.graph.downloadUrl")
-            {
-                put(
-                    out,
-                    "@microsoft.graph.downloadUrl",
-                    json!((show.download_url)(idx)),
-                );
+/// Where an item is.
+struct Reference<'a> {
+    tree: &'a Tree,
+    idx: Idx,
+    show: &'a Show<'a>,
+}
+
+impl Serialize for Reference<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Reference { tree, idx, show } = *self;
+        let mut out = serializer.serialize_map(None)?;
+        out.serialize_entry("driveType", tree.kind.as_str())?;
+        if has_quirks(tree, show) {
+            out.serialize_entry("driveId", &tree.drive_id.to_lowercase())?;
+        } else {
+            out.serialize_entry("driveId", &tree.drive_id)?;
+        }
+        if idx == ROOT {
+            return out.end();
+        }
+        let parent = tree.node(idx).parent;
+        out.serialize_entry("id", &shown_id(tree, parent, show))?;
+        if show.view != View::Delta {
+            out.serialize_entry("name", &tree.node(parent).name)?;
+            let path = tree.path_of(parent);
+            let path = utf8_percent_encode(&path, PATH);
+            out.serialize_entry("path", &format!("/drives/{}/root:{path}", tree.drive_id))?;
+        }
+        out.end()
+    }
+}
+
+/// The facet of a file.
+#[derive(Serialize)]
+struct FileFacet {
+    #[serde(rename = "mimeType")]
+    mime: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hashes: Option<Hashes>,
+}
+
+#[derive(Serialize)]
+struct Hashes {
+    #[serde(rename = "quickXorHash")]
+    quick_xor: String,
+}
+
+impl Shown<'_> {
+    fn kind_facets<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let Shown { tree, idx, show } = *self;
+        let node = tree.node(idx);
+        match &node.kind {
+            Kind::Folder(children) => out.put("folder", &json!({"childCount": children.len()})),
+            Kind::Package => out.put("package", &json!({"type": "oneNote"})),
+            Kind::File(file) => {
+                if show.wants("file") {
+                    out.put("file", &self.file_facet(file))?;
+                }
+                let told = show.view != View::Delta || show.select.is_some();
+                if told && show.wants("@microsoft.graph.downloadUrl") {
+                    let url = (show.download_url)(idx);
+                    out.put("@microsoft.graph.downloadUrl", &url)?;
+                }
+                Ok(())
+            }
+            Kind::Shortcut(remote) => {
+                let fallback =
+                    || json!({"id": remote.item, "parentReference": {"driveId": remote.drive}});
+                let facet = (show.remote)(&remote.drive, &remote.item).unwrap_or_else(fallback);
+                out.put("remoteItem", &facet)
             }
         }
-        Kind::Shortcut(remote) => {
-            let fallback =
-                || json!({"id": remote.item, "parentReference": {"driveId": remote.drive}});
-            let facet = (show.remote)(&remote.drive, &remote.item).unwrap_or_else(fallback);
-            put(out, "remoteItem", facet);
+    }
+
+    fn file_facet(&self, file: &FileData) -> FileFacet {
+        let node = self.tree.node(self.idx);
+        // The service has no hash for empty files.
+        let hashed = node.size > 0 && !self.show.knobs.hash_missing;
+        FileFacet {
+            mime: mime(&node.name),
+            hashes: hashed.then(|| Hashes {
+                quick_xor: quickxor::to_base64(&file_hash(file)),
+            }),
         }
     }
-}
 
-fn file_facet(node: &Node, file: &FileData, show: &Show<'_>) -> Value {
-    let mut facet = json!({"mimeType": mime(&node.name)});
-    // The service has no hash for empty files.
-    if node.size > 0 && !show.knobs.hash_missing && show.wants("file") {
-        let hash = file_hash(file);
-        facet["hashes"] = json!({"quickXorHash": quickxor::to_base64(&hash)});
+    fn extra_facets<M: SerializeMap>(
+        &self,
+        extra: &Extra,
+        out: &mut Fields<'_, M>,
+    ) -> Result<(), M::Error> {
+        if !self.tree.is_business()
+            && let Some(text) = &extra.description
+        {
+            out.put("description", text)?;
+        }
+        if let Some(name) = &extra.special {
+            out.put("specialFolder", &json!({"name": name}))?;
+        }
+        if extra.malware {
+            let facet = json!({"description": "Trojan:Simulated/Harmless"});
+            out.put("malware", &facet)?;
+        }
+        if !extra.links.is_empty() || !extra.shares.is_empty() {
+            out.put("shared", &json!({"scope": "users"}))?;
+        }
+        Ok(())
     }
-    facet
 }
 
 /// quickXorHash of the current content, computed at most once.
@@ -189,25 +315,6 @@ pub(crate) fn file_hash(file: &FileData) -> [u8; 20] {
     })
 }
 
-fn extra_facets(tree: &Tree, extra: &Extra, out: &mut Map<String, Value>) {
-    if let Some(text) = extra.description.as_ref().filter(|_| !tree.is_business()) {
-        put(out, "description", json!(text));
-    }
-    if let Some(name) = &extra.special {
-        put(out, "specialFolder", json!({"name": name}));
-    }
-    if extra.malware {
-        put(
-            out,
-            "malware",
-            json!({"description": "Trojan:Simulated/Harmless"}),
-        );
-    }
-    if !extra.links.is_empty() || !extra.shares.is_empty() {
-        put(out, "shared", json!({"scope": "users"}));
-    }
-}
-
 /// What remains of a deleted item in delta.
 pub(crate) fn tombstone(tree: &Tree, idx: Idx, show: &Show<'_>) -> Value {
     let node = tree.node(idx);
@@ -215,7 +322,7 @@ pub(crate) fn tombstone(tree: &Tree, idx: Idx, show: &Show<'_>) -> Value {
     if show.knobs.delta_bare_tombstones {
         return out;
     }
-    out["parentReference"] = parent_reference(tree, idx, show);
+    out["parentReference"] = value_of(&Reference { tree, idx, show });
     let facet = match &node.kind {
         Kind::Folder(_) => ("folder", json!({"childCount": 0})),
         Kind::Package => ("package", json!({"type": "oneNote"})),
@@ -247,10 +354,7 @@ pub(crate) fn remote_item(tree: &Tree, idx: Idx, quirks: bool) -> Value {
         "id": tree.id_of(idx),
         "name": node.name,
         "size": node.size,
-        "fileSystemInfo": {
-            "createdDateTime": iso(node.fs_created),
-            "lastModifiedDateTime": iso(node.fs_modified),
-        },
+        "fileSystemInfo": Times::of(node),
         "parentReference": {"driveId": drive, "driveType": tree.kind.as_str()},
         "shared": {"scope": "users"},
     });

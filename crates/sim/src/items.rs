@@ -6,15 +6,15 @@ use std::collections::HashMap;
 use axum::body::Body;
 use http::Response;
 use percent_encoding::utf8_percent_encode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::access::{self, Role};
 use crate::config::{DriveSpec, Knobs, SubfolderDelta};
 use crate::delta_log::{self, DeltaOptions, Token};
 use crate::drive::{Drive, Idx, Kind, ROOT, Tree};
-use crate::error::{ApiError, ApiResult, empty, json_response};
+use crate::error::{ApiError, ApiResult, empty, json_response, json_text};
 use crate::identity::Caller;
-use crate::item_json::{self, STRICT, Show, View};
+use crate::item_json::{self, Drawn, STRICT, Show, View};
 use crate::request::Req;
 use crate::target::Target;
 use crate::world::World;
@@ -84,8 +84,8 @@ pub(crate) fn get(world: &World, target: &Target, req: &Req) -> ApiResult<Respon
     {
         let knobs = world.knobs.read().clone();
         let children = render(world, &target.drive, View::Children, None, |tree, show| {
-            let size = knobs.children_page_size;
-            list(tree, idx, None, size, false, show)
+            let draw = |child| item_json::item(tree, child, show);
+            list(tree, idx, None, knobs.children_page_size, false, draw)
                 .map(|(items, _)| items)
                 .unwrap_or_default()
         });
@@ -98,16 +98,16 @@ pub(crate) fn get(world: &World, target: &Target, req: &Req) -> ApiResult<Respon
     Ok(json_response(200, &item))
 }
 
-type Listed = (Vec<Value>, Option<String>);
+type Listed<T> = (Vec<T>, Option<String>);
 
-fn list(
+fn list<T>(
     tree: &Tree,
     idx: Idx,
     after: Option<&str>,
     size: usize,
     shortcuts: bool,
-    show: &Show<'_>,
-) -> ApiResult<Listed> {
+    draw: impl Fn(Idx) -> T,
+) -> ApiResult<Listed<T>> {
     use std::ops::Bound;
     let node = tree.node(idx);
     let Some(children) = node.children() else {
@@ -126,7 +126,7 @@ fn list(
         if items.len() >= size {
             return Ok((items, last.map(str::to_owned)));
         }
-        items.push(item_json::item(tree, *child, show));
+        items.push(draw(*child));
         last = Some(key);
     }
     Ok((items, None))
@@ -164,13 +164,17 @@ pub(crate) fn children(
         &target.drive,
         View::Children,
         select.as_deref(),
-        |tree, show| list(tree, idx, after.as_deref(), size, shortcuts, show),
+        |tree, show| {
+            let draw = |child| Drawn::item(tree, child, show);
+            list(tree, idx, after.as_deref(), size, shortcuts, draw)
+        },
     )?;
     keep_seen(caller, &target.drive, &mut items);
     if order.is_some_and(|o| o.to_lowercase().contains("name desc")) {
         items.reverse();
     }
-    let mut answer = json!({"@odata.count": items.len(), "value": items});
+    let mut about = Map::new();
+    about.insert("@odata.count".to_owned(), json!(items.len()));
     if let Some(next) = next {
         let id = target.drive.tree.lock().id_of(idx);
         let mut link = format!(
@@ -182,21 +186,18 @@ pub(crate) fn children(
             link += &format!("&$select={}", utf8_percent_encode(select, STRICT));
         }
         link += &format!("&$skiptoken={}", encode_skip(&next));
-        answer["@odata.nextLink"] = json!(link);
+        about.insert("@odata.nextLink".to_owned(), json!(link));
     }
-    Ok(json_response(200, &answer))
+    Ok(json_text(200, Drawn::page(&about, &items)))
 }
 
 /// Leaves out what the caller does not see.
-fn keep_seen(caller: &Caller, drive: &Drive, items: &mut Vec<Value>) {
+fn keep_seen(caller: &Caller, drive: &Drive, items: &mut Vec<Drawn>) {
     let Some(tops) = access::sight(caller, drive) else {
         return;
     };
     let tree = drive.tree.lock();
-    items.retain(|item| {
-        let found = item["id"].as_str().and_then(|id| tree.find_id(id));
-        found.is_some_and(|idx| access::sees(&tree, &tops, idx))
-    });
+    items.retain(|item| access::sees(&tree, &tops, item.idx));
 }
 
 fn encode_skip(key: &str) -> String {
@@ -284,8 +285,10 @@ pub(crate) fn delta(
         "@odata.nextLink"
     };
     let context = format!("{}/v1.0/$metadata#Collection(driveItem)", world.urls().api);
-    let answer = json!({"@odata.context": context, key: link, "value": page.items});
-    Ok(json_response(200, &answer))
+    let mut about = Map::new();
+    about.insert("@odata.context".to_owned(), json!(context));
+    about.insert(key.to_owned(), json!(link));
+    Ok(json_text(200, Drawn::page(&about, &page.items)))
 }
 
 fn start_token(

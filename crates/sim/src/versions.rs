@@ -82,7 +82,7 @@ fn list(target: &Target, idx: crate::drive::Idx) -> Vec<Value> {
             "id": format!("{number}.0"),
             "size": size,
             "lastModifiedDateTime": iso(modified),
-            "lastModifiedBy": tree.actor_json(by),
+            "lastModifiedBy": tree.actor_of(by),
         })
     };
     let mut versions = vec![one(

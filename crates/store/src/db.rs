@@ -7,13 +7,13 @@
 //! Whoever does something that cannot be undone because of a commit syncs it first: sends a request,
 //! removes a file.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -57,7 +57,9 @@ pub struct Store {
     /// Declared before the writer: its connection is closed first.
     checkpoints: Checkpoints,
     writer: Mutex<Connection>,
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Readers>,
+    /// How many times a commit has begun or ended.
+    state: AtomicU64,
     hot: Mutex<Hot>,
     /// The log, whose name SQLite fixes. It is there for as long as a connection is open.
     log: File,
@@ -77,7 +79,7 @@ pub struct Store {
 /// The cache of hot inodes with the counter that keeps stale rows out of it.
 struct Hot {
     items: LruCache<Ino, Arc<Item>>,
-    /// Raised when a commit begins, and again when it has ended. A row that was read before a commit
+    /// Raised when a commit begins, and again when it has ended, together with `Store::state`. A row that was read before a commit
     /// must not enter the cache after it. Nor may one while a commit is under way, when the count is
     /// odd: some read the state before it and some the state after it, and whoever has seen a new row
     /// must not be given the old one from memory.
@@ -92,17 +94,22 @@ impl Hot {
 }
 
 /// A commit that is under way, for as long as it lives.
-struct CommitMark<'s>(&'s Mutex<Hot>);
+struct CommitMark<'s> {
+    hot: &'s Mutex<Hot>,
+    state: &'s AtomicU64,
+}
 
 impl<'s> CommitMark<'s> {
     /// Forgets the rows that the commit changes.
-    fn begin(hot: &'s Mutex<Hot>, changed: &Touched) -> Self {
+    fn begin(hot: &'s Mutex<Hot>, state: &'s AtomicU64, changed: &Touched) -> Self {
         let mut cache = hot.lock();
         cache.commits += 1;
+        state.store(cache.commits, Ordering::Release);
         for (ino, _) in changed {
             cache.items.pop(ino);
         }
-        Self(hot)
+        drop(cache);
+        Self { hot, state }
     }
 
     /// Keeps what the commit made of the rows. What a program changed it asks for next; a round of
@@ -111,7 +118,7 @@ impl<'s> CommitMark<'s> {
         if changed.len() > KEPT_OF_A_COMMIT {
             return;
         }
-        let mut cache = self.0.lock();
+        let mut cache = self.hot.lock();
         // The last one counts of several of one inode.
         for (ino, item) in changed {
             match item {
@@ -124,28 +131,58 @@ impl<'s> CommitMark<'s> {
 
 impl Drop for CommitMark<'_> {
     fn drop(&mut self) {
-        self.0.lock().commits += 1;
+        let mut cache = self.hot.lock();
+        cache.commits += 1;
+        self.state.store(cache.commits, Ordering::Release);
     }
 }
 
-/// A read transaction. Its statements are kept by the connection: most of them read one row, and
-/// parsing them anew would take as long as that.
-struct Snapshot<'c>(&'c Connection);
+/// The connections that nobody reads with at the moment.
+struct Readers {
+    idle: Vec<Snapshots>,
+    /// Whether read transactions stay open between two reads.
+    keep_snapshots: bool,
+}
 
-impl<'c> Snapshot<'c> {
-    fn begin(conn: &'c Connection) -> rusqlite::Result<Self> {
-        conn.prepare_cached("BEGIN DEFERRED")?.execute(())?;
-        Ok(Self(conn))
+impl Readers {
+    /// Ends the read transactions that were left open: while there is one, the log cannot be written
+    /// from its beginning.
+    fn end_snapshots(&mut self) {
+        self.idle.iter_mut().for_each(Snapshots::end);
     }
 }
 
-impl Drop for Snapshot<'_> {
-    fn drop(&mut self) {
+/// A connection that reads, by one transaction after another. To begin and end one takes longer than
+/// to look up a row, so the last one stays open, and is gone on with while nothing was committed.
+struct Snapshots {
+    conn: Connection,
+    /// The state that is read by the transaction that is open.
+    open: Option<u64>,
+}
+
+impl Snapshots {
+    /// Begins a transaction, or goes on with the one that is open if it reads this state. Statements
+    /// are kept by the connection: most of them read one row, and parsing them anew would take as long
+    /// as that.
+    fn begin(&mut self, state: u64) -> rusqlite::Result<()> {
+        if self.open == Some(state) && !self.conn.is_autocommit() {
+            return Ok(());
+        }
+        self.end();
+        self.conn.prepare_cached("BEGIN DEFERRED")?.execute(())?;
+        // While a commit is under way it may be read or not. SQLite looks when it reads first.
+        self.open = state.is_multiple_of(2).then_some(state);
+        Ok(())
+    }
+
+    /// Ends the transaction that is open, if there is one.
+    fn end(&mut self) {
+        self.open = None;
         // SQLite ends a transaction by itself when it meets certain errors.
-        if self.0.is_autocommit() {
+        if self.conn.is_autocommit() {
             return;
         }
-        let ended = self.0.prepare_cached("ROLLBACK");
+        let ended = self.conn.prepare_cached("ROLLBACK");
         if let Err(error) = ended.and_then(|mut statement| statement.execute(())) {
             tracing::warn!(%error, "A read of the metadata database did not end.");
         }
@@ -155,6 +192,45 @@ impl Drop for Snapshot<'_> {
 /// Read access to one consistent state.
 pub struct Reader<'c> {
     pub(crate) conn: &'c Connection,
+    pub(crate) blank: Blanks,
+}
+
+/// Tables that have no rows most of the time, and are asked about every item of a drive of a million.
+#[derive(Default)]
+pub(crate) struct Blanks {
+    pub(crate) stage: Blank,
+    pub(crate) deferred: Blank,
+    pub(crate) unanswered: Blank,
+}
+
+/// Whether a table is known to have no rows, in the state that is read.
+#[derive(Default)]
+pub(crate) struct Blank(Cell<Option<bool>>);
+
+impl Blank {
+    /// Tells whether the table has no rows. `any` asks for one.
+    pub(crate) fn is_so(&self, conn: &Connection, any: &str) -> Result<bool, StoreError> {
+        if let Some(known) = self.0.get() {
+            return Ok(known);
+        }
+        let blank = !conn.prepare_cached(any)?.exists(())?;
+        self.0.set(Some(blank));
+        Ok(blank)
+    }
+
+    /// Notes that rows are put into the table.
+    pub(crate) fn end(&self) {
+        self.0.set(Some(false));
+    }
+}
+
+impl<'c> Reader<'c> {
+    fn new(conn: &'c Connection) -> Self {
+        Self {
+            conn,
+            blank: Blanks::default(),
+        }
+    }
 }
 
 /// A write transaction. Everything a [`Reader`] can do, and changes.
@@ -226,7 +302,11 @@ impl Store {
             dir: directory(path),
             checkpoints: Checkpoints::default(),
             writer: Mutex::new(conn),
-            readers: Mutex::new(Vec::new()),
+            readers: Mutex::new(Readers {
+                idle: Vec::new(),
+                keep_snapshots: true,
+            }),
+            state: AtomicU64::new(0),
             hot: Mutex::new(Hot {
                 items: LruCache::sparse(HOT_INODES),
                 commits: 0,
@@ -321,16 +401,27 @@ impl Store {
     ) -> Result<T, E> {
         self.check_sound()?;
         let watch = Watch::begin(&self.dir);
-        let pooled = self.readers.lock().pop();
-        let conn = match pooled {
-            Some(conn) => conn,
-            None => self.open_reader()?,
+        let pooled = self.readers.lock().idle.pop();
+        let mut reader = match pooled {
+            Some(reader) => reader,
+            None => Snapshots {
+                conn: self.open_reader()?,
+                open: None,
+            },
         };
-        let result = match Snapshot::begin(&conn) {
-            Ok(snapshot) => f(&Reader { conn: snapshot.0 }),
+        let result = match reader.begin(self.state.load(Ordering::Acquire)) {
+            Ok(()) => f(&Reader::new(&reader.conn)),
             Err(error) => Err(StoreError::from(error).into()),
         };
-        self.readers.lock().push(conn);
+        if result.is_err() || reader.open.is_none() {
+            reader.end();
+        }
+        let mut readers = self.readers.lock();
+        if !readers.keep_snapshots {
+            reader.end();
+        }
+        readers.idle.push(reader);
+        drop(readers);
         self.judge(&watch)?;
         result
     }
@@ -356,9 +447,11 @@ impl Store {
         // Asked with the lock held: whoever waited for it must not write after damage was found.
         self.check_sound()?;
         let watch = Watch::begin(&self.dir);
+        self.readers.lock().end_snapshots();
         let written = self.commit(&mut conn, &watch, f);
         self.judge(&watch)?;
         let (result, touched) = written?;
+        self.readers.lock().end_snapshots();
         self.checkpoints.after_commit(&conn, &self.path);
         if let Some(told) = self.on_change.get() {
             let inos: Vec<Ino> = touched.iter().map(|(ino, _)| *ino).collect();
@@ -379,7 +472,7 @@ impl Store {
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(StoreError::from)?;
         let scope = Tx {
-            reader: Reader { conn: &tx },
+            reader: Reader::new(&tx),
             touched: RefCell::default(),
         };
         if let Some((key, value)) = self.with_next.lock().as_ref() {
@@ -391,11 +484,11 @@ impl Store {
             return Err(StoreError::Damaged { reason }.into());
         }
         debug_assert!(
-            are_stored(&Reader { conn: &tx }, &touched),
+            are_stored(&Reader::new(&tx), &touched),
             "a row that is kept is the one that is stored"
         );
         kill_point("before-commit");
-        let mark = CommitMark::begin(&self.hot, &touched);
+        let mark = CommitMark::begin(&self.hot, &self.state, &touched);
         tx.commit().map_err(StoreError::from)?;
         mark.keep(&touched);
         drop(mark);
@@ -449,6 +542,10 @@ impl Store {
         self.checkpoints.stop();
         self.check_sound()?;
         kill_point("before-checkpoint");
+        let mut readers = self.readers.lock();
+        readers.keep_snapshots = false;
+        readers.end_snapshots();
+        drop(readers);
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
         kill_point("after-checkpoint");
         Ok(())
@@ -458,8 +555,8 @@ impl Store {
     /// is what would be read again. `None` while a commit is under way.
     #[must_use]
     pub fn state(&self) -> Option<u64> {
-        let commits = self.hot.lock().commits;
-        commits.is_multiple_of(2).then_some(commits)
+        let state = self.state.load(Ordering::Acquire);
+        state.is_multiple_of(2).then_some(state)
     }
 
     /// The row of an inode, from memory when it is hot.

@@ -148,9 +148,21 @@ impl Item {
     }
 }
 
-const COLUMNS: &str = "ino, kind, role, parent, name, item_id, r_parent, r_name, etag, ctag, hash, \
-     r_size, r_mtime, size, mtime, ctime, btime, atime, mode, body, children_known, local_only, \
-     target, web_url, epoch, author";
+/// The columns of a row, in the order in which they are decoded.
+macro_rules! columns {
+    () => {
+        "ino, kind, role, parent, name, item_id, r_parent, r_name, etag, ctag, hash, r_size, \
+         r_mtime, size, mtime, ctime, btime, atime, mode, body, children_known, local_only, target, \
+         web_url, epoch, author"
+    };
+}
+
+/// Asks for rows. Put together once: the text is how the prepared statement is found.
+macro_rules! select {
+    ($condition:literal) => {
+        concat!("SELECT ", columns!(), " FROM items WHERE ", $condition)
+    };
+}
 
 pub(crate) fn kind_of(code: i64) -> rusqlite::Result<Kind> {
     match code {
@@ -270,10 +282,7 @@ impl Reader<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn item(&self, ino: Ino) -> Result<Option<Item>, StoreError> {
-        self.one_item(
-            &format!("SELECT {COLUMNS} FROM items WHERE ino = ?1"),
-            (ino.0,),
-        )
+        self.one_item(select!("ino = ?1"), (ino.0,))
     }
 
     /// The item with this id on the service.
@@ -281,10 +290,18 @@ impl Reader<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn item_by_id(&self, id: &ItemId) -> Result<Option<Item>, StoreError> {
-        self.one_item(
-            &format!("SELECT {COLUMNS} FROM items WHERE item_key = ?1"),
-            (id.key(),),
-        )
+        self.one_item(select!("item_key = ?1"), (id.key(),))
+    }
+
+    /// The directory with this id on the service.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn directory_by_id(&self, id: &ItemId) -> Result<Option<Ino>, StoreError> {
+        let sql = "SELECT ino FROM items WHERE item_key = ?1 AND kind = 0";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let found = statement.query_row((id.key(),), |row| row.get(0).map(Ino));
+        Ok(found.optional()?)
     }
 
     /// The entry of a directory, compared the way the service compares names.
@@ -293,7 +310,7 @@ impl Reader<'_> {
     /// SQLite's errors.
     pub fn child(&self, parent: Ino, name: &str) -> Result<Option<Item>, StoreError> {
         self.one_item(
-            &format!("SELECT {COLUMNS} FROM items WHERE parent = ?1 AND name_key = ?2"),
+            select!("parent = ?1 AND name_key = ?2"),
             (parent.0, NameKey::of(name).as_str()),
         )
     }
@@ -304,7 +321,7 @@ impl Reader<'_> {
     /// SQLite's errors.
     pub fn remote_children_named(&self, parent: Ino, name: &str) -> Result<Vec<Item>, StoreError> {
         self.items(
-            &format!("SELECT {COLUMNS} FROM items WHERE r_parent = ?1 AND r_key = ?2"),
+            select!("r_parent = ?1 AND r_key = ?2"),
             (parent.0, NameKey::of(name).as_str()),
         )
     }
@@ -314,10 +331,7 @@ impl Reader<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn children(&self, parent: Ino) -> Result<Vec<Item>, StoreError> {
-        self.items(
-            &format!("SELECT {COLUMNS} FROM items WHERE parent = ?1"),
-            (parent.0,),
-        )
+        self.items(select!("parent = ?1"), (parent.0,))
     }
 
     /// Length of the longest path below a directory, counted in characters with a slash before
@@ -347,10 +361,7 @@ impl Reader<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn remote_children(&self, parent: Ino) -> Result<Vec<Item>, StoreError> {
-        self.items(
-            &format!("SELECT {COLUMNS} FROM items WHERE r_parent = ?1"),
-            (parent.0,),
-        )
+        self.items(select!("r_parent = ?1"), (parent.0,))
     }
 
     /// Tells whether a directory has an entry.
@@ -370,9 +381,7 @@ impl Reader<'_> {
     /// SQLite's errors.
     pub fn unconfirmed(&self, epoch: i64) -> Result<Vec<Item>, StoreError> {
         self.items(
-            &format!(
-                "SELECT {COLUMNS} FROM items WHERE item_id IS NOT NULL AND epoch < ?1 AND ino != 1"
-            ),
+            select!("item_id IS NOT NULL AND epoch < ?1 AND ino != 1"),
             (epoch,),
         )
     }
@@ -383,8 +392,8 @@ impl Reader<'_> {
     /// SQLite's errors.
     pub fn orphans(&self) -> Result<Vec<Item>, StoreError> {
         self.items(
-            &format!(
-                "SELECT {COLUMNS} FROM items WHERE parent IS NULL AND ino != 1
+            select!(
+                "parent IS NULL AND ino != 1
                  AND ino NOT IN (SELECT ino FROM journal)"
             ),
             (),
@@ -449,7 +458,7 @@ impl Tx<'_> {
     pub fn insert_item(&self, item: &Item) -> Result<Ino, StoreError> {
         self.store_item(item, None)?;
         let ino = Ino(u64::try_from(self.conn.last_insert_rowid()).unwrap_or(0));
-        self.note(&Item {
+        self.note(ino, || Item {
             ino,
             ..item.clone()
         });
@@ -462,7 +471,7 @@ impl Tx<'_> {
     /// A constraint violation when the name or id is taken; SQLite's errors.
     pub fn update_item(&self, item: &Item) -> Result<(), StoreError> {
         if self.store_item(item, Some(item.ino))? > 0 {
-            self.note(item);
+            self.note(item.ino, || item.clone());
         } else {
             self.touched.borrow_mut().push((item.ino, None));
         }
@@ -470,11 +479,11 @@ impl Tx<'_> {
     }
 
     /// Notes that a row was written as a whole.
-    fn note(&self, item: &Item) {
+    fn note(&self, ino: Ino, item: impl FnOnce() -> Item) {
         let mut touched = self.touched.borrow_mut();
         // Large transactions are not kept in memory, so that they need not be twice.
-        let row = (touched.len() < KEPT_OF_A_COMMIT).then(|| Arc::new(item.clone()));
-        touched.push((item.ino, row));
+        let row = (touched.len() < KEPT_OF_A_COMMIT).then(|| Arc::new(item()));
+        touched.push((ino, row));
     }
 
     /// Removes the row of an item with its extended attributes and its pin. A folder of another drive
@@ -560,7 +569,13 @@ impl Tx<'_> {
         let role = role_code(item.role);
         let author = remote.and_then(|r| r.author).map(author_code);
         let name_key = NameKey::of(&item.name);
-        let r_key = remote.map(|r| NameKey::of(&r.name).as_str().to_owned());
+        let r_key = remote.map(|r| match r.name == item.name {
+            true => name_key.clone(),
+            false => NameKey::of(&r.name),
+        });
+        let r_key = r_key.as_ref().map(NameKey::as_str);
+        let item_key = remote.map(|r| r.id.key());
+        let hash = remote.and_then(|r| r.hash).map(|h| h.to_string());
         let params: &[&dyn ToSql] = &[
             &existing.map(|ino| ino.0),
             &kind,
@@ -569,13 +584,13 @@ impl Tx<'_> {
             &item.name,
             &name_key.as_str(),
             &remote.map(|r| r.id.as_str()),
-            &remote.map(|r| r.id.key()),
+            &item_key,
             &remote.and_then(|r| r.parent).map(|p| p.0),
             &remote.map(|r| r.name.as_str()),
             &r_key,
             &remote.and_then(|r| r.etag.as_ref()).map(ETag::as_str),
             &remote.and_then(|r| r.ctag.as_ref()).map(CTag::as_str),
-            &remote.and_then(|r| r.hash).map(|h| h.to_string()),
+            &hash,
             &remote.map(|r| r.size),
             &remote.map(|r| r.mtime.as_nanos()),
             &item.size,
@@ -608,7 +623,7 @@ impl Tx<'_> {
                 item.ino.0,
                 item.parent.map(|p| p.0),
                 name_key.as_str(),
-                remote.map(|r| r.id.key()),
+                item_key,
                 remote.and_then(|r| r.parent).map(|p| p.0),
                 r_key,
             ))?;

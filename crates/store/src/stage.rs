@@ -49,6 +49,9 @@ impl Reader<'_> {
     /// # Errors
     /// SQLite's errors, or `Malformed`.
     pub fn staged_item(&self, id: &ItemId) -> Result<Option<RemoteItem>, StoreError> {
+        if self.is_stage_blank()? {
+            return Ok(None);
+        }
         let mut statement = self
             .conn
             .prepare_cached("SELECT item FROM stage WHERE item_key = ?1")?;
@@ -56,6 +59,11 @@ impl Reader<'_> {
         rows.next()?
             .map(|row| parse(&row.get::<_, String>(0)?))
             .transpose()
+    }
+
+    fn is_stage_blank(&self) -> Result<bool, StoreError> {
+        let any = "SELECT 1 FROM stage LIMIT 1";
+        self.blank.stage.is_so(self.conn, any)
     }
 
     /// Number of staged items.
@@ -103,6 +111,10 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn stage(&self, items: &[RemoteItem]) -> Result<(), StoreError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.blank.stage.end();
         let next: u64 = self
             .conn
             .prepare_cached("SELECT coalesce(max(rowid), 0) + 1 FROM stage")?
@@ -132,6 +144,9 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn unstage_item(&self, id: &ItemId) -> Result<(), StoreError> {
+        if self.is_stage_blank()? {
+            return Ok(());
+        }
         self.conn
             .prepare_cached("DELETE FROM stage WHERE item_key = ?1")?
             .execute((id.key(),))?;
@@ -152,6 +167,7 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn defer(&self, item: &RemoteItem) -> Result<(), StoreError> {
+        self.blank.deferred.end();
         self.conn
             .prepare_cached("INSERT OR REPLACE INTO deferred VALUES (?1, ?2)")?
             .execute((item.id.key(), encode(item)?))?;
@@ -163,6 +179,10 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn undefer(&self, id: &ItemId) -> Result<(), StoreError> {
+        let any = "SELECT 1 FROM deferred LIMIT 1";
+        if self.blank.deferred.is_so(self.conn, any)? {
+            return Ok(());
+        }
         self.conn
             .prepare_cached("DELETE FROM deferred WHERE item_key = ?1")?
             .execute((id.key(),))?;

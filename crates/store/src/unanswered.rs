@@ -109,6 +109,10 @@ impl Reader<'_> {
         condition: &str,
         params: impl rusqlite::Params,
     ) -> Result<Vec<Unanswered>, StoreError> {
+        let any = "SELECT 1 FROM unanswered LIMIT 1";
+        if self.blank.unanswered.is_so(self.conn, any)? {
+            return Ok(Vec::new());
+        }
         let sql = format!("SELECT {COLUMNS} FROM unanswered WHERE {condition}");
         let mut statement = self.conn.prepare_cached(&sql)?;
         let rows = statement.query_map(params, decode)?;
@@ -122,6 +126,7 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn add_unanswered(&self, sent: &Unanswered) -> Result<(), StoreError> {
+        self.blank.unanswered.end();
         self.conn
             .prepare_cached(
                 "INSERT OR IGNORE INTO unanswered

@@ -5,15 +5,17 @@
     reason = "a test stops at the first surprise"
 )]
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use onedrivefs_core::{
     DriveId, DriveKind, ETag, ExposeSecret as _, Ino, ItemId, SecretString, Timestamp,
 };
 use onedrivefs_store::{
     Author, BodyRow, Item, Kind, Ops, Place, Reader, Remote, Session, Slot, SlotState, Store,
-    StoreError, decode_ranges, encode_ranges,
+    StoreError, Tx, decode_ranges, encode_ranges,
 };
 use rusqlite::Connection;
 
@@ -161,6 +163,40 @@ fn a_failed_transaction_leaves_nothing_and_the_hot_cache_is_never_stale() {
             assert_eq!(store.item(item.ino).unwrap().unwrap().size, size);
         }
     });
+}
+
+/// A reader keeps its transaction open between two reads: it must neither show an old state nor keep
+/// the log from being moved and written from its beginning.
+#[test]
+fn a_read_sees_what_was_committed_before_it_and_holds_up_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let mut item = file("a");
+    item.ino = insert(&store, &item);
+    let size = || {
+        let row = store.read(|r| r.item(item.ino)).unwrap();
+        row.unwrap().size
+    };
+    for saved in 1..=3 {
+        let before = size();
+        let new = Item {
+            size: saved,
+            ..item.clone()
+        };
+        let update = |tx: &Tx<'_>| {
+            tx.update_item(&new)?;
+            assert_eq!(size(), before);
+            Ok::<_, StoreError>(())
+        };
+        store.write(update).unwrap();
+        assert_eq!((size(), size()), (saved, saved));
+    }
+    let began = Instant::now();
+    store.checkpoint().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(4), "it waited");
+    let log = fs::metadata(dir.path().join("meta.db-wal")).unwrap();
+    assert_eq!(log.len(), 0);
+    assert_eq!((size(), size()), (3, 3));
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod upsert;
 pub(crate) use aside::{is_aside, last_name};
 pub(crate) use unanswered::{is_made_here, rebase_body};
 
-use onedrivefs_core::{Ino, ItemKind, QuickXorHash, RemoteItem, Timestamp, name};
+use onedrivefs_core::{Ino, ItemId, ItemKind, QuickXorHash, RemoteItem, Timestamp, name};
 use onedrivefs_store::{
     BodyRow, ConflictRow, Item, Kind, Ops, Place, Reader, Remote, Role, StoreError, Tx,
 };
@@ -78,6 +78,8 @@ pub struct Applier<'a> {
     pub conflicts: Vec<ConflictRow>,
     /// What stepped aside in this transaction.
     aside: Vec<Ino>,
+    /// The folder of the last new item. Most of them come folder by folder.
+    folder: Option<(ItemId, Ino)>,
 }
 
 impl<'a> Applier<'a> {
@@ -92,6 +94,7 @@ impl<'a> Applier<'a> {
             wake_uploader: false,
             conflicts: Vec::new(),
             aside: Vec::new(),
+            folder: None,
         }
     }
 
@@ -108,6 +111,10 @@ impl<'a> Applier<'a> {
             return Ok(Applied::Deferred);
         }
         self.tx.undefer(&there.id)?;
+        if known.is_some() {
+            // It may be that folder, and may be another one or none afterwards.
+            self.folder = None;
+        }
         if there.deleted {
             return match known {
                 Some(item) if item.ino != Ino::ROOT => self.tombstone(item).map(|()| Applied::Done),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onedrivefs_core::{Ino, ItemKind, LinkTarget, RemoteItem};
+use onedrivefs_core::{Ino, ItemId, ItemKind, LinkTarget, RemoteItem};
 use onedrivefs_store::{Item, Kind, Ops, Remote, Role, StoreError};
 
 use super::link::Standing;
@@ -52,20 +52,19 @@ impl Applier<'_> {
             tracing::warn!(item = %there.id, "An item without a usable name was left out.");
             return Ok(Applied::Done);
         };
-        let parent = match &there.parent {
-            Some(id) => self
-                .tx
-                .item_by_id(id)?
-                .filter(Item::is_dir)
-                .map(|item| item.ino),
-            None => known.as_ref().and_then(|item| item.remote.as_ref()?.parent),
+        let parent = match (&there.parent, &known) {
+            (Some(id), None) => self.folder_of_new(id)?,
+            (Some(id), Some(_)) => self.tx.directory_by_id(id)?,
+            (None, _) => known.as_ref().and_then(|item| item.remote.as_ref()?.parent),
         };
         let Some(parent) = parent else {
             return Ok(Applied::Orphan);
         };
         let parent = match &known {
-            Some(item) if item.parent.is_none() || is_in(item, parent) => parent,
-            _ => self.standing_unless_sent(parent)?,
+            Some(item) if item.parent.is_some() && !is_in(item, parent) => {
+                self.standing_unless_sent(parent)?
+            }
+            _ => parent,
         };
         let standing = self.standing(known.as_ref(), plain, there, &remote_name)?;
         let known = match known {
@@ -80,7 +79,10 @@ impl Applier<'_> {
             shown,
             standing,
         };
-        if self.is_place_in_motion(known.as_ref(), &place)? {
+        let occupant = self.tx.child(place.parent, &place.shown)?;
+        if let Some(occupant) = &occupant
+            && self.is_in_motion(known.as_ref(), occupant)?
+        {
             self.tx.defer(there)?;
             return Ok(Applied::Deferred);
         }
@@ -91,7 +93,7 @@ impl Applier<'_> {
                 }
                 self.update(item, place, there)
             }
-            None => self.create(place, there),
+            None => self.create(place, occupant, there),
         }
     }
 
@@ -131,12 +133,24 @@ impl Applier<'_> {
         self.facts.prefer_confirmed && item.epoch >= self.facts.epoch - 1
     }
 
-    /// Tells whether the name is held by an item that goes elsewhere in the same round, but cannot
-    /// be touched because a request for it is on its way.
-    fn is_place_in_motion(&self, known: Option<&Item>, place: &Place) -> Result<bool, StoreError> {
-        let Some(occupant) = self.tx.child(place.parent, &place.shown)? else {
-            return Ok(false);
+    /// The folder that new items are in, looked up once for those that follow each other.
+    fn folder_of_new(&mut self, id: &ItemId) -> Result<Option<Ino>, StoreError> {
+        if let Some((last, ino)) = &self.folder
+            && last == id
+        {
+            return Ok(Some(*ino));
+        }
+        let Some(found) = self.tx.directory_by_id(id)? else {
+            return Ok(None);
         };
+        let standing = self.standing_unless_sent(found)?;
+        self.folder = Some((id.clone(), standing));
+        Ok(Some(standing))
+    }
+
+    /// Tells whether the item that has the name goes elsewhere in the same round, but cannot be touched
+    /// because a request for it is on its way.
+    fn is_in_motion(&self, known: Option<&Item>, occupant: &Item) -> Result<bool, StoreError> {
         let is_other = known.is_none_or(|item| item.ino != occupant.ino);
         match occupant.item_id() {
             Some(id) if is_other && (self.facts.in_flight)(occupant.ino) => {
@@ -557,13 +571,21 @@ impl Applier<'_> {
     }
 
     /// An item that is new here.
-    fn create(&mut self, place: Place, there: &RemoteItem) -> Result<Applied, StoreError> {
+    fn create(
+        &mut self,
+        place: Place,
+        occupant: Option<Item>,
+        there: &RemoteItem,
+    ) -> Result<Applied, StoreError> {
         let kind = place.standing.kind;
         if let Some(applied) = self.claim_unanswered(kind, &place, there)? {
             return Ok(applied);
         }
-        let Some(mut occupant) = self.tx.child(place.parent, &place.shown)? else {
-            return self.insert(&place, there).map(|()| Applied::Done);
+        let Some(mut occupant) = occupant else {
+            let free = place.shown.clone();
+            return self
+                .insert_as((place.parent, free), &place, there)
+                .map(|()| Applied::Done);
         };
         if occupant.remote.is_none()
             && ((self.facts.in_flight)(occupant.ino) || self.is_copy_followed(occupant.ino)?)
@@ -639,8 +661,18 @@ impl Applier<'_> {
         place: &Place,
         there: &RemoteItem,
     ) -> Result<(), StoreError> {
-        let Standing { kind, role, .. } = place.standing;
         let name = self.free_place(Ino(0), parent, shown)?;
+        self.insert_as((parent, name), place, there)
+    }
+
+    /// As [`Self::insert_at`], under a name that nothing has.
+    fn insert_as(
+        &mut self,
+        (parent, name): (Ino, String),
+        place: &Place,
+        there: &RemoteItem,
+    ) -> Result<(), StoreError> {
+        let Standing { kind, role, .. } = place.standing;
         let mut item = Item::new(kind, parent, &name, self.facts.now);
         item.role = role;
         item.mtime = there.modified.unwrap_or(self.facts.now);
@@ -659,8 +691,13 @@ impl Applier<'_> {
         item.remote = Some(base_at(place, there, &item));
         let ino = self.tx.insert_item(&item)?;
         self.note_target(ino, there)?;
+        // Once for all that come into one folder in a row.
+        let of_parent = KernelChange::Attributes { ino: parent };
+        if self.changes.last() == Some(&of_parent) {
+            self.changes.pop();
+        }
         self.changes.push(KernelChange::Entry { parent, name });
-        self.changes.push(KernelChange::Attributes { ino: parent });
+        self.changes.push(of_parent);
         Ok(())
     }
 
