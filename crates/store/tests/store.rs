@@ -321,7 +321,7 @@ fn a_database_of_every_earlier_version_is_brought_up_with_all_that_is_in_it() {
     };
     for version in 1..=newest {
         let fixture = fixtures.join(format!("v{version}.sql"));
-        let sql = std::fs::read_to_string(&fixture)
+        let sql = fs::read_to_string(&fixture)
             .unwrap_or_else(|_| panic!("{} is missing", fixture.display()));
         let dir = tempfile::tempdir().unwrap();
         let conn = Connection::open(dir.path().join("meta.db")).unwrap();
