@@ -64,7 +64,7 @@ fn broken_off() -> Vec<Act> {
         "a fragment is said to be at the wrong place",
         |service| {
             let wrong = FaultRule::on("upload_fragment", FaultAction::status(416));
-            service.faults().add(wrong.after(1).times(1));
+            service.faults().add(wrong.after(1).times(1).each());
         },
         nothing,
     )];
@@ -72,10 +72,10 @@ fn broken_off() -> Vec<Act> {
     acts.extend([
         Act::Sync,
         Act::Elsewhere(
-            "all fragments but one fail",
+            "all fragments but the first of a session fail",
             |service| {
                 let fails = FaultRule::on("upload_fragment", FaultAction::status(500));
-                service.faults().add(fails.after(1));
+                service.faults().add(fails.after(1).each());
             },
             nothing,
         ),
