@@ -137,10 +137,14 @@ fn killed_at_all_points() {
         Sweep::run(&[plan]).end("one point");
         return;
     }
-    let plans = match story {
+    let mut plans = match story {
         None => sweep().plans,
         Some(name) => Sweep::new(&[Story::named(&name)]).plans,
     };
+    let once = text("ONEDRIVEFS_KILLPOINTS_ONCE").is_some();
+    if once {
+        plans.retain(|plan| plan.kill.as_ref().is_some_and(|kill| kill.ends_with("#1")));
+    }
     tell_names(&plans);
     let all = plans.len();
     let bound = |name: &str, other: usize| {
@@ -149,9 +153,13 @@ fn killed_at_all_points() {
     let from = bound("ONEDRIVEFS_KILLPOINTS_FROM", 1).max(1);
     let to = bound("ONEDRIVEFS_KILLPOINTS_TO", all).max(from);
     let mut found = Sweep::run(&plans[from - 1..to]);
-    let recoveries: Vec<Plan> = std::mem::take(&mut found.recoveries)
+    let mut recoveries: Vec<Plan> = std::mem::take(&mut found.recoveries)
         .into_values()
         .collect();
+    if once {
+        let first = |plan: &Plan| plan.kill_again.as_ref().map(|kill| kill.ends_with("#1"));
+        recoveries.retain(|plan| first(plan) == Some(true));
+    }
     tell(&format!("{} points of recoveries\n", recoveries.len()));
     let again = Sweep::run(&recoveries);
     let both = panic::catch_unwind(AssertUnwindSafe(|| found.end("while it serves")));
