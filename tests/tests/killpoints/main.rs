@@ -87,9 +87,21 @@ fn can_run() -> bool {
     needs::met(&[built, Need::Fuse])
 }
 
+/// How often all stories are played in peace until every point was passed: some are only passed when
+/// something happens while something else is on its way, which a busy machine can miss.
+const CHANCES: usize = 2;
+
 /// Plays all stories in peace, and expects them to pass every point that there is.
 fn sweep() -> Sweep {
-    let sweep = Sweep::new(stories::ALL);
+    let mut sweep = Sweep::new(stories::ALL);
+    for _ in 1..CHANCES {
+        let unpassed = sweep.unpassed();
+        if unpassed.is_empty() {
+            return sweep;
+        }
+        tell(&format!("missed: {}\n", unpassed.join(", ")));
+        sweep.passed.extend(Sweep::new(stories::ALL).passed);
+    }
     let unpassed = sweep.unpassed();
     assert!(
         unpassed.is_empty(),

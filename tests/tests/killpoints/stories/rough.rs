@@ -58,7 +58,7 @@ fn deletions() -> Vec<Act> {
     ]
 }
 
-/// Uploads that are gone on with, or not, after the second fragment was refused.
+/// Uploads that are gone on with, or not, after the second fragment did not arrive.
 fn broken_off() -> Vec<Act> {
     let mut acts = vec![Act::Elsewhere(
         "a fragment is said to be at the wrong place",
@@ -71,19 +71,25 @@ fn broken_off() -> Vec<Act> {
     acts.extend(make("misplaced.bin", Body(10, LARGE)));
     acts.extend([
         Act::Sync,
+        Act::Swift,
         Act::Elsewhere(
-            "all fragments but the first of a session fail",
+            "all fragments but the first of a session have to wait",
             |service| {
-                let fails = FaultRule::on("upload_fragment", FaultAction::status(500));
-                service.faults().add(fails.after(1).each());
+                let waits = FaultRule::on("upload_fragment", FaultAction::Hold);
+                service.faults().add(waits.after(1).each());
             },
             nothing,
         ),
     ]);
     acts.extend(make("broken-off.bin", Body(11, LARGE)));
-    acts.push(Act::Sent("broken-off.bin"));
+    acts.extend([
+        Act::Sent("broken-off.bin"),
+        Act::Offline,
+        // Nothing of it is on its way then.
+        Act::Until("that is known", |status, _| status["state"] == "offline"),
+    ]);
     acts.extend(rewrite("broken-off.bin", Body(12, 20_000)));
-    acts.extend([Act::Swift, Act::Sync]);
+    acts.extend([Act::Swift, Act::Online, Act::Sync]);
     acts
 }
 
