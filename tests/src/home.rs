@@ -13,6 +13,7 @@ use crate::mount::{Mount, MountSpec, detach};
 use crate::needs::is_root;
 use crate::process::{self, Ran};
 use crate::service::Service;
+use crate::wait;
 
 /// Longest time for a command that is not meant to take any.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -159,6 +160,20 @@ impl<'s> Home<'s> {
         if let Some((uid, gid)) = self.who.ids() {
             chown(&dir, Some(uid), Some(gid)).expect("owner");
         }
+    }
+
+    /// Looks for news until a whole round of them was applied, whatever still waits to be sent.
+    ///
+    /// # Panics
+    /// When none is within a minute.
+    pub fn look_for_news(&self) {
+        let rounds = || self.service.requests().count("delta");
+        let before = rounds();
+        // The second round begins when the first one is over.
+        wait::until("news", wait::secs(60), || {
+            self.try_sync(1);
+            rounds() >= before + 2
+        });
     }
 
     /// Any program, run by the owner in this home.

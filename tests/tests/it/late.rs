@@ -22,20 +22,6 @@ fn wait_for_hit(service: &Service, rule: u64) {
     });
 }
 
-/// Looks for news until a whole round of them was applied, whatever still waits to be sent.
-fn look_for_news(home: &Home<'_>) {
-    let rounds = || {
-        let all = home.service.requests().since(0);
-        all.iter().filter(|request| request.op == "delta").count()
-    };
-    let before = rounds();
-    // The second round begins when the first one is over.
-    wait::until("news", wait::secs(60), || {
-        home.try_sync(1);
-        rounds() >= before + 2
-    });
-}
-
 fn write(mount: &Mount<'_>, below: &str, text: &str) {
     // In place, so that it stays the same item.
     let file = File::options().write(true).open(mount.at(below));
@@ -52,7 +38,7 @@ fn delete_while_it_is_sent(home: &Home<'_>, mount: &Mount<'_>) -> u64 {
     wait_for_hit(home.service, uploads);
     let drive = home.service.default_drive();
     drive.delete("/name").expect("deletion");
-    look_for_news(home);
+    home.look_for_news();
     uploads
 }
 
@@ -80,7 +66,7 @@ fn what_is_reported_gone_is_what_was_asked_for() {
     wait_for_hit(&service, held);
     fs::rename(mount.at("new"), mount.at("kept")).expect("save");
     drive.rename("/kept", "/renamed").expect("rename");
-    look_for_news(&home);
+    home.look_for_news();
     service.faults().remove(held);
 
     mount.sync();
@@ -227,7 +213,7 @@ fn assert_name_is_given_back(leaves: impl FnOnce(&Mount<'_>)) {
 
     let uploads = delete_while_it_is_sent(&home, &mount);
     drive.mkdir("/name").expect("folder");
-    look_for_news(&home);
+    home.look_for_news();
     assert!(mount.at("name (2)").is_dir());
     // It turns out to be gone, and is about to be made again.
     let again = service.faults().add(FaultRule::on(
@@ -301,7 +287,7 @@ fn a_save_to_a_name_for_the_moment_does_not_give_it() {
     let uploads = delete_while_it_is_sent(&home, &mount);
     drive.put("/name", "theirs").expect("file");
     let id = drive.entry("/name").expect("entry").id;
-    look_for_news(&home);
+    home.look_for_news();
     assert_eq!(fs::read(mount.at("name (2)")).expect("file"), b"theirs");
     fs::write(mount.at("save.tmp"), "saved").expect("file");
     fs::rename(mount.at("save.tmp"), mount.at("name (2)")).expect("save");
@@ -334,14 +320,14 @@ fn a_name_for_the_moment_does_not_reach_the_service() {
 
     let uploads = delete_while_it_is_sent(&home, &mount);
     drive.mkdir("/name").expect("folder");
-    look_for_news(&home);
+    home.look_for_news();
     let folders = service
         .faults()
         .add(FaultRule::on("mkdir", FaultAction::Hold).times(1));
     fs::create_dir(mount.at("name (2)/inside")).expect("folder in the folder");
     wait_for_hit(&service, folders);
     drive.delete("/name").expect("deletion");
-    look_for_news(&home);
+    home.look_for_news();
     service.faults().remove(uploads);
     service.faults().remove(folders);
 
@@ -481,7 +467,7 @@ fn what_an_answer_saw_before_an_upload_that_a_save_took_over_is_no_conflict() {
         .add(once("upload_fragment", FaultAction::Hold));
     write(&mount, "file", "mine too");
     wait_for_hit(&service, upload);
-    look_for_news(&home);
+    home.look_for_news();
     // Another file takes its place. As long as it is open it is not sent.
     let before = etag();
     let mut open = File::create(mount.at("temporary")).expect("file");
@@ -570,7 +556,7 @@ fn what_is_shown_beside_a_name_has_it_when_it_is_deleted_on_both_sides() {
     let asked = service.faults().add(asked);
     fs::remove_file(mount.at("left")).expect("unlink");
     service.faults().remove(deaf);
-    look_for_news(&home);
+    home.look_for_news();
     let shown = || fs::read(mount.at("left")).is_ok_and(|content| content == b"mine");
     wait::until("its own name", wait::secs(30), shown);
     service.faults().remove(asked);
