@@ -324,12 +324,10 @@ pub fn is_partly_written(act: &Act, is: &Tree, without: &Model, with: &Model) ->
     };
     let mut others = is.clone();
     others.insert(path, Node::File(old.clone()));
-    if matches!(act, Act::Copy(..)) && now.bytes.len() <= new.bytes.len() {
+    if matches!(act, Act::Copy(..)) || !now.here {
         // Perhaps nobody can read it yet. What comes of it is compared in the end.
-        return without.wrong_with(&others).is_empty();
-    }
-    if !now.here {
-        return false;
+        let fits = now.bytes.len() <= new.bytes.len();
+        return fits && without.wrong_with(&others).is_empty();
     }
     let cut = now.bytes.iter().zip(new.bytes.iter());
     let cut = cut.take_while(|(a, b)| a == b).count();
