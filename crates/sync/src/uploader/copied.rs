@@ -62,6 +62,9 @@ impl Engine {
         let seen = self.look_at_copy(copy, &sent).await?;
         kill_point("copy-status-known");
         let (looks, pause) = match seen {
+            Seen::Made(there) if item.parent.is_none() && is_untold(&sent, &there) => {
+                (copy.polls + HIDDEN_POLLS, HIDDEN_PAUSE)
+            }
             Seen::Made(there) => {
                 let body = (copy.body, copy.generation);
                 return self.copy_made(item, body, &sent, &there).await;
@@ -176,11 +179,14 @@ impl Engine {
         there: &RemoteItem,
     ) -> Result<Step, EngineError> {
         if item.parent.is_none() {
-            return self.copy_unwanted(item, sent, there);
+            let ours = self.is_as_copied(body.0, sent, there).await?;
+            return self.copy_unwanted(item, sent, there, ours);
         }
         if self.is_name_taken(sent, there).await? {
             // The service gave the copy another one.
-            self.store.write(|tx| self.adopt_stray(tx, there))?;
+            if self.is_as_copied(body.0, sent, there).await? {
+                self.store.write(|tx| self.adopt_stray(tx, there))?;
+            }
             self.forget_copy(item.ino)?;
             if let Some(parent) = self.folder_id(item)?
                 && let Some(step) = self.look_at_taken_name(item, &parent).await?
@@ -190,6 +196,13 @@ impl Engine {
             return Ok(Step::Progress);
         }
         let verdict = self.judge_copy(body.0, sent, there).await?;
+        if verdict == Verdict::Different && !self.is_as_copied(body.0, sent, there).await? {
+            // What somebody put there since is theirs, and nothing here builds on it.
+            self.copy_is_uploaded(item, body.0, "somebody changed the copy")?;
+            self.store.write(|tx| tx.forget_unanswered(item.ino))?;
+            self.forget_copy(item.ino)?;
+            return Ok(Step::Progress);
+        }
         if verdict == Verdict::Different {
             // It is ours all the same, and its content the next thing to be sent.
             self.copy_is_uploaded(item, body.0, "the original was replaced meanwhile")?;
@@ -224,17 +237,44 @@ impl Engine {
         Ok(holder.is_some_and(|holder| holder.id != there.id))
     }
 
-    /// A copy was made of which nobody wants anything any more: it is deleted again.
+    /// Tells whether an item has what a copy has that was just made: what was meant, or what the
+    /// original has by now. Anything else was put there by somebody since.
+    async fn is_as_copied(
+        &self,
+        body: u64,
+        sent: &Unanswered,
+        there: &RemoteItem,
+    ) -> Result<bool, EngineError> {
+        if sent.made(there.size, there.hash) {
+            return Ok(true);
+        }
+        let row = self.store.read(|r| r.body(body))?;
+        let Some(original) = row.and_then(|row| row.base_item) else {
+            return Ok(false);
+        };
+        match self.graph.item(&self.config.drive.id, &original).await {
+            Ok(original) => {
+                Ok(there.hash.is_some()
+                    && (original.hash, original.size) == (there.hash, there.size))
+            }
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A copy was made of which nobody wants anything any more. It is deleted again, unless it is not
+    /// `ours` any more: then it is somebody's file.
     fn copy_unwanted(
         &self,
         item: &Item,
         sent: &Unanswered,
         there: &RemoteItem,
+        ours: bool,
     ) -> Result<Step, EngineError> {
         self.store.write(|tx| {
             tx.forget_unanswered(item.ino)?;
-            let known = tx.item_by_id(&there.id)?;
-            if let Some(mut now) = tx.item(item.ino)?.filter(|_| known.is_none()) {
+            let free = ours && tx.item_by_id(&there.id)?.is_none();
+            if let Some(mut now) = tx.item(item.ino)?.filter(|_| free) {
                 now.remote = Some(remote_of(there, Some(sent.parent), sent.name.clone(), &now));
                 tx.update_item(&now)?;
             }
@@ -273,6 +313,11 @@ impl Engine {
             _ => Verdict::Different,
         })
     }
+}
+
+/// Tells whether the service does not say yet if an item has what was meant.
+fn is_untold(sent: &Unanswered, there: &RemoteItem) -> bool {
+    there.hash.is_none() && there.size == sent.size && sent.size.is_some_and(|size| size > 0)
 }
 
 /// Tells whether nothing will be heard of a copy any more from its monitor.
