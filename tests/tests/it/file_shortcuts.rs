@@ -23,6 +23,16 @@ fn shared(service: &Service) -> DriveHandle {
     theirs
 }
 
+/// Has something happen to every request that is about a drive.
+fn strike(service: &Service, drive: &DriveHandle, action: FaultAction, count: Option<u64>) {
+    service.faults().add(FaultRule {
+        path: Some(format!("*{}*", drive.id().replace('!', "*"))),
+        count,
+        action,
+        ..FaultRule::default()
+    });
+}
+
 fn text(drive: &DriveHandle, path: &str) -> String {
     String::from_utf8(drive.read(path).unwrap_or_default()).expect("UTF-8")
 }
@@ -174,12 +184,7 @@ fn fe_03_a_file_that_cannot_be_seen_any_more_says_so_and_is_back_with_the_access
     }
     let service = Service::start();
     let theirs = shared(&service);
-    let pattern = format!("*{}*", theirs.id().replace('!', "*"));
-    service.faults().add(FaultRule {
-        path: Some(pattern),
-        action: FaultAction::status(403),
-        ..FaultRule::default()
-    });
+    strike(&service, &theirs, FaultAction::status(403), None);
     let home = Home::signed_in(&service);
     let mount = home.mount_args(&["--poll", "1"]);
     mount.sync();
@@ -211,12 +216,7 @@ fn fe_03_another_drive_in_trouble_holds_up_nothing_and_changes_nothing() {
         mount.sync();
         let is_theirs = || fs::read(mount.at("Folder/plan.txt")).is_ok_and(|now| now == b"theirs");
         assert!(is_theirs());
-        let pattern = format!("*{}*", theirs.id().replace('!', "*"));
-        service.faults().add(FaultRule {
-            path: Some(pattern),
-            action,
-            ..FaultRule::default()
-        });
+        strike(&service, &theirs, action, None);
         // A page with the shortcut under a new name, one that is new, and a file of one's own.
         let second = theirs.put("/private/second.txt", "second").expect("file");
         own.rename("/Folder/plan.txt", "/Folder/renamed.txt")
@@ -251,17 +251,12 @@ fn fe_03_a_share_that_is_withdrawn_while_mounted_is_told_and_comes_back() {
     mount.sync();
     let read = || fs::read(mount.at("Folder/plan.txt"));
     assert_eq!(read().expect("file"), b"theirs");
-    let pattern = format!("*{}*", theirs.id().replace('!', "*"));
-    service.faults().add(FaultRule {
-        path: Some(pattern),
-        action: FaultAction::status(403),
-        ..FaultRule::default()
-    });
+    strike(&service, &theirs, FaultAction::status(403), None);
     theirs.put("/private/plan.txt", "newer").expect("file");
     wait::until("the refusal", ARRIVAL, || {
         read().is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
     });
-    // What is saved meanwhile is not lost, whatever becomes of the share.
+    // It is still named, and nothing else is touched.
     home.sh(r#"cd "$M/Folder"; test "$(cat own.txt)" = own; test -e plan.txt"#);
     service.faults().clear();
     wait::until("access", ARRIVAL, || {
@@ -298,12 +293,7 @@ fn fe_03_a_shortcut_that_an_earlier_version_listed_becomes_its_file() {
         .status();
     assert!(made.expect("python3").success());
     // The first that is asked about gets no answer, and is asked about again.
-    service.faults().add(FaultRule {
-        path: Some(format!("*{}*", theirs.id().replace('!', "*"))),
-        count: Some(8),
-        action: FaultAction::status(500),
-        ..FaultRule::default()
-    });
+    strike(&service, &theirs, FaultAction::status(500), Some(8));
     let mount = home.mount_args(&["--poll", "1"]);
     wait::until("the file", ARRIVAL, || {
         fs::read(mount.at("Folder/plan.txt")).is_ok_and(|now| now == b"theirs")

@@ -99,7 +99,7 @@ impl Engine {
             }
             Ok(CopyStatus::Completed { item }) => {
                 let there = match item {
-                    Some(id) => self.copied_item(&id).await?,
+                    Some(id) => self.item_if_there(&id).await?,
                     None => self.find_copy(sent).await?,
                 };
                 Ok(there.map_or(Seen::Hidden, made))
@@ -119,8 +119,8 @@ impl Engine {
         }
     }
 
-    /// Reads the item that a monitor names.
-    async fn copied_item(&self, id: &ItemId) -> Result<Option<RemoteItem>, EngineError> {
+    /// Reads an item that may be gone.
+    async fn item_if_there(&self, id: &ItemId) -> Result<Option<RemoteItem>, EngineError> {
         match self.graph.item(&self.config.drive.id, id).await {
             Ok(there) => Ok(Some(there)),
             Err(error) if error.is_not_found() => Ok(None),
@@ -252,14 +252,9 @@ impl Engine {
         let Some(original) = row.and_then(|row| row.base_item) else {
             return Ok(false);
         };
-        match self.graph.item(&self.config.drive.id, &original).await {
-            Ok(original) => {
-                Ok(there.hash.is_some()
-                    && (original.hash, original.size) == (there.hash, there.size))
-            }
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let now = self.item_if_there(&original).await?;
+        let same = |now: RemoteItem| (now.hash, now.size) == (there.hash, there.size);
+        Ok(there.hash.is_some() && now.is_some_and(same))
     }
 
     /// A copy was made of which nobody wants anything any more. It is deleted again, unless it is not
