@@ -530,7 +530,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             if let Some(removal) = self.removals.last_mut() {
                 removal.done(None, at.as_deref());
                 if removal.settled {
-                    removal.tags[2] = deleted_since(&self.rig.home.service, removal.since);
+                    removal.tags[2] = deleted_since(self.rig.home.service, removal.since);
                 }
             }
         } else if let Some(removal) = self.removals.last_mut() {
