@@ -62,9 +62,6 @@ impl Engine {
         let seen = self.look_at_copy(copy, &sent).await?;
         kill_point("copy-status-known");
         let (looks, pause) = match seen {
-            Seen::Made(there) if item.parent.is_none() && is_untold(&sent, &there) => {
-                (copy.polls + HIDDEN_POLLS, HIDDEN_PAUSE)
-            }
             Seen::Made(there) => {
                 let body = (copy.body, copy.generation);
                 return self.copy_made(item, body, &sent, &there).await;
@@ -99,7 +96,7 @@ impl Engine {
             }
             Ok(CopyStatus::Completed { item }) => {
                 let there = match item {
-                    Some(id) => self.item_if_there(&id).await?,
+                    Some(id) => self.copied_item(&id).await?,
                     None => self.find_copy(sent).await?,
                 };
                 Ok(there.map_or(Seen::Hidden, made))
@@ -119,8 +116,8 @@ impl Engine {
         }
     }
 
-    /// Reads an item that may be gone.
-    async fn item_if_there(&self, id: &ItemId) -> Result<Option<RemoteItem>, EngineError> {
+    /// Reads the item that a monitor names.
+    async fn copied_item(&self, id: &ItemId) -> Result<Option<RemoteItem>, EngineError> {
         match self.graph.item(&self.config.drive.id, id).await {
             Ok(there) => Ok(Some(there)),
             Err(error) if error.is_not_found() => Ok(None),
@@ -179,14 +176,11 @@ impl Engine {
         there: &RemoteItem,
     ) -> Result<Step, EngineError> {
         if item.parent.is_none() {
-            let ours = self.is_as_copied(body.0, sent, there).await?;
-            return self.copy_unwanted(item, sent, there, ours);
+            return self.copy_unwanted(item, sent, there);
         }
         if self.is_name_taken(sent, there).await? {
             // The service gave the copy another one.
-            if self.is_as_copied(body.0, sent, there).await? {
-                self.store.write(|tx| self.adopt_stray(tx, there))?;
-            }
+            self.store.write(|tx| self.adopt_stray(tx, there))?;
             self.forget_copy(item.ino)?;
             if let Some(parent) = self.folder_id(item)?
                 && let Some(step) = self.look_at_taken_name(item, &parent).await?
@@ -196,13 +190,6 @@ impl Engine {
             return Ok(Step::Progress);
         }
         let verdict = self.judge_copy(body.0, sent, there).await?;
-        if verdict == Verdict::Different && !self.is_as_copied(body.0, sent, there).await? {
-            // What somebody put there since is theirs, and nothing here builds on it.
-            self.copy_is_uploaded(item, body.0, "somebody changed the copy")?;
-            self.store.write(|tx| tx.forget_unanswered(item.ino))?;
-            self.forget_copy(item.ino)?;
-            return Ok(Step::Progress);
-        }
         if verdict == Verdict::Different {
             // It is ours all the same, and its content the next thing to be sent.
             self.copy_is_uploaded(item, body.0, "the original was replaced meanwhile")?;
@@ -237,39 +224,17 @@ impl Engine {
         Ok(holder.is_some_and(|holder| holder.id != there.id))
     }
 
-    /// Tells whether an item has what a copy has that was just made: what was meant, or what the
-    /// original has by now. Anything else was put there by somebody since.
-    async fn is_as_copied(
-        &self,
-        body: u64,
-        sent: &Unanswered,
-        there: &RemoteItem,
-    ) -> Result<bool, EngineError> {
-        if sent.made(there.size, there.hash) {
-            return Ok(true);
-        }
-        let row = self.store.read(|r| r.body(body))?;
-        let Some(original) = row.and_then(|row| row.base_item) else {
-            return Ok(false);
-        };
-        let now = self.item_if_there(&original).await?;
-        let same = |now: RemoteItem| (now.hash, now.size) == (there.hash, there.size);
-        Ok(there.hash.is_some() && now.is_some_and(same))
-    }
-
-    /// A copy was made of which nobody wants anything any more. It is deleted again, unless it is not
-    /// `ours` any more: then it is somebody's file.
+    /// A copy was made of which nobody wants anything any more: it is deleted again.
     fn copy_unwanted(
         &self,
         item: &Item,
         sent: &Unanswered,
         there: &RemoteItem,
-        ours: bool,
     ) -> Result<Step, EngineError> {
         self.store.write(|tx| {
             tx.forget_unanswered(item.ino)?;
-            let free = ours && tx.item_by_id(&there.id)?.is_none();
-            if let Some(mut now) = tx.item(item.ino)?.filter(|_| free) {
+            let known = tx.item_by_id(&there.id)?;
+            if let Some(mut now) = tx.item(item.ino)?.filter(|_| known.is_none()) {
                 now.remote = Some(remote_of(there, Some(sent.parent), sent.name.clone(), &now));
                 tx.update_item(&now)?;
             }
@@ -308,11 +273,6 @@ impl Engine {
             _ => Verdict::Different,
         })
     }
-}
-
-/// Tells whether the service does not say yet if an item has what was meant.
-fn is_untold(sent: &Unanswered, there: &RemoteItem) -> bool {
-    there.hash.is_none() && there.size == sent.size && sent.size.is_some_and(|size| size > 0)
 }
 
 /// Tells whether nothing will be heard of a copy any more from its monitor.
