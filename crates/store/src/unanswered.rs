@@ -69,6 +69,14 @@ impl Reader<'_> {
         )
     }
 
+    /// Requests that may have created a file of this size somewhere.
+    ///
+    /// # Errors
+    /// SQLite's errors.
+    pub fn unanswered_sized(&self, size: u64) -> Result<Vec<Unanswered>, StoreError> {
+        self.unanswered("size = ?1 AND item_key IS NULL", (size,))
+    }
+
     /// Requests that may have created something in a folder.
     ///
     /// # Errors

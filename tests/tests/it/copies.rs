@@ -347,6 +347,8 @@ fn a_copy_that_somebody_touched_before_it_was_known_here() {
             "deleted" => drive.delete("/b").expect("deleted"),
             _ => drive.delete("/a").expect("deleted"),
         }
+        // Changes are told before the monitor tells whose they are.
+        home.look_for_news();
         service.faults().remove(hold);
         mount.wait_sent(wait::secs(60));
         mount.sync();

@@ -36,7 +36,30 @@ impl Applier<'_> {
             self.claim(item, place, there)?;
             return Ok(Some(Applied::Done));
         }
+        if kind == Kind::File && self.may_be_renamed_since(there)? {
+            self.tx.defer(there)?;
+            return Ok(Some(Applied::Deferred));
+        }
         Ok(None)
+    }
+
+    /// Tells whether an item may be what a request makes that is on its way, or a copy that the service
+    /// is making, to which somebody has given another name or folder since. The answer, or the
+    /// monitor, tells soon. An item that is taken for somebody else's until then stays one, and what was
+    /// asked for is made twice.
+    fn may_be_renamed_since(&self, there: &RemoteItem) -> Result<bool, StoreError> {
+        let Some(size) = there.size.filter(|size| *size > 0) else {
+            return Ok(false);
+        };
+        for sent in self.tx.unanswered_sized(size)? {
+            let hashes = sent.hash.zip(there.hash);
+            if hashes.is_none_or(|(sent, there)| sent == there)
+                && ((self.facts.in_flight)(sent.ino) || self.is_copy_followed(sent.ino)?)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Tells whether the service makes a copy for an inode. What that is, its monitor tells: a copy
