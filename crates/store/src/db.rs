@@ -79,10 +79,10 @@ pub struct Store {
 /// The cache of hot inodes with the counter that keeps stale rows out of it.
 struct Hot {
     items: LruCache<Ino, Arc<Item>>,
-    /// Raised when a commit begins, and again when it has ended, together with `Store::state`. A row that was read before a commit
-    /// must not enter the cache after it. Nor may one while a commit is under way, when the count is
-    /// odd: some read the state before it and some the state after it, and whoever has seen a new row
-    /// must not be given the old one from memory.
+    /// Raised when a commit begins, and again when it has ended, together with `Store::state`, which is
+    /// read without this lock. A row that was read before a commit must not enter the cache after it.
+    /// Nor may one while a commit is under way, when the count is odd: some read the state before it and
+    /// some the state after it, and whoever has seen a new row must not be given the old one from memory.
     commits: u64,
 }
 
