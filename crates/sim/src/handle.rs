@@ -233,6 +233,14 @@ impl DriveHandle {
         })
     }
 
+    /// Brings a deleted item back from the recycle bin.
+    pub fn restore(&self, id: &str) -> Result<()> {
+        self.change(|tree, now| {
+            let idx = tree.find_id(id).ok_or_else(ApiError::not_found)?;
+            tree.restore(idx, None, None, now)
+        })
+    }
+
     /// Like [`delete`](Self::delete). Returns what files held that went.
     pub fn take(&self, path: &str) -> Result<Vec<FileBody>> {
         let below = self.world.knobs.read().delta_descendant_tombstones;

@@ -366,9 +366,17 @@ fn a_copy_whose_original_is_gone_there_is_never_taken_for_empty() {
     if !met() {
         return;
     }
+    for restored in [false, true] {
+        copy_without_original(restored);
+    }
+}
+
+/// Somebody deletes the original of a copy before the service could make it, and brings it back or not.
+fn copy_without_original(restored: bool) {
     let service = Service::start();
     let drive = service.default_drive();
-    drive.put("/a", original(3 * MIB)).expect("file");
+    let body = original(3 * MIB);
+    let id = drive.put("/a", body.clone()).expect("file");
     let home = Home::signed_in(&service);
     let mount = home.mount();
     mount.sync();
@@ -392,7 +400,69 @@ fn a_copy_whose_original_is_gone_there_is_never_taken_for_empty() {
         drive.entry("/c").is_some()
     });
     assert!(drive.entry("/b").is_none());
+    // A person is asked, who may bring the original back.
+    let parked = || mount.status()["parked"].as_array().expect("rows").clone();
+    wait::until("it is parked", wait::secs(60), || !parked().is_empty());
+    let reason = parked()[0]["error"].as_str().expect("reason").to_owned();
+    assert!(reason.contains("recycle bin"), "{reason}");
+    if restored {
+        drive.restore(&id).expect("restored");
+        home.run(&["retry", mount.at("b").to_str().expect("UTF-8")])
+            .ok();
+        mount.sync();
+        assert_there(&drive, "/b", &body);
+    } else {
+        home.run(&["discard", mount.at("b").to_str().expect("UTF-8")])
+            .ok();
+        mount.sync();
+        assert!(!mount.at("b").exists());
+    }
+    assert!(parked().is_empty());
+    tree::assert_in_step(mount.path(), &drive);
     mount.unmount();
+}
+
+/// Somebody takes to a copy before it is known here that the service has made it.
+#[test]
+fn what_somebody_wrote_into_a_copy_stays() {
+    if !met() {
+        return;
+    }
+    for (kind, wanted) in [
+        (DriveKind::Business, false),
+        (DriveKind::Personal, false),
+        (DriveKind::Business, true),
+    ] {
+        let service = Service::with(|config| config.drives[0].kind = kind);
+        service.set_knobs(|knobs| knobs.copy_polls = 0);
+        let drive = service.default_drive();
+        let body = original(3 * MIB);
+        drive.put("/a", body.clone()).expect("file");
+        let home = Home::signed_in(&service);
+        let mount = home.mount();
+        mount.sync();
+        let hold = service
+            .faults()
+            .add(FaultRule::on("monitor", FaultAction::Hold));
+        home.sh(r#"cp "$M/a" "$M/b""#);
+        wait::until("the copy", wait::secs(20), || drive.entry("/b").is_some());
+        if !wanted {
+            home.sh(r#"rm "$M/b""#);
+        }
+        drive.put("/b", "theirs").expect("written");
+        service.faults().remove(hold);
+        mount.wait_sent(wait::secs(60));
+        mount.sync();
+        assert_eq!(
+            drive.read("/b").as_deref(),
+            Some(&b"theirs"[..]),
+            "{kind:?}"
+        );
+        let copies: Vec<_> = drive.dump().into_iter().map(|entry| entry.path).collect();
+        assert_eq!(copies.len(), if wanted { 3 } else { 2 }, "{copies:?}");
+        tree::assert_in_step(mount.path(), &drive);
+        mount.unmount();
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use onedrivefs_tests::mount::MountSpec;
 use onedrivefs_tests::{Home, Mount};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::counts;
 
@@ -111,6 +112,14 @@ impl<'h> Rig<'h> {
 
     /// Waits until everything is sent and fresh. An error tells what is not.
     pub fn quiesce(&self) -> Result<(), String> {
+        match self.settle()?.as_slice() {
+            [] => Ok(()),
+            parked => Err(format!("something is parked: {parked:?}")),
+        }
+    }
+
+    /// Waits until everything is sent and fresh that does not wait for a person. Returns what does.
+    pub fn settle(&self) -> Result<Vec<Value>, String> {
         let start = Instant::now();
         loop {
             let ran = self.home.try_sync(25);
@@ -131,13 +140,25 @@ impl<'h> Rig<'h> {
         if status["pending"]["ops"] != 0 {
             return Err(format!("something still waits: {status}"));
         }
-        if status["parked"]
-            .as_array()
-            .is_none_or(|rows| !rows.is_empty())
-        {
-            return Err(format!("something is parked: {status}"));
+        let parked = status["parked"].as_array();
+        parked
+            .cloned()
+            .ok_or_else(|| format!("no list of what is parked: {status}"))
+    }
+
+    /// Gives up what is parked at a path in the mount.
+    pub fn discard(&self, path: &str) -> Result<(), String> {
+        let path = self.mountpoint().join(path.trim_start_matches('/'));
+        let ran = self.home.run(&["discard", &path.to_string_lossy()]);
+        match ran.code {
+            Some(0) => Ok(()),
+            _ => Err(format!(
+                "discard {}: {}{}",
+                path.display(),
+                ran.out,
+                ran.err
+            )),
         }
-        Ok(())
     }
 
     /// Takes everything down in an orderly way.

@@ -222,8 +222,26 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         }
         self.rig.after_kill();
         self.chaos.end();
-        self.rig.quiesce()?;
+        self.settle()?;
         self.check()
+    }
+
+    /// Waits until both sides are in step. A copy that somebody deleted the original of before the
+    /// service could make it has no bytes anywhere, and waits for a person, who gives it up.
+    fn settle(&mut self) -> Result<(), String> {
+        for row in self.rig.settle()? {
+            let path = row["path"].as_str().unwrap_or_default();
+            let lacks_bytes = row["error"]
+                .as_str()
+                .is_some_and(|error| error.contains("no longer on the service"));
+            let originals = self.bodies.values().filter(|body| body.copied);
+            if !lacks_bytes || originals.into_iter().all(|body| body.fate == Fate::Kept) {
+                return Err(format!("something is parked: {row}"));
+            }
+            self.rig.discard(path)?;
+            counts::add("copies whose original was deleted first", 1);
+        }
+        self.rig.quiesce()
     }
 
     fn peril(&mut self) {

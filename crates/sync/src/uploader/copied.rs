@@ -176,7 +176,7 @@ impl Engine {
         there: &RemoteItem,
     ) -> Result<Step, EngineError> {
         if item.parent.is_none() {
-            return self.copy_unwanted(item, sent, there);
+            return self.copy_unwanted(item, sent, there).await;
         }
         if self.is_name_taken(sent, there).await? {
             // The service gave the copy another one.
@@ -187,6 +187,12 @@ impl Engine {
             {
                 return Ok(step);
             }
+            return Ok(Step::Progress);
+        }
+        if self.is_written_since(sent, there).await? {
+            // Two files by now: the copy is theirs, and ours is uploaded.
+            self.forget_asked(item.ino)?;
+            self.copy_is_uploaded(item, body.0, "somebody changed it meanwhile")?;
             return Ok(Step::Progress);
         }
         let verdict = self.judge_copy(body.0, sent, there).await?;
@@ -224,24 +230,55 @@ impl Engine {
         Ok(holder.is_some_and(|holder| holder.id != there.id))
     }
 
-    /// A copy was made of which nobody wants anything any more: it is deleted again.
-    fn copy_unwanted(
+    /// A copy was made of which nobody wants anything any more: it is deleted again, unless somebody
+    /// has taken to it.
+    async fn copy_unwanted(
         &self,
         item: &Item,
         sent: &Unanswered,
         there: &RemoteItem,
     ) -> Result<Step, EngineError> {
+        let touched = !sent.made(there.size, there.hash) && are_times_set(there);
+        let theirs = touched || self.is_written_since(sent, there).await?;
         self.store.write(|tx| {
-            tx.forget_unanswered(item.ino)?;
-            let known = tx.item_by_id(&there.id)?;
-            if let Some(mut now) = tx.item(item.ino)?.filter(|_| known.is_none()) {
+            let known = theirs || tx.item_by_id(&there.id)?.is_some();
+            if let Some(mut now) = tx.item(item.ino)?.filter(|_| !known) {
                 now.remote = Some(remote_of(there, Some(sent.parent), sent.name.clone(), &now));
                 tx.update_item(&now)?;
             }
             Ok::<(), StoreError>(())
         })?;
-        self.forget_copy(item.ino)?;
+        self.forget_asked(item.ino)?;
         Ok(Step::Progress)
+    }
+
+    /// Neither follows a copy for an inode any more nor takes anything for what was asked for.
+    fn forget_asked(&self, ino: Ino) -> Result<(), EngineError> {
+        self.store.write(|tx| tx.forget_unanswered(ino))?;
+        self.forget_copy(ino)
+    }
+
+    /// Tells whether somebody has written into a copy since the service made it. Its tag does not tell,
+    /// since nobody has seen the one that it was made with; nor does its content, which may be that of
+    /// a later version of the original. But a copy begins with one version.
+    async fn is_written_since(
+        &self,
+        sent: &Unanswered,
+        there: &RemoteItem,
+    ) -> Result<bool, EngineError> {
+        if sent.made(there.size, there.hash) {
+            return Ok(false);
+        }
+        let versions = self.graph.versions(&self.config.drive.id, &there.id).await;
+        match versions {
+            Ok(versions) => Ok(versions.len() > 1),
+            Err(error) => match error.disposition() {
+                Disposition::NotFound | Disposition::Permanent | Disposition::Unsupported => {
+                    Ok(false)
+                }
+                _ => Err(error.into()),
+            },
+        }
     }
 
     /// Compares a copy with what was meant.
@@ -273,6 +310,13 @@ impl Engine {
             _ => Verdict::Different,
         })
     }
+}
+
+/// Tells whether the times of an item are not those of its making, which a copy begins with. That is
+/// what remains of a change where a library keeps no versions.
+fn are_times_set(there: &RemoteItem) -> bool {
+    let times = there.created.zip(there.modified);
+    times.is_some_and(|(created, modified)| !modified.same_second(created))
 }
 
 /// Tells whether nothing will be heard of a copy any more from its monitor.

@@ -41,6 +41,14 @@ const HELD_MAX: u32 = 40;
 /// send all of it, and make another version.
 const ALTERED_MAX: u32 = 3;
 
+/// Tries of a file that lacks bytes of an item which is no longer on the service: half a minute.
+const GONE_MAX: u32 = 5;
+
+/// Why changes are parked that lack bytes which the service has no more.
+const LACKS_BYTES: &str = "parts of it were never downloaded, and the version they belong to is no \
+    longer on the service; restore that there, from the recycle bin or the version history, and try \
+    again";
+
 /// Tells whether a change was parked because the drive is full.
 fn is_full(row: &JournalRow) -> bool {
     let reason = row.error.as_deref().unwrap_or_default();
@@ -86,6 +94,7 @@ impl Engine {
             EngineError::Graph(_) if cut_off => Fate::Again,
             EngineError::Graph(error) => self.fate(error),
             EngineError::Hydrate(HydrateError::Offline) => Fate::Later(Duration::from_secs(1)),
+            EngineError::Hydrate(HydrateError::Gone) => Fate::Doubtful(GONE_MAX),
             EngineError::Hydrate(error) if is_lasting(error) => Fate::Doubtful(REFUSALS_MAX),
             error if error.is_local_disk() => {
                 self.evictor.reserve().give_up();
@@ -127,6 +136,11 @@ impl Engine {
                 _ => error.to_string(),
             };
             apply_fate(&mut row, fate, reason);
+            let lacks =
+                |error: &HydrateError| matches!(error, HydrateError::Changed | HydrateError::Gone);
+            if row.parked && matches!(&error, EngineError::Hydrate(error) if lacks(error)) {
+                row.error = Some(LACKS_BYTES.to_owned());
+            }
             tx.put_journal(&row)?;
             Ok::<_, EngineError>(row.error.filter(|_| row.parked))
         });
