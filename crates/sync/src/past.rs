@@ -66,11 +66,23 @@ impl Engine {
         source: &Source,
         otherwise: HydrateError,
     ) -> Result<(), HydrateError> {
-        let Some(hash) = source.hash else {
-            return Err(otherwise);
-        };
         let Some(_looking) = self.past.begin(body.id()) else {
             return Err(HydrateError::TimedOut);
+        };
+        match self.find_past(source).await? {
+            Some(file) => fill(body, &file, source.size),
+            None => Err(otherwise),
+        }
+    }
+
+    /// The bytes of a version that is not the newest any more, in a file without a name. `None` when
+    /// the service has none with this length and hash.
+    ///
+    /// # Errors
+    /// What looking for it fails with.
+    pub(crate) async fn find_past(&self, source: &Source) -> Result<Option<File>, HydrateError> {
+        let Some(hash) = source.hash else {
+            return Ok(None);
         };
         let versions = self.graph.versions(&source.drive, &source.item).await;
         // The first is the newest, which is another one.
@@ -88,11 +100,10 @@ impl Engine {
             let mut made = HashAccumulator::new();
             let length = self.read_past(&download, source.size, &file, &mut made);
             if length.await? == source.size && made.finish() == hash {
-                fill(body, &file, source.size)?;
-                return Ok(());
+                return Ok(Some(file));
             }
         }
-        Err(otherwise)
+        Ok(None)
     }
 
     /// Reads a version into a file, up to a byte more than it may have. Returns its length.

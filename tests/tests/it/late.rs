@@ -722,3 +722,50 @@ fn a_deletion_waits_on_when_an_upload_to_an_earlier_identity_is_answered() {
     assert!(drive.dump().is_empty(), "{:?}", drive.dump());
     mount.unmount();
 }
+
+/// The answer to an upload shows what somebody put in its place a moment after it arrived. What was
+/// sent is among the older versions then, and what the answer shows is neither replaced nor deleted
+/// unseen.
+#[test]
+fn what_replaces_an_upload_before_its_answer_is_made_is_not_taken_for_its_result() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    for (meanwhile, known) in [
+        ("", false),
+        ("rm", false),
+        ("more", false),
+        ("", true),
+        ("rm", true),
+    ] {
+        let service = unannounced();
+        service.set_knobs(|knobs| knobs.empty_commit_body = true);
+        let drive = service.default_drive();
+        if known {
+            drive.put("/doc", "older").expect("file");
+        }
+        let home = Home::signed_in(&service);
+        let mount = home.mount();
+        mount.sync();
+        let held = FaultRule::on("item", FaultAction::Hold).times(1);
+        let held = service.faults().add(held);
+        fs::write(mount.at("doc"), "ours").expect("file");
+        wait_for_hit(&service, held);
+        assert_eq!(drive.read("/doc").as_deref(), Some(&b"ours"[..]));
+        drive.put("/doc", "theirs, a moment later").expect("file");
+        match meanwhile {
+            "rm" => fs::remove_file(mount.at("doc")).expect("deletion"),
+            "more" => write(&mount, "doc", "ours again"),
+            _ => {}
+        }
+        service.faults().remove(held);
+        mount.sync();
+        tree::assert_in_step(mount.path(), &drive);
+        let theirs = fs::read_to_string(mount.at("doc")).expect("theirs");
+        assert_eq!(theirs, "theirs, a moment later", "{meanwhile}, {known}");
+        let names = drive.dump().len();
+        let expected = if meanwhile == "more" { 2 } else { 1 };
+        assert_eq!(names, expected, "{meanwhile}, {known}: {:?}", drive.dump());
+        mount.unmount();
+    }
+}

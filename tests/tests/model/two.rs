@@ -47,6 +47,8 @@ struct Body {
     copied: bool,
     fate: Fate,
     written: String,
+    /// The item that it was written to here, if the service had it.
+    item: Option<String>,
     put: Option<Put>,
 }
 
@@ -292,6 +294,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             copied: false,
             fate: Fate::Free,
             written,
+            item: None,
             put: None,
         };
         self.bodies.insert(number, body);
@@ -383,6 +386,10 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.note_removed(Some(&file));
         if let Some(inode) = inode_of(&file) {
             self.held.insert(inode, number);
+        }
+        let item = tag_of(&file).and_then(|tag| Some(version(&tag)?.0.to_owned()));
+        if let Some(body) = self.bodies.get_mut(&number) {
+            body.item = item;
         }
         file.write_all(&bytes)?;
         crate::sys::close(file)?;
@@ -597,12 +604,19 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     /// Tells whether a body was removed in the very moment in which it took the name of another,
     /// which is still there, or its place. System calls remove names, so nothing can prevent that.
     fn is_crossed(&self, number: u64, found: &BTreeSet<u64>) -> bool {
-        let put = self.bodies.get(&number).and_then(|body| body.put.as_ref());
+        let body = self.bodies.get(&number);
+        let put = body.and_then(|body| body.put.as_ref());
+        let item = body.and_then(|body| body.item.as_deref());
         self.removals.iter().any(|removal| {
             if removal.unseen == Some(number) {
                 return true;
             }
             if put.is_some_and(|put| removal.knew_at_last(&put.tag)) {
+                return true;
+            }
+            // It was written here to the very item that somebody's rename brought to the name.
+            let of = removal.tags[0].as_deref().and_then(version);
+            if item.is_some() && item == of.map(|(id, _)| id) && removal.came_in_between() {
                 return true;
             }
             let seen = removal.seen.filter(|&seen| seen != number);

@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use onedrivefs_core::{Ino, QuickXorHash, RemoteItem, Timestamp, name};
+use onedrivefs_core::{ETag, Ino, QuickXorHash, RemoteItem, Timestamp, kill_point, name};
 use onedrivefs_store::{Item, Ops, Place, Remote, StoreError, Tx};
 
 use crate::apply::{Applier, rebase_body, reclaim, reclaim_places, remote_of};
 use crate::change::KernelChange;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::hydrate::{HydrateError, Source};
 use crate::journal::{self, stored_name};
 use crate::merge::content_changed;
 
@@ -39,6 +40,9 @@ pub(super) struct Moved<'a> {
     /// Whether more has to be asked for: the name is one for the moment.
     pub more: bool,
 }
+
+/// The tag of a version that nobody has seen the tag of: no request with it as a condition succeeds.
+const OVERTAKEN: &str = "\"overtaken\"";
 
 /// How the service's answer compares with what was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,14 +292,53 @@ impl Engine {
     }
 
     /// A body arrived. Returns what the service has compared with what was sent.
-    pub(super) fn adopt_uploaded(
+    pub(super) async fn adopt_uploaded(
         &self,
         sent: &Uploaded,
         there: &RemoteItem,
     ) -> Result<Verdict, EngineError> {
         let verdict = self.compare(sent, there);
+        if verdict == Verdict::Different && self.is_overtaken(sent, there).await? {
+            return self.adopt_overtaken(sent, there);
+        }
         self.adopt_content(sent, there, verdict)?;
         Ok(verdict)
+    }
+
+    /// Tells whether what was sent did arrive, and somebody has replaced it before the answer was made:
+    /// it is among the older versions then.
+    async fn is_overtaken(&self, sent: &Uploaded, there: &RemoteItem) -> Result<bool, EngineError> {
+        let source = Source {
+            drive: self.config.drive.id.clone(),
+            item: there.id.clone(),
+            etag: None,
+            ctag: None,
+            size: sent.size,
+            hash: sent.hash,
+        };
+        match self.find_past(&source).await {
+            Ok(found) => Ok(found.is_some()),
+            // Not every service has versions.
+            Err(HydrateError::Gone | HydrateError::Refused(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What was sent arrived, and an answer shows what somebody has replaced it with: that must not
+    /// become our base, under which it would be replaced or deleted. The merge decides.
+    fn adopt_overtaken(&self, sent: &Uploaded, there: &RemoteItem) -> Result<Verdict, EngineError> {
+        let asked = Instant::now();
+        let ours = RemoteItem {
+            size: Some(sent.size),
+            hash: sent.hash,
+            etag: Some(ETag::new(OVERTAKEN)),
+            ctag: None,
+            ..there.clone()
+        };
+        self.adopt_content(sent, &ours, Verdict::Same)?;
+        kill_point("overtaken-adopted");
+        self.apply_now(std::slice::from_ref(there), Some(sent.ino), asked)?;
+        Ok(Verdict::Same)
     }
 
     /// Content arrived that compares in this way with what was sent.

@@ -109,7 +109,7 @@ impl Engine {
             self.drop_session(item, row).await?;
             let body = Some((body_row.id, body_row.generation));
             let unsent = unsent(item, body, body_row.size, body_row.hash);
-            return self.arrived(&unsent, &there);
+            return self.arrived(&unsent, &there).await;
         }
         if snapshot.size() == 0 {
             self.drop_session(item, row).await?;
@@ -162,7 +162,8 @@ impl Engine {
             times_sent: false,
         };
         if let Some(there) = self.same_there(item, sent.size, sent.hash)? {
-            return self.arrived(&unsent(item, sent.body, sent.size, sent.hash), &there);
+            let unsent = unsent(item, sent.body, sent.size, sent.hash);
+            return self.arrived(&unsent, &there).await;
         }
         let noted = self.note_unanswered(item, Some(sent.size), sent.hash);
         if !noted.await? {
@@ -175,7 +176,7 @@ impl Engine {
             .await;
         kill_point("put-answered");
         match outcome {
-            Ok(there) => self.arrived(&sent, &there),
+            Ok(there) => self.arrived(&sent, &there).await,
             Err(error) => self.refused(item, parent.as_ref(), error).await,
         }
     }
@@ -293,7 +294,7 @@ impl Engine {
         // A session that was begun earlier carried the time of then.
         let time = there.modified;
         sent.times_sent = time.is_none_or(|time| time.same_second(job.item.mtime));
-        self.arrived(&sent, &there)
+        self.arrived(&sent, &there).await
     }
 
     /// The answer of a session, which knows the file only and not what stands for it here.
@@ -321,8 +322,8 @@ impl Engine {
     }
 
     /// Takes an answer that says the body arrived.
-    fn arrived(&self, sent: &Uploaded, there: &RemoteItem) -> Result<Step, EngineError> {
-        match self.adopt_uploaded(sent, there)? {
+    async fn arrived(&self, sent: &Uploaded, there: &RemoteItem) -> Result<Step, EngineError> {
+        match self.adopt_uploaded(sent, there).await? {
             Verdict::Same | Verdict::Rewritten => Ok(Step::Progress),
             Verdict::Different => Err(EngineError::Altered),
         }
