@@ -186,7 +186,8 @@ impl GraphClient {
         version: &str,
     ) -> Result<DownloadSource, GraphError> {
         let version = route::query_value(version);
-        let item = Endpoints::item_path(drive, item)?;
+        let (drive, item) = self.content_of(drive, item);
+        let item = Endpoints::item_path(&drive, &item)?;
         let (url, via_graph) = self
             .content_location(&format!("{item}/versions/{version}"))
             .await?;

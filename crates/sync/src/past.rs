@@ -1,4 +1,6 @@
-//! Bytes of versions that are not the newest any more.
+//! Versions that are not the newest any more.
+//!
+//! An upload may be replaced by somebody before its answer is made: then it is the last of them.
 //!
 //! A file that is a copy of another one may lack bytes, which come from the version that was copied.
 //! If somebody replaces that before the copy was made on the service, the service still has it among
@@ -12,11 +14,14 @@ use std::sync::Arc;
 
 use onedrivefs_content::{Body, BodyId};
 use onedrivefs_core::HashAccumulator;
-use onedrivefs_graph::{Disposition, DownloadSource, GraphError};
+use onedrivefs_graph::{Disposition, GraphError};
 use parking_lot::Mutex;
 
 use crate::engine::Engine;
 use crate::hydrate::{HydrateError, Source};
+
+/// How many versions are looked at for what arrived a moment ago.
+const JUST_NOW: usize = 3;
 
 /// Bytes that are put into the body at a time.
 const PIECE: usize = 1 << 20;
@@ -69,60 +74,65 @@ impl Engine {
         let Some(_looking) = self.past.begin(body.id()) else {
             return Err(HydrateError::TimedOut);
         };
-        match self.find_past(source).await? {
-            Some(file) => fill(body, &file, source.size),
-            None => Err(otherwise),
+        for version in self.past_versions(source).await? {
+            let file = self.bodies.content().nameless_file();
+            let file = file.map_err(|error| HydrateError::from(error.into_io()))?;
+            let write = |at: u64, data: &[u8]| Ok(file.write_all_at(data, at)?);
+            if self.is_version(source, &version, write).await? {
+                return fill(body, &file, source.size);
+            }
         }
+        Err(otherwise)
     }
 
-    /// The bytes of a version that is not the newest any more, in a file without a name. `None` when
-    /// the service has none with this length and hash.
+    /// Tells whether the service has this content as one of the last versions before the newest one.
     ///
     /// # Errors
     /// What looking for it fails with.
-    pub(crate) async fn find_past(&self, source: &Source) -> Result<Option<File>, HydrateError> {
-        let Some(hash) = source.hash else {
-            return Ok(None);
-        };
-        let versions = self.graph.versions(&source.drive, &source.item).await;
-        // The first is the newest, which is another one.
-        for version in versions.map_err(failed)?.into_iter().skip(1) {
-            if version.size.is_some_and(|size| size != source.size) {
-                continue;
-            }
-            let download = self
-                .graph
-                .version_source(&source.drive, &source.item, &version.id)
-                .await
-                .map_err(failed)?;
-            let file = self.bodies.content().nameless_file();
-            let file = file.map_err(|error| HydrateError::from(error.into_io()))?;
-            let mut made = HashAccumulator::new();
-            let length = self.read_past(&download, source.size, &file, &mut made);
-            if length.await? == source.size && made.finish() == hash {
-                return Ok(Some(file));
+    pub(crate) async fn is_past(&self, source: &Source) -> Result<bool, HydrateError> {
+        let versions = self.past_versions(source).await?;
+        for version in versions.iter().take(JUST_NOW) {
+            if self.is_version(source, version, |_, _| Ok(())).await? {
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
-    /// Reads a version into a file, up to a byte more than it may have. Returns its length.
-    async fn read_past(
+    /// The versions before the newest one that may be the one that is looked for, newest first.
+    async fn past_versions(&self, source: &Source) -> Result<Vec<String>, HydrateError> {
+        let versions = self.graph.versions(&source.drive, &source.item).await;
+        let past = versions.map_err(failed)?.into_iter().skip(1);
+        let as_long = past.filter(|past| past.size.is_none_or(|size| size == source.size));
+        Ok(as_long.map(|past| past.id).collect())
+    }
+
+    /// Reads a version, up to a byte more than it may have, and hands its bytes on with where they
+    /// belong. Tells whether it is the one that is looked for.
+    async fn is_version(
         &self,
-        download: &DownloadSource,
-        size: u64,
-        file: &File,
-        made: &mut HashAccumulator,
-    ) -> Result<u64, HydrateError> {
-        let content = self.graph.fetch(download, 0..size.saturating_add(1)).await;
-        let mut content = content.map_err(failed)?;
+        source: &Source,
+        version: &str,
+        mut take: impl FnMut(u64, &[u8]) -> Result<(), HydrateError>,
+    ) -> Result<bool, HydrateError> {
+        let Some(hash) = source.hash else {
+            return Ok(false);
+        };
+        let download = self
+            .graph
+            .version_source(&source.drive, &source.item, version)
+            .await
+            .map_err(failed)?;
+        let wanted = 0..source.size.saturating_add(1);
+        let mut content = self.graph.fetch(&download, wanted).await.map_err(failed)?;
+        let mut made = HashAccumulator::new();
         let mut at = 0;
         while let Some(data) = content.chunk().await.map_err(failed)? {
             made.update(&data);
-            file.write_all_at(&data, at)?;
+            take(at, &data)?;
             at += data.len() as u64;
         }
-        Ok(at)
+        Ok(at == source.size && made.finish() == hash)
     }
 }
 

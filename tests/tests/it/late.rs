@@ -731,41 +731,74 @@ fn what_replaces_an_upload_before_its_answer_is_made_is_not_taken_for_its_result
     if !needs::met(&[Need::Fuse]) {
         return;
     }
-    for (meanwhile, known) in [
-        ("", false),
-        ("rm", false),
-        ("more", false),
-        ("", true),
-        ("rm", true),
-    ] {
-        let service = unannounced();
-        service.set_knobs(|knobs| knobs.empty_commit_body = true);
-        let drive = service.default_drive();
-        if known {
-            drive.put("/doc", "older").expect("file");
+    // Libraries write into documents on arrival, which looks the same.
+    for name in ["doc", "doc.docx"] {
+        for known in [false, true] {
+            for meanwhile in ["nothing", "rm", "more"] {
+                replaced_before_the_answer(name, known, meanwhile);
+            }
         }
-        let home = Home::signed_in(&service);
-        let mount = home.mount();
-        mount.sync();
-        let held = FaultRule::on("item", FaultAction::Hold).times(1);
-        let held = service.faults().add(held);
-        fs::write(mount.at("doc"), "ours").expect("file");
-        wait_for_hit(&service, held);
-        assert_eq!(drive.read("/doc").as_deref(), Some(&b"ours"[..]));
-        drive.put("/doc", "theirs, a moment later").expect("file");
-        match meanwhile {
-            "rm" => fs::remove_file(mount.at("doc")).expect("deletion"),
-            "more" => write(&mount, "doc", "ours again"),
-            _ => {}
-        }
-        service.faults().remove(held);
-        mount.sync();
-        tree::assert_in_step(mount.path(), &drive);
-        let theirs = fs::read_to_string(mount.at("doc")).expect("theirs");
-        assert_eq!(theirs, "theirs, a moment later", "{meanwhile}, {known}");
-        let names = drive.dump().len();
-        let expected = if meanwhile == "more" { 2 } else { 1 };
-        assert_eq!(names, expected, "{meanwhile}, {known}: {:?}", drive.dump());
-        mount.unmount();
     }
+}
+
+fn replaced_before_the_answer(name: &str, known: bool, meanwhile: &str) {
+    let case = format!("{name}, known: {known}, {meanwhile}");
+    let there = format!("/{name}");
+    let service = unannounced();
+    service.set_knobs(|knobs| knobs.empty_commit_body = true);
+    let drive = service.default_drive();
+    if known {
+        drive.put(&there, "older").expect("file");
+    }
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let held = FaultRule::on("item", FaultAction::Hold).times(1);
+    let held = service.faults().add(held);
+    fs::write(mount.at(name), "ours").expect("file");
+    wait_for_hit(&service, held);
+    assert_eq!(drive.read(&there).as_deref(), Some(&b"ours"[..]));
+    drive.put(&there, "theirs, a moment later").expect("file");
+    match meanwhile {
+        "rm" => fs::remove_file(mount.at(name)).expect("deletion"),
+        "more" => write(&mount, name, "ours again"),
+        _ => {}
+    }
+    service.faults().remove(held);
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    let theirs = fs::read_to_string(mount.at(name)).expect("theirs");
+    assert_eq!(theirs, "theirs, a moment later", "{case}");
+    let expected = if meanwhile == "more" { 2 } else { 1 };
+    assert_eq!(drive.dump().len(), expected, "{case}: {:?}", drive.dump());
+    mount.unmount();
+}
+
+/// The answer to an upload says nothing, and somebody has renamed what arrived and put another file in
+/// its place: that has the name, and is not ours for it.
+#[test]
+fn what_has_the_name_of_an_upload_is_not_taken_for_it() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    service.set_knobs(|knobs| knobs.empty_commit_body = true);
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let held = FaultRule::on("item", FaultAction::Hold).times(1);
+    let held = service.faults().add(held);
+    fs::write(mount.at("doc"), "ours").expect("file");
+    wait_for_hit(&service, held);
+    drive.rename("/doc", "/moved").expect("renamed");
+    let other = drive.put("/doc", "theirs").expect("file");
+    service.faults().remove(held);
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(drive.read("/doc").as_deref(), Some(&b"theirs"[..]));
+    let entry = drive.entry("/doc").expect("entry");
+    assert_eq!((entry.id, entry.versions), (other, 1));
+    assert_eq!(drive.read("/moved").as_deref(), Some(&b"ours"[..]));
+    mount.unmount();
 }

@@ -47,8 +47,9 @@ struct Body {
     copied: bool,
     fate: Fate,
     written: String,
-    /// The item that it was written to here, if the service had it.
-    item: Option<String>,
+    /// The item that it was written to here, if the service had it, and how many names had been removed
+    /// here by then.
+    item: Option<(String, usize)>,
     put: Option<Put>,
 }
 
@@ -77,6 +78,8 @@ pub struct Two<'r, 'h, 's> {
     removals: Vec<Removal>,
     /// What programs here last saw in each inode, or wrote to it.
     held: BTreeMap<u64, u64>,
+    /// What somebody deleted on the service.
+    deleted_there: BTreeSet<u64>,
     /// Names that a save gave, because what was shown under them for a moment had gone elsewhere.
     given: BTreeSet<String>,
     trace: Vec<String>,
@@ -146,6 +149,18 @@ impl Removal {
         (knew(&self.tags[2]) || knew(&self.base)) && !knew(&self.tags[1])
     }
 
+    /// Tells whether an item was what the service had under the name.
+    fn removes(&self, item: &str) -> bool {
+        let there = self.tags[0].as_deref().and_then(version);
+        there.is_some_and(|(id, _)| id == item)
+    }
+
+    /// Tells whether the item that was looked at here was what the service had under the name.
+    fn is_same_item(&self) -> bool {
+        let seen = self.tags[1].as_deref().and_then(version);
+        seen.is_some_and(|(id, _)| self.removes(id))
+    }
+
     /// Tells whether what was looked at has no name any more.
     fn is_without_name(&self) -> bool {
         let stat = self.held.as_ref().map(|(held, _)| rustix::fs::fstat(held));
@@ -182,6 +197,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             next_body: (seed & 0xffff) << 16,
             removals: Vec::new(),
             held: BTreeMap::new(),
+            deleted_there: BTreeSet::new(),
             given: BTreeSet::new(),
             trace: Vec::new(),
         };
@@ -236,8 +252,9 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             let lacks_bytes = row["error"]
                 .as_str()
                 .is_some_and(|error| error.contains("no longer on the service"));
-            let originals = self.bodies.values().filter(|body| body.copied);
-            if !lacks_bytes || originals.into_iter().all(|body| body.fate == Fate::Kept) {
+            let mut deleted = self.deleted_there.iter();
+            let copied = |number: &u64| self.bodies.get(number).is_some_and(|body| body.copied);
+            if !lacks_bytes || !deleted.any(copied) {
                 return Err(format!("something is parked: {row}"));
             }
             self.rig.discard(path)?;
@@ -388,6 +405,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             self.held.insert(inode, number);
         }
         let item = tag_of(&file).and_then(|tag| Some(version(&tag)?.0.to_owned()));
+        let item = item.map(|item| (item, self.removals.len()));
         if let Some(body) = self.bodies.get_mut(&number) {
             body.item = item;
         }
@@ -606,17 +624,17 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     fn is_crossed(&self, number: u64, found: &BTreeSet<u64>) -> bool {
         let body = self.bodies.get(&number);
         let put = body.and_then(|body| body.put.as_ref());
-        let item = body.and_then(|body| body.item.as_deref());
-        self.removals.iter().any(|removal| {
+        let item = body.and_then(|body| body.item.as_ref());
+        self.removals.iter().enumerate().any(|(at, removal)| {
             if removal.unseen == Some(number) {
                 return true;
             }
             if put.is_some_and(|put| removal.knew_at_last(&put.tag)) {
                 return true;
             }
-            // It was written here to the very item that somebody's rename brought to the name.
-            let of = removal.tags[0].as_deref().and_then(version);
-            if item.is_some() && item == of.map(|(id, _)| id) && removal.came_in_between() {
+            // It was written here before, to the very item that somebody's rename brought to the name.
+            let came = removal.came_in_between() && !removal.is_same_item();
+            if came && item.is_some_and(|(of, before)| at >= *before && removal.removes(of)) {
                 return true;
             }
             let seen = removal.seen.filter(|&seen| seen != number);
@@ -757,6 +775,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
                 let done = self.there.take(&self.at(&path));
                 for body in done.as_deref().unwrap_or_default() {
                     let number = self.number_of(body);
+                    self.deleted_there.extend(number);
                     self.set(number, Fate::Free);
                 }
                 format!("there: delete {path} -> {:?}", done.map(drop))

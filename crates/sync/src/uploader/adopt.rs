@@ -1,6 +1,6 @@
 //! Taking the service's answers into the database: ids, tags and what is settled by them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use onedrivefs_core::{ETag, Ino, QuickXorHash, RemoteItem, Timestamp, kill_point, name};
 use onedrivefs_store::{Item, Ops, Place, Remote, StoreError, Tx};
@@ -43,6 +43,12 @@ pub(super) struct Moved<'a> {
 
 /// The tag of a version that nobody has seen the tag of: no request with it as a condition succeeds.
 const OVERTAKEN: &str = "\"overtaken\"";
+
+/// Tries to find out whether somebody replaced what was sent, before it is sent anew.
+const OVERTAKEN_TRIES: u32 = 4;
+
+/// Pause between two of them.
+const OVERTAKEN_PAUSE: Duration = Duration::from_secs(1);
 
 /// How the service's answer compares with what was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,16 +304,39 @@ impl Engine {
         there: &RemoteItem,
     ) -> Result<Verdict, EngineError> {
         let verdict = self.compare(sent, there);
-        if verdict == Verdict::Different && self.is_overtaken(sent, there).await? {
-            return self.adopt_overtaken(sent, there);
+        let doubtful = match verdict {
+            Verdict::Same => false,
+            // What is here becomes a copy of what is there, whoever made that.
+            Verdict::Rewritten => !self.is_as_sent(sent)?,
+            Verdict::Different => true,
+        };
+        if doubtful && self.is_overtaken(sent, there).await? {
+            self.adopt_overtaken(sent, there)?;
+            return Ok(Verdict::Same);
         }
         self.adopt_content(sent, there, verdict)?;
         Ok(verdict)
     }
 
+    /// Tells whether a file was neither removed nor changed here since it was sent.
+    fn is_as_sent(&self, sent: &Uploaded) -> Result<bool, StoreError> {
+        self.store.read(|r| {
+            let Some(item) = r.item(sent.ino)?.filter(|item| item.parent.is_some()) else {
+                return Ok(false);
+            };
+            let row = item.body.map(|id| r.body(id)).transpose()?.flatten();
+            let current = row.as_ref().map(|row| (row.id, row.generation));
+            Ok(current == sent.body && row.is_none_or(|row| !row.dirty))
+        })
+    }
+
     /// Tells whether what was sent did arrive, and somebody has replaced it before the answer was made:
     /// it is among the older versions then.
-    async fn is_overtaken(&self, sent: &Uploaded, there: &RemoteItem) -> Result<bool, EngineError> {
+    pub(super) async fn is_overtaken(
+        &self,
+        sent: &Uploaded,
+        there: &RemoteItem,
+    ) -> Result<bool, EngineError> {
         let source = Source {
             drive: self.config.drive.id.clone(),
             item: there.id.clone(),
@@ -316,29 +345,41 @@ impl Engine {
             size: sent.size,
             hash: sent.hash,
         };
-        match self.find_past(&source).await {
-            Ok(found) => Ok(found.is_some()),
-            // Not every service has versions.
-            Err(HydrateError::Gone | HydrateError::Refused(_)) => Ok(false),
-            Err(error) => Err(error.into()),
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.is_past(&source).await {
+                Ok(found) => return Ok(found),
+                // Not every service has versions.
+                Err(HydrateError::Gone | HydrateError::Refused(_)) => return Ok(false),
+                // Sending it anew would not tell more.
+                Err(HydrateError::TimedOut) if tries < OVERTAKEN_TRIES => {
+                    tokio::time::sleep(OVERTAKEN_PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 
     /// What was sent arrived, and an answer shows what somebody has replaced it with: that must not
-    /// become our base, under which it would be replaced or deleted. The merge decides.
-    fn adopt_overtaken(&self, sent: &Uploaded, there: &RemoteItem) -> Result<Verdict, EngineError> {
-        let asked = Instant::now();
+    /// become our base, under which it would be replaced or deleted. It is asked for like everything
+    /// else that somebody changed while something was on its way.
+    fn adopt_overtaken(&self, sent: &Uploaded, there: &RemoteItem) -> Result<(), EngineError> {
+        let base = self.store.write(|tx| {
+            tx.defer(there)?;
+            Ok::<_, StoreError>(tx.item(sent.ino)?.and_then(|item| item.remote))
+        })?;
+        kill_point("overtaken-deferred");
+        let base = base.filter(|base| base.id == there.id);
+        let etag = base.as_ref().and_then(|base| base.etag.clone());
         let ours = RemoteItem {
             size: Some(sent.size),
             hash: sent.hash,
-            etag: Some(ETag::new(OVERTAKEN)),
-            ctag: None,
+            etag: etag.or_else(|| Some(ETag::new(OVERTAKEN))),
+            ctag: base.and_then(|base| base.ctag),
             ..there.clone()
         };
-        self.adopt_content(sent, &ours, Verdict::Same)?;
-        kill_point("overtaken-adopted");
-        self.apply_now(std::slice::from_ref(there), Some(sent.ino), asked)?;
-        Ok(Verdict::Same)
+        self.adopt_content(sent, &ours, Verdict::Same)
     }
 
     /// Content arrived that compares in this way with what was sent.
@@ -513,7 +554,7 @@ impl Engine {
     }
 
     /// Compares the service's answer with what was sent.
-    fn compare(&self, sent: &Uploaded, there: &RemoteItem) -> Verdict {
+    pub(super) fn compare(&self, sent: &Uploaded, there: &RemoteItem) -> Verdict {
         let same_size = there.size.is_none_or(|size| size == sent.size);
         let same_hash = there.hash.zip(sent.hash).is_none_or(|(a, b)| a == b);
         if same_size && same_hash {

@@ -285,6 +285,8 @@ impl Engine {
         let Some(there) = arrived else {
             return Err(GraphError::SessionUnclear.into());
         };
+        let is_told = |told: &RemoteItem| !told.id.as_str().is_empty();
+        let by_name = !there.as_ref().is_some_and(is_told);
         let there = match there {
             Some(there) if there.size.is_some() => there,
             partial => self.look_up(job, partial.as_ref()).await?,
@@ -294,6 +296,16 @@ impl Engine {
         // A session that was begun earlier carried the time of then.
         let time = there.modified;
         sent.times_sent = time.is_none_or(|time| time.same_second(job.item.mtime));
+        if let Some(parent) = job.parent.as_ref().filter(|_| by_name)
+            && self.compare(&sent, &there) == Verdict::Different
+            && !self.is_overtaken(&sent, &there).await?
+        {
+            // All that is known of it is that it has the name.
+            self.forget_session(job.item)?;
+            if let Some(step) = self.look_at_taken_name(job.item, parent).await? {
+                return Ok(step);
+            }
+        }
         self.arrived(&sent, &there).await
     }
 

@@ -180,7 +180,9 @@ impl Engine {
         }
         if self.is_name_taken(sent, there).await? {
             // The service gave the copy another one.
-            self.store.write(|tx| self.adopt_stray(tx, there))?;
+            if !self.is_written_since(sent, there).await? {
+                self.store.write(|tx| self.adopt_stray(tx, there))?;
+            }
             self.forget_copy(item.ino)?;
             if let Some(parent) = self.folder_id(item)?
                 && let Some(step) = self.look_at_taken_name(item, &parent).await?
@@ -191,7 +193,7 @@ impl Engine {
         }
         if self.is_written_since(sent, there).await? {
             // Two files by now: the copy is theirs, and ours is uploaded.
-            self.forget_asked(item.ino)?;
+            self.forget_asked(item.ino, there)?;
             self.copy_is_uploaded(item, body.0, "somebody changed it meanwhile")?;
             return Ok(Step::Progress);
         }
@@ -238,8 +240,7 @@ impl Engine {
         sent: &Unanswered,
         there: &RemoteItem,
     ) -> Result<Step, EngineError> {
-        let touched = !sent.made(there.size, there.hash) && are_times_set(there);
-        let theirs = touched || self.is_written_since(sent, there).await?;
+        let theirs = self.is_written_since(sent, there).await?;
         self.store.write(|tx| {
             let known = theirs || tx.item_by_id(&there.id)?.is_some();
             if let Some(mut now) = tx.item(item.ino)?.filter(|_| !known) {
@@ -248,13 +249,13 @@ impl Engine {
             }
             Ok::<(), StoreError>(())
         })?;
-        self.forget_asked(item.ino)?;
+        self.forget_asked(item.ino, there)?;
         Ok(Step::Progress)
     }
 
     /// Neither follows a copy for an inode any more nor takes anything for what was asked for.
-    fn forget_asked(&self, ino: Ino) -> Result<(), EngineError> {
-        self.store.write(|tx| tx.forget_unanswered(ino))?;
+    fn forget_asked(&self, ino: Ino, copy: &RemoteItem) -> Result<(), EngineError> {
+        self.store.write(|tx| tx.forget_answered(ino, &copy.id))?;
         self.forget_copy(ino)
     }
 
@@ -270,15 +271,22 @@ impl Engine {
             return Ok(false);
         }
         let versions = self.graph.versions(&self.config.drive.id, &there.id).await;
-        match versions {
-            Ok(versions) => Ok(versions.len() > 1),
+        let known = match versions {
+            Ok(versions) => versions.len(),
             Err(error) => match error.disposition() {
-                Disposition::NotFound | Disposition::Permanent | Disposition::Unsupported => {
-                    Ok(false)
-                }
-                _ => Err(error.into()),
+                Disposition::NotFound | Disposition::Permanent | Disposition::Unsupported => 0,
+                _ => return Err(error.into()),
             },
-        }
+        };
+        // The hash of what was just made may be late; and what libraries do on arrival may take a while.
+        let looks_right = there.hash.is_none() && there.size == sent.size;
+        let times_tell = !looks_right && !self.may_be_rewritten(&sent.name);
+        Ok(known > 1 || times_tell && are_times_set(there))
+    }
+
+    /// Tells whether the service may change a file with this name on arrival.
+    fn may_be_rewritten(&self, name: &str) -> bool {
+        self.config.drive.kind != DriveKind::Personal && is_rewritten_kind(name)
     }
 
     /// Compares a copy with what was meant.
@@ -300,8 +308,7 @@ impl Engine {
         };
         // The hash of what was just made may be late.
         let looks_right = there.hash.is_none() && there.size == sent.size;
-        let rewritten =
-            self.config.drive.kind != DriveKind::Personal && is_rewritten_kind(&sent.name);
+        let rewritten = self.may_be_rewritten(&sent.name);
         Ok(match original {
             Original::Same | Original::Gone if looks_right => Verdict::Same,
             Original::Same if rewritten => Verdict::Rewritten,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use onedrivefs_core::{Ino, Timestamp};
 use onedrivefs_graph::{Disposition, GraphError};
-use onedrivefs_store::JournalRow;
+use onedrivefs_store::{JournalRow, Reader, StoreError};
 
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -41,7 +41,7 @@ const HELD_MAX: u32 = 40;
 /// send all of it, and make another version.
 const ALTERED_MAX: u32 = 3;
 
-/// Tries of a file that lacks bytes of an item which is no longer on the service: half a minute.
+/// Tries of a copy that lacks bytes of an original which is no longer on the service: half a minute.
 const GONE_MAX: u32 = 5;
 
 /// Why changes are parked that lack bytes which the service has no more.
@@ -65,6 +65,13 @@ pub(super) const fn is_lasting(error: &HydrateError) -> bool {
             | HydrateError::Corrupt
             | HydrateError::Refused(_)
     )
+}
+
+/// Tells whether some of the bytes of a file are not here.
+fn lacks_bytes(r: &Reader<'_>, ino: Ino) -> Result<bool, StoreError> {
+    let body = r.item(ino)?.and_then(|item| item.body);
+    let row = body.map(|id| r.body(id)).transpose()?.flatten();
+    Ok(row.is_some_and(|row| row.ranges.is_some()))
 }
 
 /// What becomes of a row.
@@ -94,7 +101,9 @@ impl Engine {
             EngineError::Graph(_) if cut_off => Fate::Again,
             EngineError::Graph(error) => self.fate(error),
             EngineError::Hydrate(HydrateError::Offline) => Fate::Later(Duration::from_secs(1)),
-            EngineError::Hydrate(HydrateError::Gone) => Fate::Doubtful(GONE_MAX),
+            EngineError::Hydrate(HydrateError::Gone) if self.is_unmade_copy(ino) => {
+                Fate::Doubtful(GONE_MAX)
+            }
             EngineError::Hydrate(error) if is_lasting(error) => Fate::Doubtful(REFUSALS_MAX),
             error if error.is_local_disk() => {
                 self.evictor.reserve().give_up();
@@ -156,6 +165,16 @@ impl Engine {
                 self.unwritable.store(true, Ordering::Release);
             }
         }
+    }
+
+    /// Tells whether a file lacks bytes of another item.
+    fn is_unmade_copy(&self, ino: Ino) -> bool {
+        let lacks = self.store.read(|r| lacks_bytes(r, ino));
+        let own = self
+            .store
+            .item(ino)
+            .is_ok_and(|item| item.is_some_and(|item| item.remote.is_some()));
+        !own && lacks.unwrap_or(false)
     }
 
     /// Tells whether changes wait for room on the drive.
