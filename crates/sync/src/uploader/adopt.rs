@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use onedrivefs_core::{ETag, Ino, QuickXorHash, RemoteItem, Timestamp, kill_point, name};
+use onedrivefs_core::{ETag, Ino, QuickXorHash, RemoteItem, Timestamp, name};
 use onedrivefs_store::{Item, Ops, Place, Remote, StoreError, Tx};
 
 use crate::apply::{Applier, rebase_body, reclaim, reclaim_places, remote_of};
@@ -369,7 +369,6 @@ impl Engine {
             tx.defer(there)?;
             Ok::<_, StoreError>(tx.item(sent.ino)?.and_then(|item| item.remote))
         })?;
-        kill_point("overtaken-deferred");
         let base = base.filter(|base| base.id == there.id);
         let etag = base.as_ref().and_then(|base| base.etag.clone());
         let ours = RemoteItem {
