@@ -2,8 +2,9 @@
 //! record with what went in and out.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -42,6 +43,17 @@ pub struct Record {
     pub bytes_out: AtomicU64,
     /// Status; 0 when no answer was given.
     pub status: AtomicU16,
+    /// When its answer began, or nobody waited for one any more.
+    pub ended: OnceLock<Instant>,
+}
+
+/// Notes when a request ends, which it does with this.
+pub(crate) struct Ending(pub(crate) Arc<Record>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ended.get_or_init(Instant::now);
+    }
 }
 
 impl Record {

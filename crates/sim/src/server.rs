@@ -4,8 +4,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -23,7 +23,7 @@ use crate::error::{ApiError, ApiResult, empty, html, json_response, raw};
 use crate::faults::{BodyForm, FaultAction};
 use crate::net::{Paced, Reach};
 use crate::request::{Query, Req};
-use crate::request_log::Record;
+use crate::request_log::{Ending, Record};
 use crate::route::{self, Route};
 use crate::world::World;
 use crate::{control, copy, dispatch, download, identity, push, uploads};
@@ -151,6 +151,7 @@ async fn answer(
     }
     let call = classify(host, request.method(), &path);
     let record = log(world, host, &call, &request);
+    let _ending = Ending(Arc::clone(&record));
     let target = request
         .uri()
         .path_and_query()
@@ -286,6 +287,7 @@ fn log(world: &World, host: Host, call: &Call, request: &Request<Incoming>) -> A
         bytes_in: AtomicU64::new(0),
         bytes_out: AtomicU64::new(0),
         status: AtomicU16::new(0),
+        ended: OnceLock::new(),
     })
 }
 

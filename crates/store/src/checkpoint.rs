@@ -15,11 +15,16 @@ use parking_lot::Mutex;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags};
 
-/// Pages of the log at which they are moved in the background; SQLite's own figure.
-const BACKGROUND_PAGES: i32 = 1000;
+/// Pages of the log, 16 MiB of them, at which they are moved in the background. Small changes write the
+/// same few pages again and again, and a page is moved once however often it is in the log: with SQLite's
+/// own figure of 1000 a program that unpacks an archive would compete with what moves the log.
+const BACKGROUND_PAGES: i32 = 4096;
 
-/// Pages of the log, 32 MiB of them, at which the commit that reaches them waits for the move.
-const MOST_PAGES: i32 = 8192;
+/// Pages of the log, 64 MiB of them, at which the commit that reaches them waits for the move.
+const MOST_PAGES: i32 = 16_384;
+
+/// Niceness of the thread that moves the log.
+const NICENESS: i32 = 10;
 
 thread_local! {
     /// Pages of the log after the last commit of this thread.
@@ -114,8 +119,18 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn run(conn: &Connection, woken: &Receiver<()>) {
+    give_way();
     while woken.recv().is_ok() {
         move_log(conn);
+    }
+}
+
+/// Leaves the processor to programs and to those who serve them: there is no hurry. Should the log grow
+/// meanwhile, a commit moves it.
+fn give_way() {
+    // On Linux that is the thread that asks.
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "The log of the database is moved with the usual priority.");
     }
 }
 

@@ -189,6 +189,35 @@ impl Snapshots {
     }
 }
 
+/// A transaction that writes, with statements that are kept. What is not committed never was.
+struct Transaction<'c> {
+    conn: &'c Connection,
+}
+
+impl<'c> Transaction<'c> {
+    fn begin(conn: &'c Connection) -> rusqlite::Result<Self> {
+        conn.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
+        Ok(Self { conn })
+    }
+
+    fn commit(self) -> rusqlite::Result<()> {
+        self.conn.prepare_cached("COMMIT")?.execute(())?;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // A commit ended it, or an error did.
+        if self.conn.is_autocommit() {
+            return;
+        }
+        if let Err(error) = self.conn.execute_batch("ROLLBACK") {
+            tracing::warn!(%error, "A change of the metadata database was not rolled back.");
+        }
+    }
+}
+
 /// Read access to one consistent state.
 pub struct Reader<'c> {
     pub(crate) conn: &'c Connection,
@@ -443,12 +472,12 @@ impl Store {
         &self,
         f: impl FnOnce(&Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut conn = self.writer.lock();
+        let conn = self.writer.lock();
         // Asked with the lock held: whoever waited for it must not write after damage was found.
         self.check_sound()?;
         let watch = Watch::begin(&self.dir);
         self.readers.lock().end_snapshots();
-        let written = self.commit(&mut conn, &watch, f);
+        let written = self.commit(&conn, &watch, f);
         self.judge(&watch)?;
         let (result, touched) = written?;
         self.readers.lock().end_snapshots();
@@ -464,15 +493,13 @@ impl Store {
     #[cfg_attr(debug_assertions, track_caller)]
     fn commit<T, E: From<StoreError>>(
         &self,
-        conn: &mut Connection,
+        conn: &Connection,
         watch: &Watch,
         f: impl FnOnce(&Tx<'_>) -> Result<T, E>,
     ) -> Result<(T, Touched), E> {
-        let tx = conn
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(StoreError::from)?;
+        let tx = Transaction::begin(conn).map_err(StoreError::from)?;
         let scope = Tx {
-            reader: Reader::new(&tx),
+            reader: Reader::new(tx.conn),
             touched: RefCell::default(),
         };
         if let Some((key, value)) = self.with_next.lock().as_ref() {
@@ -484,7 +511,7 @@ impl Store {
             return Err(StoreError::Damaged { reason }.into());
         }
         debug_assert!(
-            are_stored(&Reader::new(&tx), &touched),
+            are_stored(&Reader::new(tx.conn), &touched),
             "a row that is kept is the one that is stored"
         );
         kill_point("before-commit");

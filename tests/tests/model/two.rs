@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use onedrivefs_sim::{DriveHandle, FileBody};
 use onedrivefs_tests::Service;
@@ -51,17 +51,27 @@ struct Body {
     /// here by then.
     item: Option<(String, usize)>,
     put: Option<Put>,
+    /// Where somebody put it on the service, or moved it to.
+    placed: Vec<Placed>,
 }
 
-/// Where and when somebody put a body on the service.
+/// Somebody put a body on the service.
 #[derive(Debug)]
 struct Put {
-    /// The folders it is in, by id.
-    folders: Vec<String>,
     /// The last requests before and after it.
     between: (u64, u64),
     /// The tag of the file with it.
     tag: String,
+}
+
+/// Somebody put a body into folders on the service, or moved it there.
+#[derive(Clone, Debug)]
+struct Placed {
+    /// The folders, by id.
+    folders: Vec<String>,
+    /// The last request before it was there.
+    after: u64,
+    at: Instant,
 }
 
 /// One history.
@@ -313,6 +323,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             written,
             item: None,
             put: None,
+            placed: Vec::new(),
         };
         self.bodies.insert(number, body);
         (number, disk::body(number, len))
@@ -585,23 +596,24 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
     /// deleted: no condition that a deletion can carry excludes that, for the tags of a folder
     /// do not change with what is in it.
     fn went_with_a_folder(&self, body: &Body) -> bool {
-        let Some(put) = &body.put else { return false };
         let records = self.rig.home.service.requests().since(0);
-        put.folders.iter().any(|id| {
-            let (folder, listing) = (format!("/items/{id}"), format!("/items/{id}/children"));
-            let mut listed = None;
-            for record in &records {
-                if record.method == "GET" && record.path.ends_with(&listing) {
-                    listed = Some(record.number);
-                }
-                if record.method == "DELETE" && record.path.ends_with(&folder) {
-                    let in_time = listed.take().is_some_and(|listed| listed <= put.between.1);
-                    if in_time && record.number > put.between.0 {
-                        return true;
+        body.placed.iter().any(|placed| {
+            placed.folders.iter().any(|id| {
+                let (folder, listing) = (format!("/items/{id}"), format!("/items/{id}/children"));
+                let mut listed = None;
+                for record in &records {
+                    if record.method == "GET" && record.path.ends_with(&listing) {
+                        listed = Some(record.number);
+                    }
+                    if record.method == "DELETE" && record.path.ends_with(&folder) {
+                        let in_time = listed.take().is_some_and(|listed| listed <= placed.after);
+                        if in_time && record.ended.get().is_none_or(|ended| *ended > placed.at) {
+                            return true;
+                        }
                     }
                 }
-            }
-            false
+                false
+            })
         })
     }
 
@@ -765,7 +777,15 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             }
             60..=79 => {
                 let (from, to) = (self.path_there(false), self.new_place_there());
+                let moved = self.bodies_there(&self.spelt_there(&from));
+                let at = Instant::now();
                 let done = self.there.rename(&self.at(&from), &self.at(&to));
+                if done.is_ok() {
+                    let placed = self.placed(&to, at);
+                    for number in moved {
+                        self.place(number, placed.clone());
+                    }
+                }
                 format!("there: rename {from} to {to} -> {done:?}")
             }
             _ => {
@@ -782,6 +802,21 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             }
         };
         self.tell(told);
+    }
+
+    /// What is at a path on the service since a moment ago.
+    fn placed(&self, path: &str, at: Instant) -> Placed {
+        Placed {
+            folders: self.folders_of(path),
+            after: self.last_request(),
+            at,
+        }
+    }
+
+    fn place(&mut self, number: u64, placed: Placed) {
+        if let Some(body) = self.bodies.get_mut(&number) {
+            body.placed.push(placed);
+        }
     }
 
     /// Which body this is.
@@ -805,12 +840,13 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let path = self.spelt_there(&path);
         let (number, bytes) = self.new_body(format!("there {path}"));
         let before = self.last_request();
+        let at = Instant::now();
         let done = self.there.replace(&self.at(&path), bytes);
         if let Ok((tag, replaced)) = &done {
             let replaced = replaced.as_ref().and_then(|body| self.number_of(body));
             self.finish(number);
+            self.place(number, self.placed(&path, at));
             let put = Put {
-                folders: self.folders_of(&path),
                 between: (before, self.last_request()),
                 tag: unquoted(tag),
             };
