@@ -177,7 +177,10 @@ impl Vfs {
             item.local_only = directory.local_only || self.engine.config.local_only.matches(name);
             item.ino = tx.insert_item(&item)?;
             fill(tx, &mut item)?;
-            tx.update_item(&item)?;
+            match kind {
+                Kind::File | Kind::Directory => tx.update_figures(&item)?,
+                Kind::Symlink => tx.update_item(&item)?,
+            }
             journal::record(tx, &item, Change::Created, false, now)?;
             touch(tx, directory, now)?;
             Ok(item)
@@ -347,5 +350,5 @@ pub(crate) fn check_visible(directory: &Item) -> Result<(), VfsError> {
 pub(crate) fn touch(tx: &Tx<'_>, mut directory: Item, now: Timestamp) -> Result<(), VfsError> {
     directory.mtime = now;
     directory.ctime = now;
-    Ok(tx.update_item(&directory)?)
+    Ok(tx.update_figures(&directory)?)
 }

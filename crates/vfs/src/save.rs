@@ -135,7 +135,7 @@ impl Vfs {
             item.mtime = time;
             item.ctime = time;
         }
-        tx.update_item(&item)?;
+        tx.update_figures(&item)?;
         if item.parent.is_some() {
             journal::record(tx, &item, Change::Saved, in_flight, Self::now())?;
         }

@@ -108,7 +108,7 @@ impl Vfs {
                 item.mtime = time.resolve(now);
             }
             item.ctime = now;
-            tx.update_item(&item)?;
+            tx.update_figures(&item)?;
             if set.mtime.is_some() && item.parent.is_some() && item.kind != Kind::Symlink {
                 journal::record(tx, &item, Change::Touched, in_flight, now)?;
             }
