@@ -16,6 +16,9 @@ use crate::error::EngineError;
 /// was read a moment ago.
 const IN_USE: Duration = Duration::from_secs(5);
 
+/// How long a file may count as open that a program has just closed: the kernel says so a moment later.
+const CLOSING: Duration = Duration::from_millis(500);
+
 /// Pause between two looks whether it still is.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -84,7 +87,7 @@ impl Engine {
         })?;
         let mut freed = Freed::default();
         let mut stays: BTreeMap<(String, &'static str), u64> = BTreeMap::new();
-        let patience = Instant::now() + IN_USE;
+        let start = Instant::now();
         while !items.is_empty() {
             let mut in_use = Vec::new();
             for item in items {
@@ -92,6 +95,7 @@ impl Engine {
                     .store
                     .read(|r| obstacle(r, &item, |ino| self.is_open(ino)))?
                 {
+                    Some(Obstacle::Open) if start.elapsed() < CLOSING => in_use.push(item),
                     Some(obstacle) => {
                         *stays.entry(self.name(item.ino, &obstacle)?).or_default() += 1;
                         freed.staying += 1;
@@ -106,7 +110,7 @@ impl Engine {
                     },
                 }
             }
-            if Instant::now() >= patience {
+            if start.elapsed() >= IN_USE {
                 for item in &in_use {
                     let path = self.path_of(item.ino)?;
                     *stays.entry((path, "it is in use")).or_default() += 1;

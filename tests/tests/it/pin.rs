@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use onedrivefs_sim::{FaultAction, FaultRule, Reach};
 use onedrivefs_tests::disk::SmallDisk;
@@ -14,7 +16,7 @@ use serde_json::Value;
 use crate::files;
 
 /// Time in which something has to happen by itself.
-const LIMIT: std::time::Duration = wait::secs(90);
+const LIMIT: Duration = wait::secs(90);
 
 /// The simulator's name for requests of content.
 const DOWNLOAD: &str = "download";
@@ -379,6 +381,32 @@ fn evict_frees_what_the_service_has_and_names_what_stays() {
         let there = drive.read(&format!("/{name}")).expect("there");
         assert!(fs::read(mount.at(name)).expect("read") == there, "{name}");
     }
+    mount.unmount();
+}
+
+/// The kernel tells of a file that was closed a moment after the program that closed it goes on.
+#[test]
+fn evict_waits_a_moment_for_a_file_to_be_closed() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    drive.put("/file", files::noise(5, 1 << 20)).expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let mut open = File::open(mount.at("file")).expect("opened");
+    let mut some = [0; 1000];
+    open.read_exact(&mut some).expect("read");
+    let closing = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(200));
+        drop(open);
+    });
+    let said = cli(&home, &["evict"], &mount, "file").ok();
+    assert!(said.contains("(1 file)"), "{said}");
+    closing.join().expect("closed");
+    assert_eq!(state_of(&mount, "file"), "cloud");
     mount.unmount();
 }
 
