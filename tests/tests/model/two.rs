@@ -88,7 +88,7 @@ pub struct Two<'r, 'h, 's> {
     removals: Vec<Removal>,
     /// What programs here last saw in each inode, or wrote to it.
     held: BTreeMap<u64, u64>,
-    /// What somebody deleted on the service.
+    /// What somebody deleted on the service, with its earlier versions.
     deleted_there: BTreeSet<u64>,
     /// Names that a save gave, because what was shown under them for a moment had gone elsewhere.
     given: BTreeSet<String>,
@@ -791,12 +791,16 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             _ => {
                 let path = self.path_there(false);
                 let path = self.spelt_there(&path);
+                let older = self.older_versions(&path);
                 // What it held when it went: something of ours may arrive at any moment.
                 let done = self.there.take(&self.at(&path));
                 for body in done.as_deref().unwrap_or_default() {
                     let number = self.number_of(body);
                     self.deleted_there.extend(number);
                     self.set(number, Fate::Free);
+                }
+                if done.is_ok() {
+                    self.deleted_there.extend(older);
                 }
                 format!("there: delete {path} -> {:?}", done.map(drop))
             }
@@ -885,7 +889,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
                 found.extend(body);
             }
         }
-        found.extend(self.older_versions());
+        found.extend(self.older_versions(""));
         let lost: Vec<String> = self
             .bodies
             .iter()
@@ -936,11 +940,13 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         text
     }
 
-    /// Bodies that are earlier versions of what is on the service.
-    fn older_versions(&self) -> Vec<u64> {
+    /// Bodies that are earlier versions of what is at or below a path on the service.
+    fn older_versions(&self, path: &str) -> Vec<u64> {
+        let below = format!("{path}/");
+        let is_meant = |at: &str| path.is_empty() || at == path || at.starts_with(&below);
         let mut found = Vec::new();
         for (path, folder) in self.entries_there() {
-            if folder {
+            if folder || !is_meant(&path) {
                 continue;
             }
             let at = self.at(&path);
