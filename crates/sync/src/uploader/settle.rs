@@ -101,7 +101,7 @@ impl Engine {
             EngineError::Graph(_) if cut_off => Fate::Again,
             EngineError::Graph(error) => self.fate(error),
             EngineError::Hydrate(HydrateError::Offline) => Fate::Later(Duration::from_secs(1)),
-            EngineError::Hydrate(HydrateError::Gone) if self.is_unmade_copy(ino) => {
+            EngineError::Hydrate(HydrateError::Gone) if self.lacks_original(ino) => {
                 Fate::Doubtful(GONE_MAX)
             }
             EngineError::Hydrate(error) if is_lasting(error) => Fate::Doubtful(REFUSALS_MAX),
@@ -145,9 +145,11 @@ impl Engine {
                 _ => error.to_string(),
             };
             apply_fate(&mut row, fate, reason);
-            let lacks =
-                |error: &HydrateError| matches!(error, HydrateError::Changed | HydrateError::Gone);
-            if row.parked && matches!(&error, EngineError::Hydrate(error) if lacks(error)) {
+            let base_is_gone = matches!(
+                &error,
+                EngineError::Hydrate(HydrateError::Changed | HydrateError::Gone)
+            );
+            if row.parked && base_is_gone && lacks_bytes(tx, ino)? {
                 row.error = Some(LACKS_BYTES.to_owned());
             }
             tx.put_journal(&row)?;
@@ -167,14 +169,13 @@ impl Engine {
         }
     }
 
-    /// Tells whether a file lacks bytes of another item.
-    fn is_unmade_copy(&self, ino: Ino) -> bool {
-        let lacks = self.store.read(|r| lacks_bytes(r, ino));
-        let own = self
-            .store
-            .item(ino)
-            .is_ok_and(|item| item.is_some_and(|item| item.remote.is_some()));
-        !own && lacks.unwrap_or(false)
+    /// Tells whether a new file lacks bytes, which are those of another item then.
+    fn lacks_original(&self, ino: Ino) -> bool {
+        let lacks = |r: &Reader<'_>| {
+            let is_new = r.item(ino)?.is_some_and(|item| item.remote.is_none());
+            Ok::<_, StoreError>(is_new && lacks_bytes(r, ino)?)
+        };
+        self.store.read(lacks).unwrap_or(false)
     }
 
     /// Tells whether changes wait for room on the drive.
