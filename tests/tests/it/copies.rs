@@ -46,6 +46,17 @@ fn wait_for(service: &Service, op: &str) {
     });
 }
 
+/// Copies `a` to `b`, which the service does without anybody being told. Returns the rule that holds
+/// the answer back.
+fn copy_without_news(home: &Home<'_>) -> u64 {
+    let monitor = FaultRule::on("monitor", FaultAction::Hold);
+    let hold = home.service.faults().add(monitor);
+    home.sh(r#"cp "$M/a" "$M/b""#);
+    let drive = home.service.default_drive();
+    wait::until("the copy", wait::secs(20), || drive.entry("/b").is_some());
+    hold
+}
+
 fn state(mount: &Mount<'_>, expected: &str) {
     wait::until(expected, wait::secs(30), || {
         mount.status()["state"] == expected
@@ -337,11 +348,7 @@ fn a_copy_that_somebody_touched_before_it_was_known_here() {
         let home = Home::signed_in(&service);
         let mount = home.mount();
         mount.sync();
-        let hold = service
-            .faults()
-            .add(FaultRule::on("monitor", FaultAction::Hold));
-        home.sh(r#"cp "$M/a" "$M/b""#);
-        wait::until("the copy", wait::secs(20), || drive.entry("/b").is_some());
+        let hold = copy_without_news(&home);
         match deed {
             "renamed" => drive.rename("/b", "/theirs").expect("renamed"),
             "deleted" => drive.delete("/b").expect("deleted"),
@@ -441,11 +448,7 @@ fn what_somebody_wrote_into_a_copy_stays() {
         let home = Home::signed_in(&service);
         let mount = home.mount();
         mount.sync();
-        let hold = service
-            .faults()
-            .add(FaultRule::on("monitor", FaultAction::Hold));
-        home.sh(r#"cp "$M/a" "$M/b""#);
-        wait::until("the copy", wait::secs(20), || drive.entry("/b").is_some());
+        let hold = copy_without_news(&home);
         if !wanted {
             home.sh(r#"rm "$M/b""#);
         }
