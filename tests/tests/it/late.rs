@@ -802,3 +802,79 @@ fn what_has_the_name_of_an_upload_is_not_taken_for_it() {
     assert_eq!(drive.read("/moved").as_deref(), Some(&b"ours"[..]));
     mount.unmount();
 }
+
+/// Whoever has a name that a new file wants has left it by the time that is heard, because of a rename
+/// here: the name is free then, and no conflict copy is made.
+#[test]
+fn a_name_that_was_left_meanwhile_is_taken() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.put("/a", "first").expect("file");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    assert_eq!(fs::read(mount.at("a")).expect("file"), b"first");
+    mount.sync();
+
+    drive.rename("/a", "/b").expect("rename");
+    let held = FaultRule::on("item", FaultAction::HoldAnswer).times(1);
+    let held = service.faults().add(held);
+    fs::write(mount.at("b"), "second").expect("new file");
+    wait_for_hit(&service, held);
+    fs::rename(mount.at("a"), mount.at("c")).expect("rename");
+    wait::until("the rename", wait::secs(30), || drive.entry("/c").is_some());
+    service.faults().remove(held);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    let names: Vec<String> = drive.dump().into_iter().map(|entry| entry.path).collect();
+    assert_eq!(names, ["/b", "/c"]);
+    assert_eq!(drive.read("/b").as_deref(), Some(&b"second"[..]));
+    assert_eq!(drive.read("/c").as_deref(), Some(&b"first"[..]));
+    mount.unmount();
+}
+
+/// Files swap names in rings, many at once. Each ring is broken by a third name, and the others of it
+/// meet what is half done.
+#[test]
+fn rings_of_names_end_without_conflict_copies() {
+    const RINGS: usize = 60;
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    for ring in 0..RINGS {
+        drive.mkdir(&format!("/{ring}")).expect("folder");
+        for name in ["a", "b", "c"] {
+            drive.put(&format!("/{ring}/{name}"), name).expect("file");
+        }
+    }
+    let home = Home::signed_in(&service);
+    let mount = home.mount_args(&["--option", "parallel_uploads=64"]);
+    mount.sync();
+    for _ in 0..3 {
+        for ring in 0..RINGS {
+            for (from, to) in [("a", "x"), ("b", "a"), ("c", "b"), ("x", "c")] {
+                let at = |name: &str| mount.at(&format!("{ring}/{name}"));
+                fs::rename(at(from), at(to)).expect("rename");
+            }
+        }
+        mount.sync();
+    }
+    tree::assert_in_step(mount.path(), &drive);
+    for ring in 0..RINGS {
+        for name in ["a", "b", "c"] {
+            let path = format!("/{ring}/{name}");
+            assert_eq!(
+                drive.read(&path).as_deref(),
+                Some(name.as_bytes()),
+                "{path}"
+            );
+        }
+    }
+    assert_eq!(drive.dump().len(), RINGS * 4, "{:?}", drive.dump());
+    mount.unmount();
+}

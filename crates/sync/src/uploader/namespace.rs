@@ -109,6 +109,9 @@ impl Engine {
             // It is one of ours that goes elsewhere, as will be known when its request ends.
             return Ok(Some(Step::Blocked));
         }
+        if self.has_left(&there.id, item, &name)? {
+            return Ok(None);
+        }
         let wants = |now: &Item| now.parent == item.parent && now.name == item.name;
         // It may have another name by now, which the next request asks for.
         if before.as_deref().is_some_and(wants) && self.store.item(item.ino)? == before {
@@ -131,6 +134,17 @@ impl Engine {
             let waiting = r.journal(holder.ino)?.filter(|row| !row.parked);
             Ok(waiting.is_some_and(|row| row.ops.has(Ops::MOVE) || row.ops.has(Ops::DELETE)))
         })
+    }
+
+    /// Tells whether the item that was found under a name another item wants is known to be elsewhere:
+    /// a request of ours that ended since then took it from there.
+    fn has_left(&self, holder: &ItemId, wanted_by: &Item, name: &str) -> Result<bool, EngineError> {
+        let wanted = (wanted_by.parent, NameKey::of(&name::decode(name)));
+        let holder = self.store.read(|r| r.item_by_id(holder))?;
+        let base = holder
+            .filter(|holder| holder.ino != wanted_by.ino)
+            .and_then(|holder| holder.remote.clone());
+        Ok(base.is_some_and(|base| (base.parent, NameKey::of(&base.name)) != wanted))
     }
 
     /// The service's item keeps the name; ours gets a conflict name.
@@ -171,6 +185,10 @@ impl Engine {
             return Ok(Step::Blocked);
         };
         let swap = self.store.read(|r| ready::is_cycle(r, item))?;
+        // Another one of the same ring may have gone by way of a third name since this one was ready.
+        if self.store.read(|r| ready::waits_for_name(r, item))? {
+            return Ok(Step::Blocked);
+        }
         let wanted = stored_name(item);
         let name = if swap {
             journal::swap_name(&self.store)?

@@ -167,14 +167,17 @@ fn can_place(r: &Reader<'_>, item: &Item, row: &JournalRow) -> Result<bool, Stor
             return Ok(false);
         }
     }
-    match occupant(r, item)? {
-        None => Ok(true),
-        // Two items that want each other's names: one of them goes by way of a third name.
-        Some(other) => {
-            Ok(leaves(r, &other)?
-                .is_none_or(|leaving| leaving && is_cycle(r, item).unwrap_or(false)))
-        }
-    }
+    Ok(!waits_for_name(r, item)?)
+}
+
+/// Tells whether the name an item wants is about to become free on the service. Of items that want
+/// each other's names one does not wait: it goes by way of a third name.
+pub(super) fn waits_for_name(r: &Reader<'_>, item: &Item) -> Result<bool, StoreError> {
+    let Some(other) = occupant(r, item)? else {
+        return Ok(false);
+    };
+    let leaves = leaves(r, &other)?;
+    Ok(leaves.is_some_and(|moves| !moves || !is_cycle(r, item).unwrap_or(false)))
 }
 
 /// Tells whether an item moves into a folder that in turn waits for the name which the item has on
