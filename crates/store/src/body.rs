@@ -159,6 +159,10 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<BodyRow> {
     })
 }
 
+/// The condition of the index of bodies that were written to since their last save, or whose last save
+/// is not on stable storage.
+const UNSETTLED: &str = "(dirty = 1 OR place = 1 AND (synced IS NULL OR synced < generation))";
+
 impl Reader<'_> {
     fn bodies(
         &self,
@@ -190,7 +194,7 @@ impl Reader<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn dirty_bodies(&self) -> Result<Vec<BodyRow>, StoreError> {
-        self.bodies("dirty = 1", ())
+        self.bodies(&format!("{UNSETTLED} AND dirty = 1"), ())
     }
 
     /// Saved bodies of the spool whose last save is not on stable storage yet.
@@ -198,10 +202,7 @@ impl Reader<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn unsynced_bodies(&self) -> Result<Vec<BodyRow>, StoreError> {
-        self.bodies(
-            "place = 1 AND dirty = 0 AND (synced IS NULL OR synced < generation)",
-            (),
-        )
+        self.bodies(&format!("{UNSETTLED} AND place = 1 AND dirty = 0"), ())
     }
 
     /// Bodies of the spool.

@@ -203,7 +203,12 @@ impl Reader<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn whole_journal_after(&self, seq: u64, limit: u32) -> Result<Vec<JournalRow>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM journal WHERE seq > ?1 ORDER BY seq LIMIT ?2");
+        // Each half has an index of its own.
+        let sql = format!(
+            "SELECT {COLUMNS} FROM journal WHERE seq > ?1 AND parked = 0
+             UNION ALL SELECT {COLUMNS} FROM journal WHERE seq > ?1 AND parked = 1
+             ORDER BY seq LIMIT ?2"
+        );
         let mut statement = self.conn.prepare_cached(&sql)?;
         let rows = statement.query_map((seq, limit), decode)?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -391,14 +396,12 @@ impl Tx<'_> {
     /// # Errors
     /// SQLite's errors.
     pub fn new_journal(&self, ino: Ino, now: Timestamp) -> Result<JournalRow, StoreError> {
-        // The counter lives in a table of its own right, so that a position is never reused even
-        // when the journal was empty in between.
+        // Counted like the keys that SQLite counts, so that a position is never used again even when
+        // the journal was empty in between.
         let seq: u64 = self
             .conn
             .prepare_cached(
-                "INSERT INTO meta VALUES ('journal_seq', '1')
-             ON CONFLICT (key) DO UPDATE SET value = CAST(value + 1 AS TEXT)
-             RETURNING CAST(value AS INTEGER)",
+                "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'journal.seq' RETURNING seq",
             )?
             .query_row((), |row| row.get(0))?;
         Ok(JournalRow {

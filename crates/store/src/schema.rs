@@ -9,7 +9,54 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Each entry brings the schema from its index to the next version. Entries are never edited.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11];
+
+/// Fewer pages for the log to take when a file is made and saved, of which every one costs as much as a
+/// row: no index has a body of the spool for when it was used, one index has it until its save is on
+/// stable storage, a row of the journal is in one index, and the counter of those rows shares the
+/// page of those that count inodes and bodies.
+const V11: &str = "
+DROP INDEX bodies_by_use;
+DROP INDEX bodies_dirty;
+DROP INDEX bodies_unsynced;
+CREATE INDEX bodies_cached ON bodies (used_at) WHERE place = 0;
+CREATE INDEX bodies_unsettled ON bodies (id)
+  WHERE dirty = 1 OR place = 1 AND (synced IS NULL OR synced < generation);
+CREATE TABLE journal_new (
+  ino INTEGER PRIMARY KEY,
+  seq INTEGER NOT NULL,
+  ops INTEGER NOT NULL,
+  change INTEGER NOT NULL,
+  since INTEGER NOT NULL,
+  touched INTEGER NOT NULL,
+  not_before INTEGER NOT NULL,
+  attempts INTEGER NOT NULL,
+  parked INTEGER NOT NULL,
+  error TEXT,
+  session_url TEXT,
+  session_offset INTEGER,
+  session_body INTEGER,
+  session_generation INTEGER,
+  session_size INTEGER,
+  held INTEGER NOT NULL DEFAULT 0,
+  copy_url TEXT,
+  copy_body INTEGER,
+  copy_generation INTEGER,
+  copy_polls INTEGER
+) STRICT;
+INSERT INTO journal_new SELECT ino, seq, ops, change, since, touched, not_before, attempts, parked, error,
+  session_url, session_offset, session_body, session_generation, session_size, held, copy_url, copy_body,
+  copy_generation, copy_polls FROM journal;
+DROP TABLE journal;
+ALTER TABLE journal_new RENAME TO journal;
+CREATE INDEX journal_free ON journal (seq) WHERE parked = 0;
+CREATE INDEX journal_parked ON journal (seq) WHERE parked = 1;
+CREATE INDEX journal_held ON journal (seq) WHERE held = 1;
+INSERT INTO sqlite_sequence (name, seq) VALUES ('journal.seq', max(
+  coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'journal_seq'), 0),
+  coalesce((SELECT max(seq) FROM journal), 0)));
+DELETE FROM meta WHERE key = 'journal_seq';
+";
 
 /// Items that stand for files of other drives; and what leads to a folder of another drive, if a
 /// shortcut in another such folder shows it.
