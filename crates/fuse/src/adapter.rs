@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::attention::Attention;
 use crate::call::{
     Call, MODE_MASK, check_attribute, expected_edition, file_flags, ino, is_other_spelling,
     is_user_attribute, rename_mode,
@@ -45,6 +46,7 @@ pub(crate) struct Adapter {
     kernel: init::Kernel,
     passthrough: Passthrough,
     watchers: Arc<Watchers>,
+    attention: Arc<Attention>,
 }
 
 impl Adapter {
@@ -57,6 +59,7 @@ impl Adapter {
         notify: NotifyQueue,
         passthrough: Passthrough,
         watchers: Arc<Watchers>,
+        attention: Arc<Attention>,
     ) -> Self {
         Self {
             forest,
@@ -67,6 +70,7 @@ impl Adapter {
             kernel: init::Kernel::default(),
             passthrough,
             watchers,
+            attention,
         }
     }
 
@@ -102,6 +106,7 @@ impl Adapter {
     ) {
         call.span
             .in_scope(|| call.answer(reply, spot.and_then(|spot| work(&spot)), send));
+        self.attention.answered();
     }
 
     /// What to do after a file was changed: if it was under another spelling than it has, what the
@@ -222,8 +227,14 @@ impl Adapter {
         send: impl FnOnce(R, T) + Send + 'static,
     ) {
         match done {
-            Ok(Outcome::Now(value)) => send(reply, value),
-            Err(error) => reply.refuse(call.errno(&error)),
+            Ok(Outcome::Now(value)) => {
+                send(reply, value);
+                self.attention.answered();
+            }
+            Err(error) => {
+                reply.refuse(call.errno(&error));
+                self.attention.answered();
+            }
             Ok(Outcome::Later(pending)) => {
                 let shutdown = self.shutdown.clone();
                 // All drives of the mount count together.

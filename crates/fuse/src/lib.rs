@@ -6,6 +6,7 @@
 //! decided by the vfs.
 
 mod adapter;
+mod attention;
 mod call;
 mod detach;
 mod device;

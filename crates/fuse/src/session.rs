@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::Adapter;
+use crate::attention::Attention;
 use crate::detach::{OwnMount, WhenBusy};
 use crate::device::{self, MountRequest};
 use crate::epoch::KernelNames;
@@ -143,6 +144,7 @@ pub fn mount(
         notify: queue.clone(),
     };
     let watchers = Arc::new(Watchers::new(Arc::clone(&forest)));
+    let attention = Arc::new(Attention::default());
     let adapter = Adapter::new(
         Arc::clone(&forest),
         runtime.clone(),
@@ -151,6 +153,7 @@ pub fn mount(
         queue.clone(),
         options.passthrough,
         Arc::clone(&watchers),
+        Arc::clone(&attention),
     );
     // Listening begins before the kernel can cache anything. Should the mount fail, the queue has
     // no reader and swallows what it is sent.
@@ -164,6 +167,7 @@ pub fn mount(
     );
     let (served, notifier) = serve(adapter, runtime, shutdown, options)?;
     names.connect(served.own.connection()?);
+    attention.connect(served.own.connection()?);
     readahead::raise(served.own.number());
     work.with(Arc::clone(&watchers))
         .start(Connected::new(notifier, move |ino| forest.edition(ino)))
