@@ -59,7 +59,6 @@ impl Adapter {
         notify: NotifyQueue,
         passthrough: Passthrough,
         watchers: Arc<Watchers>,
-        attention: Arc<Attention>,
     ) -> Self {
         Self {
             forest,
@@ -70,8 +69,13 @@ impl Adapter {
             kernel: init::Kernel::default(),
             passthrough,
             watchers,
-            attention,
+            attention: Arc::default(),
         }
+    }
+
+    /// What has to know the connection once there is one.
+    pub(crate) fn attention(&self) -> Arc<Attention> {
+        Arc::clone(&self.attention)
     }
 
     /// What a handle is for.

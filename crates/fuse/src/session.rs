@@ -21,7 +21,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::Adapter;
-use crate::attention::Attention;
 use crate::detach::{OwnMount, WhenBusy};
 use crate::device::{self, MountRequest};
 use crate::epoch::KernelNames;
@@ -144,7 +143,6 @@ pub fn mount(
         notify: queue.clone(),
     };
     let watchers = Arc::new(Watchers::new(Arc::clone(&forest)));
-    let attention = Arc::new(Attention::default());
     let adapter = Adapter::new(
         Arc::clone(&forest),
         runtime.clone(),
@@ -153,8 +151,8 @@ pub fn mount(
         queue.clone(),
         options.passthrough,
         Arc::clone(&watchers),
-        Arc::clone(&attention),
     );
+    let attention = adapter.attention();
     // Listening begins before the kernel can cache anything. Should the mount fail, the queue has
     // no reader and swallows what it is sent.
     let names = KernelNames::default();

@@ -803,36 +803,73 @@ fn what_has_the_name_of_an_upload_is_not_taken_for_it() {
     mount.unmount();
 }
 
-/// Whoever has a name that a new file wants has left it by the time that is heard, because of a rename
-/// here: the name is free then, and no conflict copy is made.
+/// Whoever has a name that a new file wants has left it by the time that is heard, because of what was
+/// done here: the name is free then, and no conflict copy is made.
 #[test]
 fn a_name_that_was_left_meanwhile_is_taken() {
     if !needs::met(&[Need::Fuse]) {
         return;
     }
-    let service = unannounced();
+    for renamed in [true, false] {
+        let service = unannounced();
+        let drive = service.default_drive();
+        drive.put("/a", "first").expect("file");
+        let home = Home::signed_in(&service);
+        let mount = home.mount();
+        assert_eq!(fs::read(mount.at("a")).expect("file"), b"first");
+        mount.sync();
+
+        drive.rename("/a", "/b").expect("rename");
+        let held = FaultRule::on("item", FaultAction::HoldAnswer).times(1);
+        let held = service.faults().add(held);
+        fs::write(mount.at("b"), "second").expect("new file");
+        wait_for_hit(&service, held);
+        if renamed {
+            fs::rename(mount.at("a"), mount.at("c")).expect("rename");
+        } else {
+            fs::remove_file(mount.at("a")).expect("unlink");
+        }
+        wait::until("what was done", wait::secs(30), || {
+            drive.entry("/b").is_none()
+        });
+        service.faults().remove(held);
+
+        mount.sync();
+        tree::assert_in_step(mount.path(), &drive);
+        let names: Vec<String> = drive.dump().into_iter().map(|entry| entry.path).collect();
+        let expected: &[&str] = if renamed { &["/b", "/c"] } else { &["/b"] };
+        assert_eq!(names, expected, "renamed: {renamed}");
+        assert_eq!(drive.read("/b").as_deref(), Some(&b"second"[..]));
+        mount.unmount();
+    }
+}
+
+/// The service takes two names for one that are two here, and somebody has the other one: the new file
+/// gets another name at once.
+#[test]
+fn a_name_that_only_the_service_takes_for_another_one_is_given_up() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::with(|config| config.knobs.ae_rule = true);
     let drive = service.default_drive();
-    drive.put("/a", "first").expect("file");
+    drive.put("/ae.txt", "first").expect("file");
     let home = Home::signed_in(&service);
     let mount = home.mount();
-    assert_eq!(fs::read(mount.at("a")).expect("file"), b"first");
     mount.sync();
-
-    drive.rename("/a", "/b").expect("rename");
-    let held = FaultRule::on("item", FaultAction::HoldAnswer).times(1);
-    let held = service.faults().add(held);
-    fs::write(mount.at("b"), "second").expect("new file");
-    wait_for_hit(&service, held);
-    fs::rename(mount.at("a"), mount.at("c")).expect("rename");
-    wait::until("the rename", wait::secs(30), || drive.entry("/c").is_some());
-    service.faults().remove(held);
-
+    fs::write(mount.at("æ.txt"), "second").expect("new file");
     mount.sync();
     tree::assert_in_step(mount.path(), &drive);
-    let names: Vec<String> = drive.dump().into_iter().map(|entry| entry.path).collect();
-    assert_eq!(names, ["/b", "/c"]);
-    assert_eq!(drive.read("/b").as_deref(), Some(&b"second"[..]));
-    assert_eq!(drive.read("/c").as_deref(), Some(&b"first"[..]));
+    let contents: Vec<Option<Vec<u8>>> = (drive.dump().iter())
+        .map(|entry| drive.read(&entry.path))
+        .collect();
+    assert_eq!(contents.len(), 2, "{:?}", drive.dump());
+    assert_eq!(drive.read("/ae.txt").as_deref(), Some(&b"first"[..]));
+    assert!(
+        contents.contains(&Some(b"second".to_vec())),
+        "{:?}",
+        drive.dump()
+    );
     mount.unmount();
 }
 

@@ -109,8 +109,8 @@ impl Engine {
             // It is one of ours that goes elsewhere, as will be known when its request ends.
             return Ok(Some(Step::Blocked));
         }
-        if self.has_left(&there.id, item, &name)? {
-            return Ok(None);
+        if self.has_left(&there, asked)? {
+            return Ok(Some(Step::Progress));
         }
         let wants = |now: &Item| now.parent == item.parent && now.name == item.name;
         // It may have another name by now, which the next request asks for.
@@ -136,15 +136,28 @@ impl Engine {
         })
     }
 
-    /// Tells whether the item that was found under a name another item wants is known to be elsewhere:
-    /// a request of ours that ended since then took it from there.
-    fn has_left(&self, holder: &ItemId, wanted_by: &Item, name: &str) -> Result<bool, EngineError> {
-        let wanted = (wanted_by.parent, NameKey::of(&name::decode(name)));
-        let holder = self.store.read(|r| r.item_by_id(holder))?;
-        let base = holder
-            .filter(|holder| holder.ino != wanted_by.ino)
-            .and_then(|holder| holder.remote.clone());
-        Ok(base.is_some_and(|base| (base.parent, NameKey::of(&base.name)) != wanted))
+    /// Tells whether an item that was found somewhere on the service is not there any more: a request of
+    /// ours that ended since then moved or deleted it.
+    fn has_left(&self, found: &RemoteItem, asked: Instant) -> Result<bool, EngineError> {
+        if self.recent.deleted_since(&found.id, asked) {
+            return Ok(true);
+        }
+        let Some(name) = found.name.as_deref().map(name::decode) else {
+            return Ok(false);
+        };
+        self.store.read(|r| {
+            let Some(item) = r.item_by_id(&found.id)? else {
+                return Ok(false);
+            };
+            let folder = found
+                .parent
+                .as_ref()
+                .map(|id| r.item_by_id(id))
+                .transpose()?;
+            let folder = folder.flatten().map(|folder| folder.ino);
+            let moved = |base: &Remote| base.parent != folder || base.name != name;
+            Ok(self.recent.since(item.ino, asked) && item.remote.as_ref().is_some_and(moved))
+        })
     }
 
     /// The service's item keeps the name; ours gets a conflict name.
@@ -184,9 +197,11 @@ impl Engine {
         let Some(parent) = self.folder_id(item)? else {
             return Ok(Step::Blocked);
         };
-        let swap = self.store.read(|r| ready::is_cycle(r, item))?;
-        // Another one of the same ring may have gone by way of a third name since this one was ready.
-        if self.store.read(|r| ready::waits_for_name(r, item))? {
+        let (swap, waits) = self.store.read(|r| {
+            Ok::<_, EngineError>((ready::is_cycle(r, item)?, ready::waits_for_name(r, item)?))
+        })?;
+        if waits {
+            // Another one of the same ring has gone by way of a third name since this one was ready.
             return Ok(Step::Blocked);
         }
         let wanted = stored_name(item);

@@ -35,6 +35,14 @@ const SEED: &[(&str, Body)] = &[
 
 /// What later versions have added to the schema, taken away from the last to the second.
 const FIRST_SCHEMA: &str = "
+    DROP INDEX bodies_cached;
+    DROP INDEX bodies_unsettled;
+    DROP INDEX journal_parked;
+    CREATE INDEX bodies_by_use ON bodies (place, used_at);
+    CREATE INDEX bodies_dirty ON bodies (id) WHERE dirty = 1;
+    INSERT INTO meta SELECT 'journal_seq', CAST(seq AS TEXT) FROM sqlite_sequence
+      WHERE name = 'journal.seq';
+    DELETE FROM sqlite_sequence WHERE name = 'journal.seq';
     DROP TABLE links;
     ALTER TABLE slots DROP COLUMN above;
     DROP TABLE slots;
@@ -47,7 +55,6 @@ const FIRST_SCHEMA: &str = "
     ALTER TABLE journal DROP COLUMN copy_polls;
     DROP TABLE pins;
     DROP TABLE removed_bodies;
-    DROP INDEX bodies_unsynced;
     DROP INDEX bodies_previous;
     ALTER TABLE bodies DROP COLUMN synced;
     ALTER TABLE bodies DROP COLUMN synced_size;
