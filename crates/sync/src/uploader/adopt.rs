@@ -143,6 +143,8 @@ impl Engine {
             let renamed_there = sent.named && remote.name != sent.name;
             now.remote = Some(remote);
             tx.update_item(&now)?;
+            // Whoever finds it gone from where it was a moment ago is to know that this is why.
+            self.recent.note(now.ino);
             settle(tx, &now, if sent.more { Ops::NONE } else { Ops::MOVE })?;
             let mut waiting = tx.journal(now.ino)?.map_or(Ops::NONE, |row| row.ops);
             let before = waiting;
