@@ -7,9 +7,11 @@
 mod aside;
 mod bring_back;
 mod give_up;
+mod insert;
 #[cfg(test)]
 mod kept_tests;
 mod link;
+mod place;
 #[cfg(test)]
 mod tests;
 mod tombstone;

@@ -1,9 +1,9 @@
 //! Items that were unlinked here and have a name again.
 
-use onedrivefs_core::Ino;
+use onedrivefs_core::{Ino, RemoteItem};
 use onedrivefs_store::{BodyRow, Item, Ops, Place, Remote, StoreError};
 
-use super::{Applier, shown_name};
+use super::{Applier, decoded_name, kind_of, remote_of, shown_name};
 use crate::change::KernelChange;
 use crate::journal;
 use crate::uploader::is_successor;
@@ -12,6 +12,126 @@ use crate::uploader::is_successor;
 const DEPTH_MAX: u32 = 512;
 
 impl Applier<'_> {
+    /// Brings an item that was unlinked here back under a name.
+    pub(super) fn restore(
+        &mut self,
+        item: &mut Item,
+        shown: &str,
+        parent: Ino,
+    ) -> Result<(), StoreError> {
+        let standing = self.standing_folder(parent)?;
+        if let Some(remote) = &mut item.remote
+            && remote.parent == Some(parent)
+        {
+            remote.parent = Some(standing);
+        }
+        self.place(item, shown, standing)
+    }
+
+    /// Gives an item that was unlinked here a name again. Nothing waits for it any more.
+    pub(super) fn place(
+        &mut self,
+        item: &mut Item,
+        shown: &str,
+        parent: Ino,
+    ) -> Result<(), StoreError> {
+        let name = self.free_place(item.ino, parent, shown)?;
+        item.parent = Some(parent);
+        item.name = name;
+        self.tx.update_item(item)?;
+        let left = self.back_to_its_name(item)?;
+        self.set_waiting(item.ino, left)?;
+        self.changes.push(KernelChange::Entry {
+            parent,
+            name: item.name.clone(),
+        });
+        self.changes.push(KernelChange::Attributes { ino: parent });
+        Ok(())
+    }
+
+    /// Brings an item back that was unlinked here, because the service has news of it.
+    ///
+    /// # Errors
+    /// The store's errors.
+    pub fn bring_back(&mut self, ino: Ino, there: &RemoteItem) -> Result<(), StoreError> {
+        let Some(mut item) = self.tx.item(ino)? else {
+            return Ok(());
+        };
+        let parent = there
+            .parent
+            .as_ref()
+            .map(|id| self.tx.item_by_id(id))
+            .transpose()?
+            .flatten();
+        let parent = parent
+            .filter(Item::is_dir)
+            .map_or(Ino::ROOT, |parent| parent.ino);
+        let remote_name = decoded_name(there).unwrap_or_else(|| item.name.clone());
+        let mut author = None;
+        if let Some(plain) = kind_of(there) {
+            let standing = self.standing(Some(&item), plain, there, &remote_name)?;
+            author = standing.author;
+            item = self.take_kind(item, standing.kind)?;
+        }
+        let shown = self.name_to_show(Some(&item), &remote_name, item.kind)?;
+        if !item.is_dir() {
+            self.drop_body(&mut item)?;
+            item.size = there.size.unwrap_or(0);
+            item.mtime = there.modified.unwrap_or(item.mtime);
+        }
+        item.remote = Some(Remote {
+            author,
+            ..remote_of(there, Some(parent), remote_name, &item)
+        });
+        match self.tx.child(parent, &shown)? {
+            // A folder was made here under the same name since: folders merge.
+            Some(made) if item.is_dir() && self.may_merge(&made) => self.merge_into(made, item),
+            _ => {
+                self.restore(&mut item, &shown, parent)?;
+                let path = self.tx.path(item.ino)?;
+                tracing::info!(
+                    path,
+                    "An item deleted here was changed on the service and came back."
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells whether an item is a folder that the service does not have yet.
+    fn may_merge(&self, item: &Item) -> bool {
+        let own = item.is_dir() && item.remote.is_none() && !item.local_only;
+        own && !(self.facts.in_flight)(item.ino)
+    }
+
+    /// A folder that was made here takes over the identity of one that was deleted here, with all
+    /// that others put into that.
+    fn merge_into(&mut self, mut made: Item, mut old: Item) -> Result<(), StoreError> {
+        made.remote = old.remote.take();
+        made.children_known = old.children_known;
+        made.epoch = old.epoch;
+        journal::forget(self.tx, old.ino, self.facts.now)?;
+        self.tx.update_item(&old)?;
+        self.tx.update_item(&made)?;
+        self.tx.move_pin(old.ino, made.ino)?;
+        let mut left = self.waiting(made.ino)?.without(Ops::CREATE);
+        if !journal::is_home(&made) {
+            // Another spelling of the same name.
+            left = left.with(Ops::MOVE);
+        }
+        self.set_waiting(made.ino, left)?;
+        for mut child in self.tx.remote_children(old.ino)? {
+            if let Some(remote) = &mut child.remote {
+                remote.parent = Some(made.ino);
+            }
+            self.tx.update_item(&child)?;
+        }
+        self.move_children(old.ino, made.ino)?;
+        self.changes
+            .push(KernelChange::Attributes { ino: made.ino });
+        self.tx.delete_item(old.ino)
+    }
+
     /// Takes a deletion back that was not sent: the item has its name again, and the folders it was
     /// in are there.
     ///

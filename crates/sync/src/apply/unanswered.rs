@@ -3,7 +3,7 @@
 use onedrivefs_core::{Ino, ItemId, NameKey, RemoteItem};
 use onedrivefs_store::{BodyRow, Item, Kind, Ops, Reader, Remote, StoreError, Tx, Unanswered};
 
-use super::upsert::{Place, base_at};
+use super::place::{Place, base_at};
 use super::{Applied, Applier};
 use crate::journal;
 
