@@ -873,6 +873,38 @@ fn a_name_that_only_the_service_takes_for_another_one_is_given_up() {
     mount.unmount();
 }
 
+/// The service wants another token before it deletes a folder, and somebody puts a file into that
+/// while the token is waited for.
+#[test]
+fn a_folder_is_looked_into_again_when_its_deletion_had_to_wait() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = unannounced();
+    let drive = service.default_drive();
+    drive.mkdir("/folder").expect("folder");
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    mount.sync();
+    let faults = service.faults();
+    faults.add(FaultRule::on("delete", FaultAction::ExpireTokens).times(1));
+    let tokens = faults.add(FaultRule::on("token", FaultAction::Hold).times(1));
+    fs::remove_dir(mount.at("folder")).expect("rmdir");
+    wait_for_hit(&service, tokens);
+    drive.put("/folder/theirs", "theirs").expect("file");
+    // Longer than what the service was asked before counts for.
+    std::thread::sleep(wait::secs(1));
+    faults.remove(tokens);
+
+    mount.sync();
+    tree::assert_in_step(mount.path(), &drive);
+    assert_eq!(
+        drive.read("/folder/theirs").as_deref(),
+        Some(&b"theirs"[..])
+    );
+    mount.unmount();
+}
+
 /// Files swap names in rings, many at once. Each ring is broken by a third name, and the others of it
 /// meet what is half done.
 #[test]

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use onedrivefs_sim::{DriveHandle, FileBody};
@@ -605,7 +606,9 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
                     if record.method == "GET" && record.path.ends_with(&listing) {
                         listed = Some(record.number);
                     }
-                    if record.method == "DELETE" && record.path.ends_with(&folder) {
+                    // One without a token that holds good is sent again.
+                    let refused = record.status.load(Ordering::Relaxed) == 401;
+                    if record.method == "DELETE" && record.path.ends_with(&folder) && !refused {
                         let in_time = listed.take().is_some_and(|listed| listed <= placed.after);
                         if in_time && record.ended.get().is_none_or(|ended| *ended > placed.at) {
                             return true;

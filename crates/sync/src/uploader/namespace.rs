@@ -1,6 +1,6 @@
 //! Folders, renames, deletions and times.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use onedrivefs_core::{Ino, ItemId, ItemKind, NameKey, RemoteItem, kill_point, name};
@@ -23,6 +23,10 @@ const TAGGED_TRIES: u32 = 5;
 /// if the service says so, and others may put something into a folder meanwhile. Longer than the
 /// distance that requests keep while the budget is low.
 const LOOK_LASTS: Duration = Duration::from_secs(3);
+
+/// The same for a deletion that is sent once more because the service wanted another token, for which
+/// nothing but the way there and back has to be waited.
+const LOOK_LASTS_AGAIN: Duration = Duration::from_millis(300);
 
 impl Engine {
     /// The id of the folder an item is in, which is known when the item is ready.
@@ -400,7 +404,14 @@ impl Engine {
         if !self.may_delete(item.ino)? {
             return Ok(Step::Cancelled);
         }
-        let is_wanted = || looked.elapsed() < LOOK_LASTS && self.is_deletion_wanted(item);
+        let sent = AtomicBool::new(false);
+        let is_wanted = || {
+            let lasts = match sent.swap(true, Ordering::Relaxed) {
+                false => LOOK_LASTS,
+                true => LOOK_LASTS_AGAIN,
+            };
+            looked.elapsed() < lasts && self.is_deletion_wanted(item)
+        };
         if self
             .delete_unchanged(&remote.id, &there, row, &is_wanted)
             .await?
