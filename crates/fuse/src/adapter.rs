@@ -710,7 +710,6 @@ impl Filesystem for Adapter {
             .in_scope(|| at.vfs.readdir(at.ino, handle.0, offset, &mut sink));
         call.answer(reply, result, |reply, ()| reply.ok());
         at.vfs.read_dir_ahead(handle.0);
-        self.attention.answered();
     }
 
     fn readdirplus(
@@ -732,7 +731,6 @@ impl Filesystem for Adapter {
             .in_scope(|| at.vfs.readdir(at.ino, handle.0, offset, &mut sink));
         call.answer(reply, result, |reply, ()| reply.ok());
         at.vfs.read_dir_ahead(handle.0);
-        self.attention.answered();
     }
 
     fn releasedir(
