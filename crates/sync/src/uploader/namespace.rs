@@ -153,12 +153,8 @@ impl Engine {
             let Some(item) = r.item_by_id(&found.id)? else {
                 return Ok(false);
             };
-            let folder = found
-                .parent
-                .as_ref()
-                .map(|id| r.item_by_id(id))
-                .transpose()?;
-            let folder = folder.flatten().map(|folder| folder.ino);
+            let folder = found.parent.as_ref().map(|id| r.directory_by_id(id));
+            let folder = folder.transpose()?.flatten();
             let moved = |base: &Remote| base.parent != folder || base.name != name;
             Ok(self.recent.since(item.ino, asked) && item.remote.as_ref().is_some_and(moved))
         })
