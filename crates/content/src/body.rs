@@ -208,9 +208,9 @@ impl Body {
     }
 
     /// Has the disk fetch bytes that will be read soon. Does not wait for them.
-    pub fn read_ahead(&self, range: ByteRange) {
+    pub fn read_ahead(&self, range: &ByteRange) {
         let file = Arc::clone(&self.shared.state.read().file);
-        fileops::read_ahead(&file, &range);
+        fileops::read_ahead(&file, range);
     }
 
     /// Puts downloaded bytes where none are present; what lies past the end is dropped.
@@ -243,7 +243,8 @@ impl Body {
         kill_point("before-body-write");
         if let Err(partial) = fileops::write_all(&state.file, offset, data) {
             let reached = (offset + partial.done as u64).min(old_size);
-            if partial.done > 0 && end > old_size {
+            // What is lent may have been added to by others meanwhile.
+            if partial.done > 0 && end > old_size && state.lent == 0 {
                 state.file.set_len(old_size)?;
             }
             if offset < reached {

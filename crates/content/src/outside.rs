@@ -1,11 +1,11 @@
 //! A body's file in the hands of the kernel, which reads it without asking, and lets programs map it.
 //!
 //! What is read that way comes from one file. So a body whose file was handed out keeps it, and is
-//! changed in place. A file that programs may change by a mapping is *lent*: nobody is told when
-//! they do, so it is not frozen meanwhile, and whoever lends it asks afterwards whether it was
-//! changed, and before that whether it is mapped still.
+//! changed in place. A file that programs may change by a mapping, or write to through the kernel, is
+//! *lent*: nobody is told when they do, so it is not frozen meanwhile, and whoever lends it asks
+//! afterwards whether it was changed, and before that whether it is mapped still.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use onedrivefs_core::Timestamp;
 use rustix::fs::{Timespec, Timestamps};
 
-use crate::{Body, lease};
+use crate::{Body, lease, ranges};
 
 /// The time of change that a file has while it is lent and nobody has changed it, in seconds. It is
 /// long ago: a clock need not tell two moments apart for a change to show.
@@ -51,7 +51,7 @@ impl Body {
         Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
     }
 
-    /// Lets others change bytes of a complete body at any time. A snapshot that is alive gets a copy
+    /// Lets others change a complete body at any time, and add to it. A snapshot that is alive gets a copy
     /// of all of them first.
     ///
     /// # Errors
@@ -76,14 +76,29 @@ impl Body {
         Ok(())
     }
 
+    /// Takes note of what others have added to a body that is lent. Returns what
+    /// [`Body::touched_at`] does.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn catch_up(&self) -> io::Result<Option<Timestamp>> {
+        let mut state = self.shared.state.write();
+        let metadata = state.file.metadata()?;
+        let added = state.size..metadata.len();
+        if state.lent > 0 && !added.is_empty() {
+            ranges::insert(&mut state.present, added.clone());
+            state.size = added.end;
+            state.note_local_change(added);
+        }
+        last_change(&metadata)
+    }
+
     /// When the body was changed last since it was lent, in whatever way; `None` if it was not.
     ///
     /// # Errors
     /// What the system says.
     pub fn touched_at(&self) -> io::Result<Option<Timestamp>> {
-        let metadata = self.shared.state.read().file.metadata()?;
-        let touched = (metadata.mtime(), metadata.mtime_nsec()) != (UNTOUCHED_AT, 0);
-        Ok(touched.then_some(Timestamp::from(metadata.modified()?)))
+        last_change(&self.shared.state.read().file.metadata()?)
     }
 
     /// Tells whether others can change the body's file still. Those who have it open for writing can,
@@ -118,6 +133,12 @@ impl Body {
         let mut state = self.shared.state.write();
         state.lent = state.lent.saturating_sub(1);
     }
+}
+
+/// When a lent file was changed last, if it was.
+fn last_change(metadata: &Metadata) -> io::Result<Option<Timestamp>> {
+    let touched = (metadata.mtime(), metadata.mtime_nsec()) != (UNTOUCHED_AT, 0);
+    Ok(touched.then_some(Timestamp::from(metadata.modified()?)))
 }
 
 /// Opens an open file anew, in another way, wherever it lies by now.

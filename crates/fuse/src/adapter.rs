@@ -604,7 +604,7 @@ impl Filesystem for Adapter {
     ) {
         let call = Call::new("read", request, node);
         let work = |at: &Spot| at.vfs.read(at.ino, handle.0, offset, size);
-        self.soon(call, reply, self.about(node), work, reply::bytes);
+        self.soon(call, reply, self.about(node), work, reply::content);
     }
 
     fn write(

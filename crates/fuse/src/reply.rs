@@ -13,7 +13,7 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow,
 };
 use onedrivefs_core::Timestamp;
-use onedrivefs_vfs::{Attr, Entry, FileKind, Opened, SetTime, StatFs, Vfs};
+use onedrivefs_vfs::{Attr, Buffer, Entry, FileKind, Opened, SetTime, StatFs, Vfs};
 
 /// How long the kernel may keep names and attributes. Every change from elsewhere is announced,
 /// so this only bounds the damage of an announcement that was lost.
@@ -69,6 +69,12 @@ pub(crate) fn done(reply: ReplyEmpty, (): ()) {
 /// Answers with bytes.
 pub(crate) fn bytes(reply: ReplyData, data: impl Deref<Target = [u8]>) {
     reply.data(&data);
+}
+
+/// Answers with bytes of a file.
+pub(crate) fn content(reply: ReplyData, data: Buffer) {
+    reply.data(&data);
+    data.read_ahead();
 }
 
 /// Answers with the number of bytes taken.
@@ -169,7 +175,7 @@ pub(crate) enum Access {
 pub(crate) fn opened(vfs: &Vfs, reply: ReplyOpen, file: &Opened, access: Access) {
     let handle = FileHandle(file.fh);
     match backing_id(vfs, file, |backing| reply.open_backing(backing)) {
-        Some(id) => reply.opened_passthrough(handle, passthrough_flags(access), &id),
+        Some(id) => reply.opened_passthrough(handle, passthrough_flags(file, access), &id),
         None => reply.opened(handle, open_flags(file, access)),
     }
 }
@@ -187,7 +193,7 @@ pub(crate) fn created(
     let (ttl, attr, handle) = (&known.entry_ttl, &known.attr, FileHandle(file.fh));
     match backing_id(vfs, file, |backing| reply.open_backing(backing)) {
         Some(id) => {
-            let flags = passthrough_flags(access);
+            let flags = passthrough_flags(file, access);
             reply.created_passthrough(ttl, attr, GENERATION, handle, flags, &id);
         }
         None => reply.created(ttl, attr, GENERATION, handle, open_flags(file, access)),
@@ -212,10 +218,11 @@ fn backing_id(
 }
 
 /// What the kernel may do with a handle on a file that it reads by itself. What is written comes to
-/// us all the same.
-fn passthrough_flags(access: Access) -> FopenFlags {
+/// us all the same, unless it was agreed upon that it need not.
+fn passthrough_flags(file: &Opened, access: Access) -> FopenFlags {
     match access {
         Access::Read => FopenFlags::FOPEN_NOFLUSH,
+        Access::Write | Access::WriteOnly if file.kernel_writes => FopenFlags::empty(),
         Access::Write | Access::WriteOnly => FopenFlags::FOPEN_DIRECT_IO,
     }
 }
@@ -389,6 +396,7 @@ mod tests {
             keep_cache,
             direct_io,
             backing: None,
+            kernel_writes: false,
         };
         let flags = open_flags(&file(true, false), Access::Write);
         assert_eq!(flags, FopenFlags::FOPEN_KEEP_CACHE);

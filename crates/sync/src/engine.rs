@@ -282,6 +282,8 @@ impl Engine {
         self.spawn(async move { engine.run_durability().await });
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_offline_switch().await });
+        let engine = Arc::clone(self);
+        self.spawn(async move { engine.run_leftovers().await });
         self.check_database();
     }
 

@@ -27,6 +27,7 @@ mod free;
 mod freshness;
 pub mod hydrate;
 pub mod journal;
+mod leftover;
 mod links;
 pub mod merge;
 mod net_state;

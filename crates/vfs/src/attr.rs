@@ -120,7 +120,8 @@ impl Vfs {
             // Unlinked and sent, but still open.
             None => {
                 let file = self.open_file(ino).ok_or(VfsError::NotFound)?;
-                let state = file.state.lock();
+                let mut state = file.state.lock();
+                state.catch_up();
                 Ok(self.overlay(&state.item, &state))
             }
         }
@@ -151,7 +152,8 @@ impl Vfs {
             };
             attr = match open {
                 Some(file) => {
-                    let state = file.state.lock();
+                    let mut state = file.state.lock();
+                    state.catch_up();
                     // Not before: what a save has just recorded is not to be told by the row of
                     // before it.
                     let row = row();

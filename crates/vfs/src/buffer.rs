@@ -7,6 +7,10 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use onedrivefs_content::Body;
+use onedrivefs_core::ByteRange;
 
 /// Most that a thread keeps, in bytes: the largest read the kernel asks for.
 const KEPT_MAX: usize = 1 << 20;
@@ -20,6 +24,8 @@ thread_local! {
 pub struct Buffer {
     memory: Vec<u8>,
     len: usize,
+    /// What the reader will want next, and the body that has it.
+    ahead: Option<(Arc<Body>, ByteRange)>,
 }
 
 impl Buffer {
@@ -29,12 +35,30 @@ impl Buffer {
         if memory.len() < len {
             memory.resize(len, 0);
         }
-        Self { memory, len }
+        Self {
+            memory,
+            len,
+            ahead: None,
+        }
     }
 
     /// Leaves out what is behind the first `len` bytes.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    /// Says what the reader will want next.
+    pub(crate) fn followed_by(mut self, body: Arc<Body>, range: ByteRange) -> Self {
+        self.ahead = Some((body, range));
+        self
+    }
+
+    /// Called when the reader has its bytes: has the disk fetch what comes next. To find the memory
+    /// for that takes a while, which the reader is not to wait for.
+    pub fn read_ahead(self) {
+        if let Some((body, range)) = &self.ahead {
+            body.read_ahead(range);
+        }
     }
 }
 
@@ -55,7 +79,11 @@ impl DerefMut for Buffer {
 impl From<Vec<u8>> for Buffer {
     fn from(memory: Vec<u8>) -> Self {
         let len = memory.len();
-        Self { memory, len }
+        Self {
+            memory,
+            len,
+            ahead: None,
+        }
     }
 }
 

@@ -76,6 +76,7 @@ impl Vfs {
                 fh,
                 keep_cache: true,
                 direct_io: false,
+                kernel_writes: false,
                 backing: None,
             },
         ))

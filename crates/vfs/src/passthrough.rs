@@ -10,6 +10,9 @@
 //! only. And whoever can both write and read it may map that very file, and change it without the
 //! daemon, also after having closed it. So the body counts as being written, and is not sent, until
 //! that handle is closed and nothing is mapped; only then the handle ends here.
+//!
+//! When the first one who opens it only overwrites, the kernel also writes by itself. Then the body
+//! counts as being written in the same way. What became of it is asked whenever size or time matter.
 
 use std::any::Any;
 use std::fmt;
@@ -108,11 +111,13 @@ impl fmt::Debug for Backing {
     }
 }
 
-/// A body that programs may change by a mapping.
+/// A body that programs may change without the daemon.
 pub(crate) struct Lent {
     body: Arc<Body>,
-    /// Handles through which it can be mapped, or was.
+    /// Handles through which it can be mapped, or was, or written.
     handles: u32,
+    /// Whether the kernel writes to it, or did.
+    written: bool,
     /// Its row before, if that said that it was saved.
     before: Option<BodyRow>,
     /// Until when the file has the time that it should have: what was changed before was written
@@ -135,6 +140,25 @@ impl FileState {
             && self.lent.as_ref().is_some_and(|lent| {
                 lent.before.is_some() && matches!(lent.body.touched_at(), Ok(None))
             })
+    }
+
+    /// Tells whether the kernel writes to the body by itself.
+    pub(crate) fn is_written_by_kernel(&self) -> bool {
+        self.lent.as_ref().is_some_and(|lent| lent.written)
+    }
+
+    /// Takes note of what the kernel has written by itself so far.
+    pub(crate) fn catch_up(&mut self) {
+        let Some(lent) = self.lent.as_ref().filter(|lent| lent.written) else {
+            return;
+        };
+        match lent.body.catch_up() {
+            Ok(touched_at) if touched_at > lent.timed_until => {
+                self.mtime = self.mtime.max(touched_at);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "The size of a body is not known."),
+        }
     }
 
     /// Notes that the file has the time now that it should have.
@@ -168,7 +192,7 @@ impl Vfs {
         let undecided = matches!(state.way, Way::Undecided);
         let backing = match state.backing() {
             Some(backing) => Some(Arc::clone(backing)),
-            None if undecided => self.readable_by_kernel(state, file, flags),
+            None if undecided => self.passable(state, file, flags),
             None => None,
         };
         if flags.read && flags.write {
@@ -182,8 +206,9 @@ impl Vfs {
         // What the kernel may have kept of it from before does not follow what happens now.
         self.forget_version(file.ino);
         if flags.write {
-            if flags.read {
-                self.lend(state, handle, &backing)?;
+            let written = undecided && flags.only_overwrites();
+            if flags.read || written {
+                self.lend(state, handle, &backing, written)?;
             }
             handle.counted.store(true, Ordering::Relaxed);
             state.kernel_writers += 1;
@@ -191,14 +216,18 @@ impl Vfs {
         Ok(Some(backing))
     }
 
-    /// The file of the body of a file that nobody has open, if the kernel can read it by itself.
-    fn readable_by_kernel(
+    /// The file of the body of a file that nobody has open, if the kernel can read it by itself, and
+    /// write it if that is what it is opened for.
+    fn passable(
         &self,
         state: &FileState,
         file: &OpenFile,
         flags: OpenFlags,
     ) -> Option<Arc<Backing>> {
-        if !self.passthrough.load(Ordering::Relaxed) || flags.write || state.dirty || state.stale {
+        // A `close` that waits for the service needs to know the last one from the others.
+        let suits = !flags.write
+            || flags.only_overwrites() && !self.engine.config.upload_on_close_wait;
+        if !self.passthrough.load(Ordering::Relaxed) || !suits || state.dirty || state.stale {
             return None;
         }
         let body = state.body.as_ref()?;
@@ -226,12 +255,13 @@ impl Vfs {
         }
     }
 
-    /// Makes a body ready to be changed through a mapping.
+    /// Makes a body ready to be changed through a mapping, or by the kernel.
     fn lend(
         &self,
         state: &mut FileState,
         handle: &Handle,
         backing: &Backing,
+        written: bool,
     ) -> Result<(), VfsError> {
         let before = match &state.body {
             Some(body) if !state.dirty => self.store().read(|r| r.body(body.id().0))?,
@@ -253,10 +283,12 @@ impl Vfs {
         let lent = state.lent.get_or_insert_with(|| Lent {
             body,
             handles: 0,
+            written: false,
             before,
             timed_until: None,
         });
         lent.handles += 1;
+        lent.written |= written;
         handle.lent.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -301,6 +333,7 @@ impl Vfs {
         if !handle.lent.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
+        state.catch_up();
         let untouched = state.is_untouched();
         let Some(lent) = &mut state.lent else {
             return Ok(());

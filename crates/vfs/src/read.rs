@@ -78,10 +78,10 @@ impl Vfs {
         {
             handle.note_handed_out(&readable.body);
             let data = read_exactly(&readable.body, offset, end)?;
-            if let Some(range) = handle.ahead.next(offset..end) {
-                readable.body.read_ahead(range);
-            }
-            return Ok(Outcome::Now(data));
+            return Ok(Outcome::Now(match handle.ahead.next(offset..end) {
+                Some(range) => data.followed_by(readable.body, range),
+                None => data,
+            }));
         }
         Ok(self.read_later(handle, offset, size, size_known))
     }
@@ -229,6 +229,7 @@ impl Vfs {
         if state.body.is_none() {
             self.attach_body(&mut state, file)?;
         }
+        state.catch_up();
         Ok(state.body.clone().map(|body| Readable {
             body,
             source: state.source.clone(),

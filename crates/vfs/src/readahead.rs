@@ -14,6 +14,10 @@ const WINDOW_BYTES: u64 = 8 << 20;
 /// beginning of a file only is not to have much of it read.
 const GROWTH: u64 = 4;
 
+/// How much the disk is asked for at once, in bytes. Whoever asks finds the memory for it and is busy
+/// for as long, and of more than the largest request of the disk the kernel drops the rest.
+const STEP_BYTES: u64 = 512 << 10;
+
 /// The smallest read that the kernel asks for when it takes a reader for one that goes through the
 /// file, in bytes. Smaller ones come from readers that jump.
 const STREAM_MIN_BYTES: u64 = 64 << 10;
@@ -57,10 +61,11 @@ impl ReadAhead {
         }
         let window = WINDOW_BYTES.min((stream.at - stream.began) * GROWTH);
         let from = stream.asked.max(stream.at);
-        if from - stream.at > window / 2 {
+        let end = stream.at + window;
+        if end < from + STEP_BYTES {
             return None;
         }
-        stream.asked = stream.at + window;
+        stream.asked = from + STEP_BYTES;
         Some(from..stream.asked)
     }
 }
@@ -94,7 +99,18 @@ mod tests {
     fn little_is_asked_for_at_the_beginning() {
         let ahead = ReadAhead::default();
         let asked = ahead.next(0..PIECE).expect("some");
-        assert_eq!(asked, PIECE..5 * PIECE);
+        assert_eq!(asked, PIECE..PIECE + STEP_BYTES);
+    }
+
+    #[test]
+    fn the_disk_gets_as_far_ahead_as_it_may() {
+        let ahead = ReadAhead::default();
+        let ends = (0..200).map(|piece| {
+            let asked = ahead.next(piece * PIECE..(piece + 1) * PIECE);
+            asked.map_or(0, |asked| asked.end - (piece + 1) * PIECE)
+        });
+        let furthest = ends.max().expect("some");
+        assert!(furthest > WINDOW_BYTES - STEP_BYTES, "{furthest}");
     }
 
     #[test]

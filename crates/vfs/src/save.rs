@@ -52,7 +52,8 @@ impl Vfs {
         let file = &handle.file;
         let saved = {
             let mut state = file.state.lock();
-            let saved = state.dirty;
+            // What is lent is sent when it comes back, which is after this.
+            let saved = state.dirty && state.lent.is_none();
             self.save(&mut state, file)?;
             saved
         };
@@ -96,6 +97,7 @@ impl Vfs {
         if !state.dirty {
             return Ok(());
         }
+        state.catch_up();
         let saved = self.store().write(|tx| self.save_in(tx, state, file))?;
         self.saved(state, saved);
         Ok(())
@@ -124,6 +126,11 @@ impl Vfs {
         if let Some(copying) = &state.copying {
             copying.record(tx, &mut row, body)?;
         }
+        if state.is_written_by_kernel() {
+            // What follows is not told either.
+            row.dirty = true;
+            tx.update_body(&row)?;
+        }
         let Some(mut item) = tx.item(file.ino)? else {
             return Ok(Some(Saved {
                 item: None,
@@ -150,7 +157,7 @@ impl Vfs {
         let Some(saved) = saved else { return };
         self.engine.bodies.remove_files(&saved.needless);
         self.engine.bodies.note_saved();
-        state.dirty = false;
+        state.dirty = state.is_written_by_kernel();
         state.copying = None;
         if let Some(time) = state.mtime.take() {
             state.note_timed(time);
@@ -169,10 +176,10 @@ impl Vfs {
         let handle = self.handle(fh)?;
         let file = &handle.file;
         for _ in 0..FSYNC_TRIES {
-            let body = {
+            let (body, goes_on) = {
                 let mut state = file.state.lock();
                 self.save(&mut state, file)?;
-                state.body.clone()
+                (state.body.clone(), state.is_written_by_kernel())
             };
             // Others may look at the file, and write to it, while the disk works.
             let Some(body) = body else {
@@ -187,7 +194,7 @@ impl Vfs {
                 }
                 Some(row) if row.dirty => {
                     self.engine.bodies.content().make_durable(&body)?;
-                    false
+                    goes_on
                 }
                 Some(row) => self.engine.make_durable(&row)?,
                 None => false,

@@ -85,6 +85,9 @@ impl Vfs {
         let now = Self::now();
         let file = self.open_file(ino);
         let mut state = file.as_ref().map(|file| file.state.lock());
+        if let Some(state) = &mut state {
+            state.catch_up();
+        }
         let saved = self.store().write(|tx| {
             let saved = match (&file, &state) {
                 // What was written so far has the time that is set, also if the daemon dies before

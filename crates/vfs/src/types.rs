@@ -98,6 +98,8 @@ pub struct Opened {
     pub direct_io: bool,
     /// The file that the kernel is to read by itself, unless it refuses.
     pub backing: Option<Arc<Backing>>,
+    /// Whether it may write to that file by itself as well.
+    pub kernel_writes: bool,
 }
 
 /// Under what name a file is opened.
@@ -150,6 +152,13 @@ pub struct OpenFlags {
     pub truncate: bool,
     /// The name must be free.
     pub exclusive: bool,
+}
+
+impl OpenFlags {
+    /// Tells whether bytes of what is there are to be replaced, and nothing else.
+    pub(crate) fn only_overwrites(self) -> bool {
+        self.write && !self.read && !self.append && !self.truncate
+    }
 }
 
 /// What a rename does with an entry that has the new name.

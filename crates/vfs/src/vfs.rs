@@ -557,6 +557,7 @@ impl Vfs {
                 fh,
                 keep_cache: keep_cache && backing.is_none(),
                 direct_io: backing.is_some() && flags.write,
+                kernel_writes: flags.only_overwrites() && handle.lent.load(Ordering::Relaxed),
                 backing,
             }),
             Err(error) => {

@@ -69,6 +69,7 @@ impl Vfs {
         if state.stale {
             return Err(VfsError::Stale);
         }
+        state.catch_up();
         if state.dirty
             && let Some(body) = &state.body
         {

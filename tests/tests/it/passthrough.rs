@@ -111,23 +111,40 @@ fn stands_still(pid: u32) -> bool {
     })
 }
 
-/// Reads an open file while the daemon stands still. `None` when it cannot be read like that.
-fn read_without_daemon(mount: &Mount<'_>, file: &File) -> Option<Vec<u8>> {
+/// Does something with an open file while the daemon stands still. `None` when it cannot be done like
+/// that.
+fn without_daemon<T: Send + 'static>(
+    mount: &Mount<'_>,
+    file: &File,
+    work: impl FnOnce(&File) -> T + Send + 'static,
+) -> Option<T> {
     let file = file.try_clone().expect("handle");
     mount.send(Signal::STOP);
     wait::until("a daemon that stands still", LIMIT, || {
         stands_still(mount.pid())
     });
-    let (done, reading) = mpsc::channel();
-    let reader = thread::spawn(move || {
-        let all = read_all(&file);
+    let (done, working) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let result = work(&file);
         let _nobody_waits = done.send(());
-        all
+        result
     });
-    let in_time = reading.recv_timeout(ALONE).is_ok();
+    let in_time = working.recv_timeout(ALONE).is_ok();
     mount.send(Signal::CONT);
-    let all = reader.join().expect("reader");
-    in_time.then_some(all)
+    let result = worker.join().expect("worker");
+    in_time.then_some(result)
+}
+
+/// Reads an open file while the daemon stands still. `None` when it cannot be read like that.
+fn read_without_daemon(mount: &Mount<'_>, file: &File) -> Option<Vec<u8>> {
+    without_daemon(mount, file, read_all)
+}
+
+/// Writes to an open file while the daemon stands still. Tells whether that can be done. It was
+/// written in any case.
+fn write_without_daemon(mount: &Mount<'_>, file: &File, bytes: &'static [u8], at: u64) -> bool {
+    let work = move |file: &File| file.write_all_at(bytes, at).expect("written");
+    without_daemon(mount, file, work).is_some()
 }
 
 /// Tells whether what is open is read by the kernel itself.
@@ -683,6 +700,231 @@ fn what_was_written_beside_a_reader_survives_the_death_of_the_daemon() {
     mount.unmount();
 }
 
+#[test]
+fn what_only_overwrites_is_written_without_the_daemon() {
+    if !can_pass() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    let mut expected = content(1);
+    let before = fs::metadata(&path).expect("metadata");
+    let writing = writer(&path);
+    // Before the first write, and whenever it learned of new attributes, the kernel asks whether the
+    // file has capabilities to lose.
+    let prepare = || writing.write_all_at(b"first", 0).expect("written");
+    prepare();
+    expected[..5].copy_from_slice(b"first");
+    assert!(write_without_daemon(&mount, &writing, b"written", 100_000));
+    expected[100_000..100_007].copy_from_slice(b"written");
+    let after = fs::metadata(&path).expect("metadata");
+    assert_eq!(after.len(), before.len());
+    assert!(after.modified().expect("time") > before.modified().expect("time"));
+    // Who reads or writes meanwhile does it in the same file.
+    let reader = File::open(&path).expect("opened");
+    assert!(read_without_daemon(&mount, &reader).expect("alone") == expected);
+    writer(&path).write_all_at(b"beside", 50).expect("written");
+    expected[50..56].copy_from_slice(b"beside");
+    assert!(read_all(&reader) == expected);
+    // More than there was, with a gap.
+    let end = expected.len() + 5000;
+    prepare();
+    assert!(write_without_daemon(&mount, &writing, b"the end", end as u64));
+    expected.resize(end, 0);
+    expected.extend_from_slice(b"the end");
+    assert_eq!(
+        fs::metadata(&path).expect("metadata").len(),
+        expected.len() as u64
+    );
+    assert!(read_all(&reader) == expected);
+    let mut appending = OpenOptions::new().append(true).open(&path).expect("opened");
+    appending.write_all(b", really").expect("written");
+    drop(appending);
+    expected.extend_from_slice(b", really");
+    writing.set_len(3_000_000).expect("cut");
+    expected.truncate(3_000_000);
+    expected.resize(3_000_000, 0);
+    prepare();
+    assert!(write_without_daemon(&mount, &writing, b"cut", 2_999_997));
+    expected[2_999_997..].copy_from_slice(b"cut");
+    assert!(read_all(&reader) == expected);
+    drop((reader, writing));
+    mount.sync();
+    assert!(drive.read("/file").expect("content") == expected);
+    assert!(fs::read(&path).expect("read") == expected);
+    // And once more, now that it is what the service has.
+    let writing = writer(&path);
+    writing.write_all_at(b"AGAIN", 0).expect("written");
+    assert!(write_without_daemon(&mount, &writing, b"again", 0));
+    expected[..5].copy_from_slice(b"again");
+    drop(writing);
+    mount.sync();
+    assert!(drive.read("/file").expect("content") == expected);
+    mount.unmount();
+}
+
+#[test]
+fn who_opens_to_overwrite_and_does_not_has_nothing_sent() {
+    if !can_pass() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    let before = mount.status_of("file");
+    let writing = writer(&path);
+    writing.sync_all().expect("synced");
+    drop((writing.try_clone().expect("clone"), writing));
+    have_another_sent(&mount, &drive);
+    wait_here(&mount);
+    assert_eq!(mount.status_of("file"), before);
+    let reader = File::open(&path).expect("opened");
+    assert!(is_passed(&mount, &reader));
+    drop(reader);
+    mount.unmount();
+}
+
+#[test]
+fn what_is_overwritten_is_sent_whole_after_the_last_close() {
+    if !can_pass() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    let mut expected = content(1);
+    let writing = writer(&path);
+    writing.write_all_at(b"one", 10).expect("written");
+    expected[10..13].copy_from_slice(b"one");
+    // A program that was started has closed its descriptor, and the next one goes on.
+    drop(writing.try_clone().expect("clone"));
+    writing.sync_all().expect("synced");
+    writing.write_all_at(b"one", 10).expect("written");
+    assert!(write_without_daemon(&mount, &writing, b"two", 2_000_000));
+    expected[2_000_000..2_000_003].copy_from_slice(b"two");
+    have_another_sent(&mount, &drive);
+    assert!(drive.read("/file").expect("content") == content(1));
+    drop(writing);
+    mount.sync();
+    assert!(drive.read("/file").expect("content") == expected);
+    mount.unmount();
+}
+
+#[test]
+fn what_the_kernel_wrote_survives_the_death_of_the_daemon() {
+    if !can_pass() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    let writing = writer(&path);
+    let mut expected = content(1);
+    for at in (0..SIZE).step_by(100_000) {
+        writing.write_all_at(b"kept", at as u64).expect("written");
+        expected[at..at + 4].copy_from_slice(b"kept");
+    }
+    // Recorded in between, and longer since.
+    drop(writing.try_clone().expect("clone"));
+    writing
+        .write_all_at(b"the end", SIZE as u64)
+        .expect("written");
+    expected.extend_from_slice(b"the end");
+    mount.crash();
+    drop(writing);
+    let mount = home.mount();
+    assert!(fs::read(mount.at("file")).expect("read") == expected);
+    mount.sync();
+    assert!(drive.read("/file").expect("content") == expected);
+    mount.unmount();
+}
+
+#[test]
+fn who_goes_on_writing_when_the_daemon_died_is_waited_for() {
+    if !can_pass() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    let mut expected = content(1);
+    let mut write = |file: &File, bytes: &[u8], at: usize| {
+        file.write_all_at(bytes, at as u64).expect("written");
+        expected.resize(expected.len().max(at + bytes.len()), 0);
+        expected[at..at + bytes.len()].copy_from_slice(bytes);
+        expected.clone()
+    };
+    let writing = writer(&path);
+    write(&writing, b"before", 0);
+    mount.crash();
+    // The old mount knows of no death as long as nobody has to be asked.
+    let so_far = write(&writing, b"orphaned", 1000);
+    let mut mount = home.mount();
+    assert!(fs::read(mount.at("file")).expect("read") == so_far);
+    write(&writing, b"while another one serves", 2000);
+    have_another_sent(&mount, &drive);
+    assert!(drive.read("/file").expect("content") == content(1));
+    // That one dies, too.
+    mount.crash();
+    let mount = home.mount();
+    let all = write(&writing, b"the end", SIZE);
+    have_another_sent(&mount, &drive);
+    assert!(drive.read("/file").expect("content") == content(1));
+    drop(writing);
+    mount.sync();
+    assert!(drive.read("/file").expect("content") == all);
+    assert!(fs::read(mount.at("file")).expect("read") == all);
+    mount.unmount();
+}
+
+#[test]
+fn closing_does_not_wait_for_what_is_sent_only_later() {
+    if !can_pass() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    home.configure("upload = \"on-close\"\n");
+    let mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    let writing = writer(&path);
+    writing.write_all_at(b"FIRST", 0).expect("written");
+    assert!(!write_without_daemon(&mount, &writing, b"first", 0));
+    drop(writing);
+    let mut expected = content(1);
+    expected[..5].copy_from_slice(b"first");
+    assert!(drive.read("/file").expect("content") == expected);
+    // What can be mapped is not sent before it is closed.
+    wait_here(&mount);
+    let reader = File::open(&path).expect("opened");
+    let both = File::options().read(true).write(true).open(&path);
+    let both = both.expect("opened");
+    both.write_all_at(b"other", 0).expect("written");
+    let (done, closing) = mpsc::channel();
+    thread::spawn(move || {
+        drop(both);
+        let _nobody_waits = done.send(());
+    });
+    closing.recv_timeout(LIMIT).expect("closed");
+    expected[..5].copy_from_slice(b"other");
+    mount.sync();
+    assert!(drive.read("/file").expect("content") == expected);
+    drop(reader);
+    mount.unmount();
+}
+
 /// Numbers that look random.
 struct Random(u64);
 
@@ -768,9 +1010,15 @@ fn handles_of_all_kinds_agree_with_a_local_file() {
         let local = home.work().join(&name);
         fs::write(&local, content(1)).expect("local");
         let paths = [path, local];
-        // The first one of each phase is a reader of what the service has.
-        let mut open = vec![[&paths[0], &paths[1]].map(|path| File::open(path).expect("opened"))];
-        assert!(is_passed(&mount, &open[0][0]));
+        // The first one of each phase decides what the kernel does by itself.
+        let first = |path| match phase % 2 {
+            0 => File::open(path).expect("opened"),
+            _ => writer(path),
+        };
+        let mut open = vec![[&paths[0], &paths[1]].map(|path| first(path))];
+        if phase % 2 == 0 {
+            assert!(is_passed(&mount, &open[0][0]));
+        }
         for _ in 0..80 {
             step(&mut random, &mut open, &paths);
         }
