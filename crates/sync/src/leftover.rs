@@ -48,12 +48,11 @@ impl Engine {
             return Ok(true);
         }
         let touched = body.catch_up().map_err(failed)?.is_some();
-        self.store.write(|tx| {
-            match tx.body(id)?.filter(|row| row.dirty || touched) {
+        self.store
+            .write(|tx| match tx.body(id)?.filter(|row| row.dirty || touched) {
                 Some(mut row) => recover::save_body(tx, &mut row, body, Timestamp::now()),
                 None => Ok(()),
-            }
-        })?;
+            })?;
         body.take_back();
         self.wake_uploader();
         Ok(false)

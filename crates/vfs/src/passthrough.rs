@@ -225,8 +225,8 @@ impl Vfs {
         flags: OpenFlags,
     ) -> Option<Arc<Backing>> {
         // A `close` that waits for the service needs to know the last one from the others.
-        let suits = !flags.write
-            || flags.only_overwrites() && !self.engine.config.upload_on_close_wait;
+        let suits =
+            !flags.write || flags.only_overwrites() && !self.engine.config.upload_on_close_wait;
         if !self.passthrough.load(Ordering::Relaxed) || !suits || state.dirty || state.stale {
             return None;
         }

@@ -12,6 +12,7 @@
 //! together. Nothing else should run meanwhile.
 
 mod content;
+mod floor;
 mod measure;
 mod million;
 mod names;

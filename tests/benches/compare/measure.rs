@@ -97,16 +97,25 @@ pub fn median(runs: usize, mut before: impl FnMut(), mut work: impl FnMut()) -> 
 /// The median times of two things that are measured in turns, so that both meet the same machine.
 pub fn medians(
     runs: usize,
-    mut before: impl FnMut(),
+    before: impl FnMut(),
     mut ours: impl FnMut(),
     mut theirs: impl FnMut(),
 ) -> [Duration; 2] {
-    let mut took: [Vec<Duration>; 2] = Default::default();
+    medians_of(runs, before, [&mut ours, &mut theirs])
+}
+
+/// As [`medians`], of any number of things.
+pub fn medians_of<const N: usize>(
+    runs: usize,
+    mut before: impl FnMut(),
+    mut works: [&mut dyn FnMut(); N],
+) -> [Duration; N] {
+    let mut took = [const { Vec::new() }; N];
     for _ in 0..runs.max(1) {
-        before();
-        took[0].push(once(&mut ours));
-        before();
-        took[1].push(once(&mut theirs));
+        for (work, took) in works.iter_mut().zip(&mut took) {
+            before();
+            took.push(once(work));
+        }
     }
     took.map(|mut took| {
         took.sort_unstable();

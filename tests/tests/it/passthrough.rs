@@ -732,7 +732,9 @@ fn what_only_overwrites_is_written_without_the_daemon() {
     // More than there was, with a gap.
     let end = expected.len() + 5000;
     prepare();
-    assert!(write_without_daemon(&mount, &writing, b"the end", end as u64));
+    assert!(write_without_daemon(
+        &mount, &writing, b"the end", end as u64
+    ));
     expected.resize(end, 0);
     expected.extend_from_slice(b"the end");
     assert_eq!(

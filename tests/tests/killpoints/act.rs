@@ -35,6 +35,8 @@ pub enum How {
     Create,
     /// One that is there, for writing.
     Write,
+    /// The same, and only that.
+    Overwrite,
     /// The same, empty.
     Truncate,
     /// The same, at its end.

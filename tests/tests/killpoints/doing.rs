@@ -47,6 +47,7 @@ impl Rig<'_> {
                 match how {
                     How::Create => options.write(true).create_new(true),
                     How::Write => options.read(true).write(true),
+                    How::Overwrite => options.write(true),
                     How::Truncate => options.write(true).truncate(true),
                     How::Append => options.append(true),
                 };

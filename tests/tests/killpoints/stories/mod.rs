@@ -4,6 +4,7 @@
 mod care;
 mod damaged;
 mod lent;
+mod passed;
 mod rough;
 mod stray;
 mod upgrade;
@@ -25,6 +26,7 @@ pub const ALL: &[&Story] = &[
     &care::STORY,
     &rough::STORY,
     &lent::STORY,
+    &passed::STORY,
     &damaged::STORY,
     &stray::STORY,
     &upgrade::STORY,
