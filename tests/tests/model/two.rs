@@ -781,10 +781,10 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             60..=79 => {
                 let (from, to) = (self.path_there(false), self.new_place_there());
                 let moved = self.bodies_there(&self.spelt_there(&from));
-                let at = Instant::now();
+                let (folders, at) = (self.folders_of(&to), Instant::now());
                 let done = self.there.rename(&self.at(&from), &self.at(&to));
                 if done.is_ok() {
-                    let placed = self.placed(&to, at);
+                    let placed = self.placed(&to, folders, at);
                     for number in moved {
                         self.place(number, placed.clone());
                     }
@@ -811,10 +811,12 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         self.tell(told);
     }
 
-    /// What is at a path on the service since a moment ago.
-    fn placed(&self, path: &str, at: Instant) -> Placed {
+    /// What is at a path on the service since a moment ago, with the folders that the path led through
+    /// before that: they may be gone by now.
+    fn placed(&self, path: &str, mut folders: Vec<String>, at: Instant) -> Placed {
+        folders.extend(self.folders_of(path));
         Placed {
-            folders: self.folders_of(path),
+            folders,
             after: self.last_request(),
             at,
         }
@@ -847,12 +849,12 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
         let path = self.spelt_there(&path);
         let (number, bytes) = self.new_body(format!("there {path}"));
         let before = self.last_request();
-        let at = Instant::now();
+        let (folders, at) = (self.folders_of(&path), Instant::now());
         let done = self.there.replace(&self.at(&path), bytes);
         if let Ok((tag, replaced)) = &done {
             let replaced = replaced.as_ref().and_then(|body| self.number_of(body));
             self.finish(number);
-            self.place(number, self.placed(&path, at));
+            self.place(number, self.placed(&path, folders, at));
             let put = Put {
                 between: (before, self.last_request()),
                 tag: unquoted(tag),
