@@ -14,7 +14,7 @@ use std::sync::Arc;
 use onedrivefs_core::Timestamp;
 use rustix::fs::{Timespec, Timestamps};
 
-use crate::{Body, lease, ranges};
+use crate::{Body, fileops, lease, ranges};
 
 /// The time of change that a file has while it is lent and nobody has changed it, in seconds. It is
 /// long ago: a clock need not tell two moments apart for a change to show.
@@ -126,6 +126,32 @@ impl Body {
         let own = reopened(&reader, OpenOptions::new().read(true).write(true))?;
         state.file = Arc::new(own);
         held
+    }
+
+    /// Called before anybody uses a body that a daemon left behind. Programs that write to it still,
+    /// through the mount of that daemon, keep the file, which nobody else sees any more; the body goes
+    /// on with a copy of what they have written by now.
+    ///
+    /// # Errors
+    /// What the system says; the body goes on with the file.
+    pub fn leave_to_others(&self) -> io::Result<()> {
+        // Where the system does not tell, nobody was let write on in that way.
+        if !self.is_held().unwrap_or(false) {
+            return Ok(());
+        }
+        let shared = &self.shared;
+        let mut state = shared.state.write();
+        let temp = shared.layout.temp_path(state.place, shared.id);
+        let copy = shared.layout.create_file(state.place, &temp)?;
+        copy.set_len(state.size)?;
+        for part in state.present.iter() {
+            fileops::copy(&state.file, &copy, part)?;
+        }
+        copy.sync_data()?;
+        let path = shared.layout.path(state.place, shared.id);
+        shared.layout.rename(&temp, state.place, &path)?;
+        state.file = Arc::new(copy);
+        Ok(())
     }
 
     /// Ends what [`Body::lend`] began.

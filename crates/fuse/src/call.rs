@@ -112,6 +112,7 @@ pub(crate) fn file_flags(flags: i32) -> FileFlags {
         append: flags.contains(OFlags::APPEND),
         truncate: flags.contains(OFlags::TRUNC),
         exclusive: flags.contains(OFlags::EXCL),
+        sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
     }
 }
 

@@ -46,8 +46,6 @@ pub struct Bodies {
     live: Mutex<HashMap<BodyId, Weak<Body>>>,
     /// Bodies whose rows are gone and whose files are still there.
     dead: Mutex<Vec<u64>>,
-    /// Bodies that are lent to whoever wrote to them when this daemon started.
-    leftovers: Mutex<Vec<Arc<Body>>>,
     /// Notified when a body was saved or files wait to be removed.
     pub(crate) changed: Notify,
 }
@@ -60,7 +58,6 @@ impl Bodies {
             content,
             live: Mutex::default(),
             dead: Mutex::default(),
-            leftovers: Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -69,16 +66,6 @@ impl Bodies {
     #[must_use]
     pub fn content(&self) -> &Content {
         &self.content
-    }
-
-    /// Keeps a body that is lent to somebody who wrote to it when this daemon started.
-    pub(crate) fn keep_leftover(&self, body: Arc<Body>) {
-        self.leftovers.lock().push(body);
-    }
-
-    /// Hands over the bodies that were kept.
-    pub(crate) fn take_leftovers(&self) -> Vec<Arc<Body>> {
-        std::mem::take(&mut self.leftovers.lock())
     }
 
     /// The body in use, if any handle or transfer holds it.

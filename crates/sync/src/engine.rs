@@ -282,8 +282,6 @@ impl Engine {
         self.spawn(async move { engine.run_durability().await });
         let engine = Arc::clone(self);
         self.spawn(async move { engine.run_offline_switch().await });
-        let engine = Arc::clone(self);
-        self.spawn(async move { engine.run_leftovers().await });
         self.check_database();
     }
 

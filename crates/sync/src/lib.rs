@@ -27,7 +27,6 @@ mod free;
 mod freshness;
 pub mod hydrate;
 pub mod journal;
-mod leftover;
 mod links;
 pub mod merge;
 mod net_state;

@@ -49,26 +49,16 @@ fn save_open_bodies(store: &Store, bodies: &Bodies) -> Result<(), EngineError> {
                 continue;
             }
         };
-        // Before it is saved: whatever is written from here on shows.
-        let left = body.is_held().unwrap_or(false) && body.lend().is_ok();
-        store.write(|tx| {
-            save_body(tx, &mut row, &body, now)?;
-            if left && let Some(mut row) = tx.body(row.id)? {
-                // More may follow, and this daemon may be killed as well.
-                row.dirty = true;
-                tx.update_body(&row)?;
-            }
-            Ok::<_, EngineError>(())
-        })?;
-        if left {
-            bodies.keep_leftover(body);
+        if let Err(error) = body.leave_to_others() {
+            tracing::error!(body = row.id, %error, "A program may go on writing to an unsent body, through a mount whose daemon died.");
         }
+        store.write(|tx| save_body(tx, &mut row, &body, now))?;
     }
     Ok(())
 }
 
 /// Records the body of a file that was open for writing.
-pub(crate) fn save_body(
+fn save_body(
     tx: &Tx<'_>,
     row: &mut BodyRow,
     body: &Body,

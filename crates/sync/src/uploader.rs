@@ -21,7 +21,7 @@ mod settle;
 mod unanswered;
 
 pub(crate) use elsewhere::UnsentSizes;
-pub(crate) use frozen::{body_error, io_error};
+pub(crate) use frozen::body_error;
 pub use heir::heir_of;
 pub(crate) use heir::{Original, make_backup, next_version_of};
 pub(crate) use held::is_successor;

@@ -224,9 +224,12 @@ impl Vfs {
         file: &OpenFile,
         flags: OpenFlags,
     ) -> Option<Arc<Backing>> {
-        // A `close` that waits for the service needs to know the last one from the others.
-        let suits =
-            !flags.write || flags.only_overwrites() && !self.engine.config.upload_on_close_wait;
+        // A `close` that waits for the service needs to know the last one from the others, and nobody
+        // looks whether there is room for what the kernel writes.
+        let suits = !flags.write
+            || flags.only_overwrites()
+                && !self.engine.config.upload_on_close_wait
+                && self.has_ample_room();
         if !self.passthrough.load(Ordering::Relaxed) || !suits || state.dirty || state.stale {
             return None;
         }

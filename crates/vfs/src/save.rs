@@ -192,9 +192,9 @@ impl Vfs {
                     self.engine.bodies.content().make_durable(&body)?;
                     true
                 }
-                Some(row) if row.dirty => {
+                Some(row) if row.dirty && !goes_on => {
                     self.engine.bodies.content().make_durable(&body)?;
-                    goes_on
+                    false
                 }
                 Some(row) => self.engine.make_durable(&row)?,
                 None => false,

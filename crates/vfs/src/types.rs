@@ -152,12 +152,14 @@ pub struct OpenFlags {
     pub truncate: bool,
     /// The name must be free.
     pub exclusive: bool,
+    /// Each write is to survive a power cut.
+    pub sync: bool,
 }
 
 impl OpenFlags {
     /// Tells whether bytes of what is there are to be replaced, and nothing else.
     pub(crate) fn only_overwrites(self) -> bool {
-        self.write && !self.read && !self.append && !self.truncate
+        self.write && !self.read && !self.append && !self.truncate && !self.sync
     }
 }
 

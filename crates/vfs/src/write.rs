@@ -159,6 +159,11 @@ impl Vfs {
         Ok(())
     }
 
+    /// Tells whether the disk has room for a while without being looked at.
+    pub(crate) fn has_ample_room(&self) -> bool {
+        self.disk_free() >= DISK_RESERVE + ROOM_STEP
+    }
+
     /// Checks that a body may grow to a size.
     pub(crate) fn check_room(
         &self,

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -851,7 +851,7 @@ fn what_the_kernel_wrote_survives_the_death_of_the_daemon() {
 }
 
 #[test]
-fn who_goes_on_writing_when_the_daemon_died_is_waited_for() {
+fn who_goes_on_writing_when_the_daemon_died_disturbs_nobody() {
     if !can_pass() {
         return;
     }
@@ -861,32 +861,82 @@ fn who_goes_on_writing_when_the_daemon_died_is_waited_for() {
     let mut mount = home.mount();
     let path = bring(&mount, &home, &drive, &content(1));
     let mut expected = content(1);
-    let mut write = |file: &File, bytes: &[u8], at: usize| {
-        file.write_all_at(bytes, at as u64).expect("written");
-        expected.resize(expected.len().max(at + bytes.len()), 0);
-        expected[at..at + bytes.len()].copy_from_slice(bytes);
-        expected.clone()
-    };
     let writing = writer(&path);
-    write(&writing, b"before", 0);
+    let write = |bytes: &[u8], at: u64| writing.write_all_at(bytes, at).expect("written");
+    write(b"before", 0);
+    expected[..6].copy_from_slice(b"before");
     mount.crash();
     // The old mount knows of no death as long as nobody has to be asked.
-    let so_far = write(&writing, b"orphaned", 1000);
-    let mut mount = home.mount();
-    assert!(fs::read(mount.at("file")).expect("read") == so_far);
-    write(&writing, b"while another one serves", 2000);
-    have_another_sent(&mount, &drive);
-    assert!(drive.read("/file").expect("content") == content(1));
-    // That one dies, too.
-    mount.crash();
+    write(b"orphaned", 1000);
+    expected[1000..1008].copy_from_slice(b"orphaned");
     let mount = home.mount();
-    let all = write(&writing, b"the end", SIZE);
-    have_another_sent(&mount, &drive);
-    assert!(drive.read("/file").expect("content") == content(1));
-    drop(writing);
+    assert!(fs::read(mount.at("file")).expect("read") == expected);
+    // What comes now is not of this mount, and whoever wrote it learns that.
+    write(b"into nothing", 2000);
+    write(b"and longer", SIZE as u64);
+    assert!(writing.sync_all().is_err());
+    OpenOptions::new()
+        .append(true)
+        .open(mount.at("file"))
+        .and_then(|mut file| file.write_all(b"appended"))
+        .expect("appended");
+    expected.extend_from_slice(b"appended");
     mount.sync();
-    assert!(drive.read("/file").expect("content") == all);
-    assert!(fs::read(mount.at("file")).expect("read") == all);
+    drop(writing);
+    assert!(fs::read(mount.at("file")).expect("read") == expected);
+    assert!(drive.read("/file").expect("content") == expected);
+    mount.unmount();
+}
+
+#[test]
+fn what_was_synced_while_the_kernel_writes_survives_a_power_cut() {
+    if !can_pass() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let mut home = Home::new(&service);
+    let boot = home.path("boot");
+    fs::write(&boot, "before the cut").expect("boot id");
+    home.set_env("ONEDRIVEFS_BOOT_ID_FILE", boot.to_str().expect("UTF-8"));
+    home.log_in();
+    let mut mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    let writing = writer(&path);
+    writing.write_all_at(b"synced", 0).expect("written");
+    writing.sync_all().expect("synced");
+    mount.crash();
+    drop((writing, mount));
+    fs::write(&boot, "after the cut").expect("boot id");
+    let mount = home.mount();
+    let mut expected = content(1);
+    expected[..6].copy_from_slice(b"synced");
+    assert!(fs::read(mount.at("file")).expect("read") == expected);
+    mount.sync();
+    assert!(drive.read("/file").expect("content") == expected);
+    mount.unmount();
+}
+
+#[test]
+fn what_is_written_synchronously_is_written_by_the_daemon() {
+    if !can_pass() {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    for flag in [libc::O_SYNC, libc::O_DSYNC] {
+        wait_here(&mount);
+        let mut options = OpenOptions::new();
+        let writing = options.write(true).custom_flags(flag).open(&path);
+        let writing = writing.expect("opened");
+        writing.write_all_at(b"first", 0).expect("written");
+        assert!(!write_without_daemon(&mount, &writing, b"first", 0));
+        drop(writing);
+        mount.sync();
+    }
     mount.unmount();
 }
 

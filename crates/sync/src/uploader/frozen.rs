@@ -224,6 +224,6 @@ pub(crate) fn body_error(error: BodyError) -> EngineError {
 }
 
 /// An error of reading or writing a body.
-pub(crate) fn io_error(body: u64, source: io::Error) -> EngineError {
+pub(super) fn io_error(body: u64, source: io::Error) -> EngineError {
     EngineError::Body { body, source }
 }

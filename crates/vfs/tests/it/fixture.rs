@@ -23,6 +23,7 @@ pub const RW: OpenFlags = OpenFlags {
     append: false,
     truncate: false,
     exclusive: false,
+    sync: false,
 };
 
 pub struct Mount {
