@@ -142,11 +142,6 @@ impl FileState {
             })
     }
 
-    /// Tells whether the kernel writes to the body by itself.
-    pub(crate) fn is_written_by_kernel(&self) -> bool {
-        self.lent.as_ref().is_some_and(|lent| lent.written)
-    }
-
     /// Takes note of what the kernel has written by itself so far.
     pub(crate) fn catch_up(&mut self) {
         let Some(lent) = self.lent.as_ref().filter(|lent| lent.written) else {

@@ -126,8 +126,8 @@ impl Vfs {
         if let Some(copying) = &state.copying {
             copying.record(tx, &mut row, body)?;
         }
-        if state.is_written_by_kernel() {
-            // What follows is not told either.
+        if state.lent.is_some() {
+            // What follows is not told.
             row.dirty = true;
             tx.update_body(&row)?;
         }
@@ -157,7 +157,7 @@ impl Vfs {
         let Some(saved) = saved else { return };
         self.engine.bodies.remove_files(&saved.needless);
         self.engine.bodies.note_saved();
-        state.dirty = state.is_written_by_kernel();
+        state.dirty = state.lent.is_some();
         state.copying = None;
         if let Some(time) = state.mtime.take() {
             state.note_timed(time);
@@ -179,7 +179,7 @@ impl Vfs {
             let (body, goes_on) = {
                 let mut state = file.state.lock();
                 self.save(&mut state, file)?;
-                (state.body.clone(), state.is_written_by_kernel())
+                (state.body.clone(), state.lent.is_some())
             };
             // Others may look at the file, and write to it, while the disk works.
             let Some(body) = body else {

@@ -889,6 +889,33 @@ fn who_goes_on_writing_when_the_daemon_died_disturbs_nobody() {
 }
 
 #[test]
+fn a_mapping_that_outlives_its_daemon_disturbs_nobody() {
+    if !can_pass() || !needs::met(&[Need::Program("python3")]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    let mut mount = home.mount();
+    let path = bring(&mount, &home, &drive, &content(1));
+    let reader = File::open(&path).expect("opened");
+    assert!(is_passed(&mount, &reader));
+    let mapper = Mapper::start(&path);
+    drop(reader);
+    mount.crash();
+    let mount = home.mount();
+    // What is changed by it now is in no file of this mount.
+    mapper.go_on();
+    let mut expected = content(1);
+    expected[10..16].copy_from_slice(b"mapped");
+    assert!(fs::read(mount.at("file")).expect("read") == expected);
+    mount.sync();
+    assert!(drive.read("/file").expect("content") == expected);
+    assert!(fs::read(mount.at("file")).expect("read") == expected);
+    mount.unmount();
+}
+
+#[test]
 fn what_was_synced_while_the_kernel_writes_survives_a_power_cut() {
     if !can_pass() {
         return;
