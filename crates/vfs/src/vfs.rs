@@ -425,6 +425,8 @@ impl Vfs {
         Ok(Outcome::Later(Box::pin(async move {
             loop {
                 vfs.engine.known(ino).await;
+                // Its path leads elsewhere by now, and the kernel follows it again.
+                vfs.check_edition(ino, edition)?;
                 if let Some(opened) = vfs.open_if_announced(ino, edition, flags)? {
                     return Ok(opened);
                 }
@@ -448,6 +450,9 @@ impl Vfs {
         if let Err(other) = self.check_edition(ino, edition) {
             self.give_back(&file);
             let past = edition.filter(|_| !flags.write);
+            if past.is_some() && self.engine.is_unknown(ino) {
+                return Ok(None);
+            }
             return match past.and_then(|edition| self.acquire_past(ino, edition)) {
                 Some(past) => self.open_acquired(past, flags, under, true).map(Some),
                 None => Err(other),

@@ -1,11 +1,13 @@
 //! Requests of this machine and changes of others that cross each other.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use onedrivefs_sim::{FaultAction, FaultRule, Reach};
 
-use onedrivefs_vfs::{Outcome, VfsError};
+use onedrivefs_vfs::{OpenFlags, Outcome, VfsError};
+use parking_lot::Mutex;
 
 use crate::fixture::{Mount, RW, settle};
 
@@ -316,6 +318,36 @@ async fn a_handle_that_was_not_used_yet_goes_on_with_what_replaced_the_content()
     let read = settle(m.vfs.read(ino, opened.fh, 0, 100)).await;
     assert_eq!(*read.expect("read"), *b"new and longer");
     m.close(ino, opened.fh).await.expect("close");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_that_comes_while_the_kernel_is_told_of_new_content_follows_the_path_again() {
+    let m = Mount::new().await;
+    m.drive.put("/f", "old").expect("file");
+    m.sync().await;
+    let ino = m.ino("f");
+    let flags = OpenFlags { write: false, ..RW };
+    let open = async || settle(m.vfs.open(ino, Some(0), flags)).await;
+    let read = async |fh| settle(m.vfs.read(ino, fh, 0, 100)).await.expect("read");
+    let old = open().await.expect("open").fh;
+    assert_eq!(*read(old).await, *b"old");
+    let telling = Arc::new(Mutex::new(Vec::new()));
+    let listener = Arc::clone(&telling);
+    m.vfs
+        .set_kernel_listener(Box::new(move |told| listener.lock().push(told)));
+    m.drive.put("/f", "new").expect("version");
+    m.sync().await;
+    assert_eq!(m.vfs.edition(ino), 1);
+    let opening = m.vfs.open(ino, Some(0), flags).expect("open");
+    assert!(matches!(opening, Outcome::Later(_)));
+    telling.lock().clear();
+    let refused = settle(Ok(opening)).await;
+    assert!(matches!(refused, Err(VfsError::Stale)), "{refused:?}");
+    // No path leads there any more: who asks has it open, as /proc/self/fd does.
+    let again = open().await.expect("open").fh;
+    assert_eq!(*read(again).await, *b"old");
+    m.close(ino, again).await.expect("close");
+    m.close(ino, old).await.expect("close");
 }
 
 #[tokio::test(flavor = "multi_thread")]
