@@ -76,6 +76,10 @@ const EDITION_SHIFT: u32 = 48;
 /// The bits of a node's number that say which edition it is.
 const EDITION_BITS: u64 = (EDITION_MAX as u64) << EDITION_SHIFT;
 
+/// What an opening for execve(2) has among its flags: `__FMODE_EXEC` of the kernel's
+/// `include/linux/fs.h`, which it does not keep from file systems.
+const EXECUTE: OFlags = OFlags::from_bits_retain(0x20);
+
 /// The inode number in the vfs's type.
 pub(crate) fn ino(node: INodeNo) -> Ino {
     Ino(node.0 & !OTHER_SPELLING & !EDITION_BITS)
@@ -106,11 +110,16 @@ pub(crate) fn is_other_spelling(node: INodeNo) -> bool {
 pub(crate) fn file_flags(flags: i32) -> FileFlags {
     let flags = OFlags::from_bits_retain(flags.cast_unsigned());
     let mode = flags & OFlags::RWMODE;
+    let asked_to_write = mode == OFlags::WRONLY || mode == OFlags::RDWR;
+    let truncate = flags.contains(OFlags::TRUNC);
     FileFlags {
         read: mode != OFlags::WRONLY,
-        write: mode == OFlags::WRONLY || mode == OFlags::RDWR,
+        // Who may write may truncate without opening the file for more than reading.
+        write: asked_to_write || truncate,
         append: flags.contains(OFlags::APPEND),
-        truncate: flags.contains(OFlags::TRUNC),
+        truncate,
+        blind: truncate && !asked_to_write,
+        execute: flags.contains(EXECUTE),
         exclusive: flags.contains(OFlags::EXCL),
         sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
     }
@@ -152,7 +161,11 @@ mod tests {
         let write = flags(OFlags::WRONLY | OFlags::TRUNC | OFlags::EXCL);
         assert!(!write.read && write.write && write.truncate && write.exclusive);
         let both = flags(OFlags::RDWR | OFlags::APPEND);
-        assert!(both.read && both.write && both.append);
+        assert!(both.read && both.write && both.append && !both.blind);
+        let emptied = flags(OFlags::RDONLY | OFlags::TRUNC);
+        assert!(emptied.read && emptied.write && emptied.truncate && emptied.blind);
+        let run = flags(OFlags::RDONLY | EXECUTE);
+        assert!(run.execute && !run.write && !read.execute && !write.blind);
     }
 
     #[test]

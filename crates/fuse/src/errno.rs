@@ -29,6 +29,7 @@ pub(crate) fn errno(error: &VfsError) -> Errno {
         VfsError::TooLarge => Errno::EFBIG,
         VfsError::NoSuchOffset => Errno::ENXIO,
         VfsError::Busy => Errno::EBUSY,
+        VfsError::Executed => Errno::ETXTBSY,
         VfsError::Loop => Errno::ELOOP,
         VfsError::CrossDevice => Errno::EXDEV,
         VfsError::Io(_) => Errno::EIO,
@@ -59,7 +60,7 @@ mod tests {
 
     #[test]
     fn every_row() {
-        let rows: [(VfsError, &str); 26] = [
+        let rows: [(VfsError, &str); 27] = [
             (VfsError::NotFound, "ENOENT"),
             (VfsError::Exists, "EEXIST"),
             (VfsError::NotDirectory, "ENOTDIR"),
@@ -74,6 +75,7 @@ mod tests {
             (VfsError::NotPermitted, "EPERM"),
             (VfsError::AccessDenied, "EACCES"),
             (VfsError::NeedsLogin, "EACCES"),
+            (VfsError::Executed, "ETXTBSY"),
             (VfsError::Loop, "ELOOP"),
             (VfsError::Offline, "ENETDOWN"),
             (VfsError::TimedOut, "ETIMEDOUT"),

@@ -84,6 +84,9 @@ pub enum VfsError {
     /// Something is in use.
     #[error("busy")]
     Busy,
+    /// The file is a program that runs.
+    #[error("the program is running")]
+    Executed,
     /// A folder that is shown elsewhere in the mount, or would have itself in it.
     #[error("this folder is not followed any further")]
     Loop,

@@ -48,6 +48,8 @@ pub(crate) struct FileState {
     pub room_until: u64,
     /// In what way the kernel has the file open under its own name.
     pub way: Way,
+    /// Handles through which it runs as a program.
+    pub executed: u32,
     /// Handles that write to a file which the kernel reads by itself, and that it has not closed.
     pub kernel_writers: u32,
     /// The body, while programs may change it by a mapping.
@@ -82,6 +84,7 @@ impl OpenFile {
                 copying: None,
                 room_until: 0,
                 way: Way::default(),
+                executed: 0,
                 kernel_writers: 0,
                 lent: None,
                 item,

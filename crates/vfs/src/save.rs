@@ -214,6 +214,9 @@ impl Vfs {
             return;
         };
         self.engine.hydrator.cancel(fh);
+        if handle.flags.execute {
+            handle.file.state.lock().executed -= 1;
+        }
         if self.may_be_mapped(&handle) {
             self.end_unmapped(ino, handle);
         } else {

@@ -148,8 +148,13 @@ pub struct OpenFlags {
     pub write: bool,
     /// Writes go to the end.
     pub append: bool,
-    /// The content goes.
+    /// The content goes. Only of a file that is opened for writing.
     pub truncate: bool,
+    /// Only opened for writing because the content goes: the kernel did not look whether it is a
+    /// program that runs.
+    pub blind: bool,
+    /// A program that is to be run.
+    pub execute: bool,
     /// The name must be free.
     pub exclusive: bool,
     /// Each write is to survive a power cut.

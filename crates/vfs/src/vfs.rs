@@ -393,6 +393,9 @@ impl Vfs {
         if flags.write {
             self.engine.writer_opened(file.ino);
         }
+        if flags.execute {
+            file.state.lock().executed += 1;
+        }
         let handle = Arc::new(Handle {
             file,
             flags,
@@ -547,11 +550,13 @@ impl Vfs {
         let ready = {
             let mut state = file.state.lock();
             let backing = match under {
+                // Its memory would be taken from under it, and the caller told that it was not.
+                _ if flags.blind && state.executed > 0 => Err(VfsError::Executed),
                 Under::OwnName => self.choose_way(&mut state, &handle),
                 Under::OtherSpelling => Ok(None),
             };
             backing.and_then(|backing| {
-                if flags.truncate && flags.write {
+                if flags.truncate {
                     self.truncate(&mut state, &file, 0)?;
                 }
                 Ok(backing)

@@ -125,6 +125,52 @@ PYTHON"#);
     mount.unmount();
 }
 
+#[test]
+fn a_program_that_runs_is_not_emptied() {
+    if !needs::met(&[Need::Fuse, Need::Program("python3")]) {
+        return;
+    }
+    let service = Service::start();
+    let home = Home::signed_in(&service);
+    let mount = home.mount();
+    home.sh(r#"cd "$M"; python3 - <<'PYTHON'
+import errno, os, shutil, subprocess, time
+def emptied():
+    try:
+        os.close(os.open("program", os.O_RDONLY | os.O_TRUNC))
+        return True
+    except OSError as error:
+        assert error.errno == errno.ETXTBSY, error
+        return False
+sleep = shutil.which("sleep")
+size = os.stat(sleep).st_size
+# The loader is at work for a moment: that is when a page that goes is noticed.
+for turn in range(20):
+    shutil.copyfile(sleep, "program")
+    os.chmod("program", 0o755)
+    running = subprocess.Popen(["./program", "1000"])
+    for turn in range(3):
+        assert not emptied()
+        assert os.stat("program").st_size == size
+    assert running.poll() is None, running.returncode
+    running.kill()
+    running.wait()
+with open("program", "rb") as here, open(sleep, "rb") as there:
+    assert here.read() == there.read()
+# Once it has ended, whoever may write may do this, also without opening it for more than reading.
+deadline = time.monotonic() + 20
+while not emptied():
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+assert os.stat("program").st_size == 0
+PYTHON"#);
+    mount.sync();
+    let dump = service.default_drive().dump();
+    assert_eq!(dump.len(), 1);
+    tree::assert_in_step(mount.path(), &service.default_drive());
+    mount.unmount();
+}
+
 /// What each of several shells does in the same folders, `$N` being its number.
 const WORKER: &str = r#"
 set +e; cd "$M/shared"

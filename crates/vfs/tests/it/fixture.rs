@@ -23,6 +23,8 @@ pub const RW: OpenFlags = OpenFlags {
     append: false,
     truncate: false,
     exclusive: false,
+    blind: false,
+    execute: false,
     sync: false,
 };
 
