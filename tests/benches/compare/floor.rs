@@ -15,14 +15,21 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEntry, Request,
 };
 
+/// The first inode that is not the root: those of the folders come first, then those of the files in
+/// each of them.
+const FIRST: u64 = 2;
+
 /// As long as ours.
 const TTL: Duration = Duration::from_secs(3600);
 
 /// What ours sets as well where it may, in KiB.
 const READ_AHEAD_KIB: &str = "512";
 
-/// One folder of files that have the same content.
+/// A folder of files that have the same content, or of folders with such files.
 struct Floor {
+    /// Folders in the root. Without any, the files are there.
+    folders: Vec<String>,
+    /// The files in each folder.
     names: Vec<String>,
     content: File,
     size: u64,
@@ -30,12 +37,23 @@ struct Floor {
 
 /// Mounts a folder of files with these names and the content of a file. It ends with what is returned.
 pub fn mount(names: Vec<String>, content: &Path, at: &Path) -> BackgroundSession {
+    mount_folders(Vec::new(), names, content, at)
+}
+
+/// Mounts a folder of folders, each with files of these names. It ends with what is returned.
+pub fn mount_folders(
+    folders: Vec<String>,
+    names: Vec<String>,
+    content: &Path,
+    at: &Path,
+) -> BackgroundSession {
     let content = File::open(content).expect("content");
     let size = content.metadata().expect("content").len();
     let mut config = Config::default();
     config.n_threads = std::thread::available_parallelism().ok().map(usize::from);
     config.clone_fd = true;
     let floor = Floor {
+        folders,
         names,
         content,
         size,
@@ -49,11 +67,28 @@ pub fn mount(names: Vec<String>, content: &Path, at: &Path) -> BackgroundSession
     session
 }
 
-fn attr(ino: INodeNo, size: u64) -> FileAttr {
-    let (kind, perm) = match ino {
-        INodeNo::ROOT => (FileType::Directory, 0o755),
-        _ => (FileType::RegularFile, 0o644),
-    };
+impl Floor {
+    /// The names in a folder, and the inode of the first one.
+    fn children(&self, folder: INodeNo) -> (&[String], u64) {
+        let first = FIRST + self.folders.len() as u64;
+        match folder {
+            INodeNo::ROOT if self.folders.is_empty() => (&self.names, first),
+            INodeNo::ROOT => (&self.folders, FIRST),
+            INodeNo(ino) => (&self.names, first + (ino - FIRST) * self.names.len() as u64),
+        }
+    }
+
+    fn attr(&self, ino: INodeNo) -> FileAttr {
+        let (kind, perm) = if ino.0 < FIRST + self.folders.len() as u64 {
+            (FileType::Directory, 0o755)
+        } else {
+            (FileType::RegularFile, 0o644)
+        };
+        figures(ino, kind, perm, self.size)
+    }
+}
+
+fn figures(ino: INodeNo, kind: FileType, perm: u16, size: u64) -> FileAttr {
     FileAttr {
         ino,
         size,
@@ -89,10 +124,11 @@ impl Filesystem for Floor {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.names.iter().position(|known| name == known.as_str()) {
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (names, first) = self.children(parent);
+        match names.iter().position(|known| name == known.as_str()) {
             Some(index) => {
-                let attr = attr(INodeNo(index as u64 + 2), self.size);
+                let attr = self.attr(INodeNo(first + index as u64));
                 reply.entry(&TTL, &attr, Generation(0));
             }
             None => reply.error(Errno::ENOENT),
@@ -100,7 +136,7 @@ impl Filesystem for Floor {
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&TTL, &attr(ino, self.size));
+        reply.attr(&TTL, &self.attr(ino));
     }
 
     fn read(
@@ -126,15 +162,16 @@ impl Filesystem for Floor {
     fn readdirplus(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        folder: INodeNo,
         _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (index, name) in self.names.iter().enumerate().skip(from) {
-            let (next, ino) = (index as u64 + 1, INodeNo(index as u64 + 2));
-            if reply.add(ino, next, name, &TTL, &attr(ino, self.size), Generation(0)) {
+        let (names, first) = self.children(folder);
+        for (index, name) in names.iter().enumerate().skip(from) {
+            let (next, ino) = (index as u64 + 1, INodeNo(first + index as u64));
+            if reply.add(ino, next, name, &TTL, &self.attr(ino), Generation(0)) {
                 break;
             }
         }
