@@ -42,6 +42,9 @@ pub(crate) struct FileState {
     /// Whether the service has other content by now: what is here of the old content can be read,
     /// nothing is fetched or written any more.
     pub stale: bool,
+    /// Whether a `close` saved what was written: with another one that comes before that was sent, the
+    /// same is waited for. One process may close it for another, as the child of a fork does.
+    pub awaited: bool,
     /// What it is a copy of so far, if nothing else was written to it.
     pub copying: Option<Copying>,
     /// Size up to which the drive has room.
@@ -81,6 +84,7 @@ impl OpenFile {
                 unmarked: false,
                 mtime: None,
                 stale: false,
+                awaited: false,
                 copying: None,
                 room_until: 0,
                 way: Way::default(),

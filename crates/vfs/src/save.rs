@@ -50,16 +50,16 @@ impl Vfs {
             return Ok(Outcome::Now(()));
         }
         let file = &handle.file;
-        let saved = {
+        let awaited = {
             let mut state = file.state.lock();
-            // What is lent is sent when it comes back, which is after this.
-            let saved = state.dirty && state.lent.is_none();
+            state.awaited |= state.dirty;
             self.save(&mut state, file)?;
-            saved
+            // What is lent is sent when it comes back, which is after this.
+            state.awaited && state.lent.is_none()
         };
         // A shell closes the first descriptor of a file that it made for a program, long before
         // the program writes to it: nothing is sent by then.
-        if !saved || !self.engine.config.upload_on_close_wait {
+        if !awaited || !self.engine.config.upload_on_close_wait {
             return Ok(Outcome::Now(()));
         }
         let vfs = Arc::clone(self);

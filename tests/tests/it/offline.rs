@@ -1,6 +1,7 @@
 //! Without a network the mount is a disk that has what was used before.
 
 use std::fs;
+use std::io::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -230,6 +231,34 @@ except OSError as error:
     mount.sync();
     let there = drive.read("/file");
     assert_eq!(there.as_deref(), Some(&b"sent\nmoremore"[..]));
+    mount.unmount();
+}
+
+#[test]
+fn closing_waits_for_what_another_close_saved() {
+    if !needs::met(&[Need::Fuse]) {
+        return;
+    }
+    let service = Service::start();
+    let drive = service.default_drive();
+    let home = Home::signed_in(&service);
+    home.configure("upload = \"on-close\"\n");
+    let mount = home.mount();
+    mount.sync();
+    let file = fs::File::create(mount.at("file")).expect("file");
+    let other = file.try_clone().expect("descriptor");
+    (&file).write_all(b"all of it").expect("written");
+    let faults = service.faults();
+    let slow = FaultRule::on("upload_fragment", FaultAction::Delay { ms: 1000 });
+    let slow = faults.add(slow);
+    let first = thread::spawn(move || drop(other));
+    wait::until("the first close sends it", wait::secs(20), || {
+        faults.hits(slow) > 0
+    });
+    assert_eq!(drive.read("/file"), None);
+    drop(file);
+    assert_eq!(drive.read("/file").as_deref(), Some(&b"all of it"[..]));
+    first.join().expect("closed");
     mount.unmount();
 }
 
