@@ -18,7 +18,9 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 use onedrivefs_core::Ino;
-use onedrivefs_vfs::{DirEntry, Forest, KernelChange, Outcome, SetAttr, Spot, Vfs, VfsError};
+use onedrivefs_vfs::{
+    Ahead, DirEntry, Forest, KernelChange, Outcome, SetAttr, Spot, Vfs, VfsError,
+};
 use rustix::fs::{FileType, OFlags, XattrFlags};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -111,6 +113,15 @@ impl Adapter {
         call.span
             .in_scope(|| call.answer(reply, spot.and_then(|spot| work(&spot)), send));
         self.attention.answered();
+    }
+
+    /// Has another thread read what is going to be asked for next. This one is about to answer, and
+    /// whoever gets the answer goes on on its processor, as soon as this one sleeps.
+    fn read_ahead(&self, vfs: &Arc<Vfs>, ahead: Option<Ahead>) {
+        if let Some(ahead) = ahead {
+            let vfs = Arc::clone(vfs);
+            drop(self.runtime.spawn_blocking(move || vfs.read_ahead(&ahead)));
+        }
     }
 
     /// What to do after a file was changed: if it was under another spelling than it has, what the
@@ -705,11 +716,11 @@ impl Filesystem for Adapter {
             Ok(at) => at,
             Err(error) => return reply.error(call.errno(&error)),
         };
-        let result = call
+        let listed = call
             .span
             .in_scope(|| at.vfs.readdir(at.ino, handle.0, offset, &mut sink));
-        call.answer(reply, result, |reply, ()| reply.ok());
-        at.vfs.read_dir_ahead(handle.0);
+        let listed = listed.map(|ahead| self.read_ahead(&at.vfs, ahead));
+        call.answer(reply, listed, |reply, ()| reply.ok());
     }
 
     fn readdirplus(
@@ -726,11 +737,11 @@ impl Filesystem for Adapter {
             Ok(at) => at,
             Err(error) => return reply.error(call.errno(&error)),
         };
-        let result = call
+        let listed = call
             .span
             .in_scope(|| at.vfs.readdir(at.ino, handle.0, offset, &mut sink));
-        call.answer(reply, result, |reply, ()| reply.ok());
-        at.vfs.read_dir_ahead(handle.0);
+        let listed = listed.map(|ahead| self.read_ahead(&at.vfs, ahead));
+        call.answer(reply, listed, |reply, ()| reply.ok());
     }
 
     fn releasedir(

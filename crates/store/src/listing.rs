@@ -38,6 +38,14 @@ pub struct Figures {
     pub mode: Option<u32>,
 }
 
+impl Figures {
+    /// Tells whether it is a folder of this drive.
+    #[must_use]
+    pub fn is_folder(&self) -> bool {
+        self.kind == Kind::Directory && !self.is_shortcut
+    }
+}
+
 impl From<&Item> for Figures {
     fn from(item: &Item) -> Self {
         let target = match item.kind {
@@ -106,23 +114,25 @@ pub type Visit<'v> = dyn FnMut(Figures, &str, &str) + 'v;
 
 impl Reader<'_> {
     /// Visits the inodes of a directory with their names as they are compared, in no particular
-    /// order.
+    /// order, for as long as `visit` wants more. Tells whether that were all.
     ///
     /// # Errors
     /// SQLite's errors.
     pub fn each_name(
         &self,
         directory: Ino,
-        mut visit: impl FnMut(Ino, &str),
-    ) -> Result<(), StoreError> {
+        mut visit: impl FnMut(Ino, &str) -> bool,
+    ) -> Result<bool, StoreError> {
         // All of it is in the index.
         let sql = "SELECT ino, name_key FROM items WHERE parent = ?1";
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query((directory.0,))?;
         while let Some(row) = rows.next()? {
-            visit(Ino(row.get(0)?), text(row, 1)?);
+            if !visit(Ino(row.get(0)?), text(row, 1)?) {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The inode that has a name in a directory. The name is given as it is compared.

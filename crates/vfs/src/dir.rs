@@ -19,6 +19,16 @@ pub(crate) struct DirHandle {
     listing: Mutex<Option<Listing>>,
 }
 
+/// What whoever lists directories is going to ask for next.
+pub struct Ahead(Next);
+
+enum Next {
+    /// More of what it lists.
+    Part(Arc<DirHandle>),
+    /// Another directory.
+    Folder(Ino),
+}
+
 impl Vfs {
     /// Opens a directory. One that was never listed is listed first.
     ///
@@ -51,7 +61,8 @@ impl Vfs {
         fh
     }
 
-    /// Hands entries to `sink`, beginning at `offset`, until it says that it is full.
+    /// Hands entries to `sink`, beginning at `offset`, until it says that it is full. Returns what is
+    /// going to be asked for next, for [`Vfs::read_ahead`].
     ///
     /// # Errors
     /// `BadHandle`; errors of the database.
@@ -61,16 +72,16 @@ impl Vfs {
         fh: u64,
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
-    ) -> Result<(), VfsError> {
+    ) -> Result<Option<Ahead>, VfsError> {
         let handle = self.dir_handle(fh)?;
         let mut listing = handle.listing.lock();
         // Offset 0 is the beginning, or a rewind, which looks again.
         let listing = match &mut *listing {
             Some(listing) if offset > 0 => listing,
-            listing => listing.insert(Listing::begin(self.store(), ino)?),
+            listing => listing.insert(self.begin_listing(ino)?),
         };
         if offset < DOTS && self.add_dots(ino, offset, sink)? {
-            return Ok(());
+            return Ok(None);
         }
         let from = usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX);
         listing.hand_out(self.store(), from, &mut |listed| {
@@ -83,7 +94,14 @@ impl Vfs {
                 attr,
             })
         })?;
-        Ok(())
+        let next = if listing.has_more() {
+            Some(Next::Part(Arc::clone(&handle)))
+        } else {
+            let folders = listing.take_folders();
+            let next = folders.and_then(|folders| self.walk_on(ino, folders));
+            next.map(Next::Folder)
+        };
+        Ok(next.map(Ahead))
     }
 
     /// Adds `.` and `..`. Tells whether `sink` is full.
@@ -112,17 +130,16 @@ impl Vfs {
     }
 
     /// Reads what is going to be asked for next, while the kernel works on what it got.
-    pub fn read_dir_ahead(&self, fh: u64) {
-        let Ok(handle) = self.dir_handle(fh) else {
-            return;
+    pub fn read_ahead(&self, ahead: &Ahead) {
+        let read = match &ahead.0 {
+            // Somebody asks already if it is locked.
+            Next::Part(handle) => match handle.listing.try_lock().as_deref_mut() {
+                Some(Some(listing)) => listing.read_ahead(self.store()),
+                _ => Ok(()),
+            },
+            Next::Folder(ino) => self.read_folder_ahead(*ino),
         };
-        // Somebody asks already.
-        let Some(mut listing) = handle.listing.try_lock() else {
-            return;
-        };
-        if let Some(listing) = &mut *listing
-            && let Err(error) = listing.read_ahead(self.store())
-        {
+        if let Err(error) = read {
             tracing::debug!(%error, "a listing was not read ahead");
         }
     }
@@ -134,7 +151,10 @@ impl Vfs {
 
     /// Closes a directory.
     pub fn releasedir(&self, fh: u64) {
-        self.dirs.write().remove(&fh);
+        let closed = self.dirs.write().remove(&fh);
+        if let Some(listing) = closed.and_then(|handle| handle.listing.lock().take()) {
+            self.keep_listing(listing);
+        }
     }
 
     /// Makes a directory's entries survive a power cut.

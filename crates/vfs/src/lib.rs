@@ -32,10 +32,12 @@ mod setattr;
 mod spelling;
 mod types;
 mod vfs;
+mod walk;
 mod write;
 mod xattr;
 
 pub use buffer::Buffer;
+pub use dir::Ahead;
 pub use edition::{EDITION_MAX, Edition};
 pub use error::VfsError;
 pub use forest::{Followed, Forest, Nursery, Spot};

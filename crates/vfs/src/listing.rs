@@ -13,8 +13,14 @@ use onedrivefs_store::{Figures, Reader, Store, StoreError};
 /// Entries of the first part: about what the kernel takes at once.
 const FIRST_PART: usize = 192;
 
+/// Folders in a folder that are noted for walks.
+const FOLDERS_MAX: usize = 4096;
+
 /// Entries of the smallest part.
 const SMALL_PART: usize = 32;
+
+/// Entries that are kept in memory after they were handed out, for who lists the directory next.
+const KEPT_MAX: usize = 10_000;
 
 /// The inodes of a directory, and what is told of some of them.
 pub(crate) struct Listing {
@@ -25,8 +31,14 @@ pub(crate) struct Listing {
     /// The names that the inodes had at the beginning, as they are compared.
     names: String,
     part: Part,
+    /// The place that is handed out next.
+    next: usize,
     /// Entries that are read ahead.
     step: usize,
+    /// The state of the database when it began.
+    begun: Option<u64>,
+    /// Folders that were handed out, until the end was reached.
+    folders: Option<Vec<Ino>>,
 }
 
 /// An inode in a listing.
@@ -64,18 +76,53 @@ pub(crate) struct Listed<'l> {
 impl Listing {
     /// Begins to list a directory.
     pub(crate) fn begin(store: &Store, directory: Ino) -> Result<Self, StoreError> {
-        let mut listing = Self {
+        let mut listing = Self::new(store, directory);
+        listing.read_names(store, usize::MAX)?;
+        Ok(listing)
+    }
+
+    /// Begins to list a directory, unless it has more than so many entries.
+    pub(crate) fn begin_small(
+        store: &Store,
+        directory: Ino,
+        entries_max: usize,
+    ) -> Result<Option<Self>, StoreError> {
+        let mut listing = Self::new(store, directory);
+        let all = listing.read_names(store, entries_max)?;
+        Ok(all.then_some(listing))
+    }
+
+    fn new(store: &Store, directory: Ino) -> Self {
+        Self {
             directory,
             places: Vec::new(),
             sorted: 0,
             names: String::new(),
             part: Part::default(),
+            next: 0,
             step: FIRST_PART,
-        };
-        store.read(|r| r.each_name(directory, |ino, name| listing.add(ino, name)))?;
-        listing.places.sort_unstable_by_key(|place| place.ino);
-        listing.sorted = listing.places.len();
-        Ok(listing)
+            begun: store.state(),
+            folders: Some(Vec::new()),
+        }
+    }
+
+    /// Tells whether those were all.
+    fn read_names(&mut self, store: &Store, entries_max: usize) -> Result<bool, StoreError> {
+        let directory = self.directory;
+        let all = store.read(|r| {
+            r.each_name(directory, |ino, name| {
+                self.add(ino, name);
+                self.places.len() <= entries_max
+            })
+        })?;
+        self.places.sort_unstable_by_key(|place| place.ino);
+        self.sorted = self.places.len();
+        Ok(all)
+    }
+
+    /// Tells whether a listing of this directory would be this one if it began now.
+    pub(crate) fn is_still(&self, store: &Store, directory: Ino) -> bool {
+        self.directory == directory && self.begun.is_some() && self.begun == store.state()
     }
 
     fn add(&mut self, ino: Ino, name: &str) {
@@ -92,6 +139,14 @@ impl Listing {
         self.names
             .get(start as usize..end as usize)
             .unwrap_or_default()
+    }
+
+    /// Begins again, if all of it is in memory and nothing has changed.
+    pub(crate) fn again(mut self, store: &Store) -> Option<Self> {
+        self.next = 0;
+        self.folders = Some(Vec::new());
+        let whole = self.part.range == (0..self.places.len());
+        (whole && self.is_still(store, self.directory)).then_some(self)
     }
 
     /// Hands entries to `take`, beginning at a place, until it says that it is full.
@@ -115,27 +170,43 @@ impl Listing {
                     figures: &entry.figures,
                     name: &self.part.names[entry.name.clone()],
                 };
+                let (ino, is_folder) = (entry.figures.ino, entry.figures.is_folder());
                 if take(listed) {
                     // What comes next is about as much.
                     self.step = (count + count / 8).max(SMALL_PART);
-                    self.part.range.start = entry.place;
+                    self.next = entry.place;
                     return Ok(());
                 }
                 count += 1;
+                if is_folder
+                    && let Some(folders) = &mut self.folders
+                    && folders.len() < FOLDERS_MAX
+                {
+                    folders.push(ino);
+                }
             }
             at = self.part.range.end;
         }
-        self.part.range.start = at;
+        self.next = at;
         Ok(())
+    }
+
+    /// Tells whether there is more than was handed out.
+    pub(crate) fn has_more(&self) -> bool {
+        self.next < self.places.len()
     }
 
     /// Reads what will be asked for next.
     pub(crate) fn read_ahead(&mut self, store: &Store) -> Result<(), StoreError> {
-        let next = self.part.range.start;
-        if next < self.places.len() {
-            self.read(store, next)?;
+        if self.has_more() && !self.part.range.contains(&self.next) {
+            self.read(store, self.next)?;
         }
         Ok(())
+    }
+
+    /// The folders that were handed out. Only once: the listing is at its end.
+    pub(crate) fn take_folders(&mut self) -> Option<Vec<Ino>> {
+        self.folders.take()
     }
 
     /// Reads a part.
@@ -147,17 +218,26 @@ impl Listing {
             from + 1
         };
         let mut part = std::mem::take(&mut self.part);
-        part.entries.clear();
-        part.names.clear();
-        part.range = from..end;
-        part.state = store.state();
-        store.read(|r| self.fill(r, &mut part))?;
+        let state = store.state();
+        let follows = from == part.range.end && state.is_some() && part.state == state;
+        if !follows || part.entries.len() >= KEPT_MAX {
+            part.entries.clear();
+            part.names.clear();
+            part.range.start = from;
+        }
+        part.range.end = end;
+        part.state = state;
+        store.read(|r| self.fill(r, &mut part, from..end))?;
         self.part = part;
         Ok(())
     }
 
-    fn fill(&mut self, r: &Reader<'_>, part: &mut Part) -> Result<(), StoreError> {
-        let range = part.range.clone();
+    fn fill(
+        &mut self,
+        r: &Reader<'_>,
+        part: &mut Part,
+        range: Range<usize>,
+    ) -> Result<(), StoreError> {
         let inos: Vec<Ino> = self.places[range.clone()].iter().map(|p| p.ino).collect();
         let mut place = range.start;
         let mut left: Vec<usize> = Vec::new();

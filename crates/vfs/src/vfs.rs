@@ -22,6 +22,7 @@ use crate::handle::{Handle, OpenFile};
 use crate::readahead::ReadAhead;
 use crate::spelling::AbsentNames;
 use crate::types::{OpenFlags, Opened, Outcome, Pending, StatFs, Under};
+use crate::walk::Walk;
 
 /// Files whose content version is remembered for the kernel's page cache.
 const VERSIONS: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
@@ -88,6 +89,7 @@ pub struct Vfs {
     pub(crate) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
     pub(crate) handles: RwLock<HashMap<u64, Arc<Handle>>>,
     pub(crate) dirs: RwLock<HashMap<u64, Arc<DirHandle>>>,
+    pub(crate) walk: Walk,
     next_fh: AtomicU64,
     /// Content versions that the kernel may have pages of.
     versions: Mutex<LruCache<Ino, String>>,
@@ -128,6 +130,7 @@ impl Vfs {
             files: Mutex::default(),
             handles: RwLock::default(),
             dirs: RwLock::default(),
+            walk: Walk::default(),
             next_fh: AtomicU64::new(1),
             versions: Mutex::new(LruCache::sparse(VERSIONS)),
             passthrough: AtomicBool::new(false),

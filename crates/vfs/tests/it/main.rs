@@ -10,3 +10,4 @@ mod passthrough;
 mod races;
 mod saves;
 mod waiting;
+mod walks;
