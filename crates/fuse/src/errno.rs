@@ -110,6 +110,7 @@ mod tests {
             "ENOTDIR" => 20,
             "EISDIR" => 21,
             "EINVAL" => 22,
+            "ETXTBSY" => 26,
             "EFBIG" => 27,
             "ENOSPC" => 28,
             "EROFS" => 30,

@@ -120,6 +120,9 @@ struct Removal {
     /// Whether the daemon, which was alive, knew nothing of it any more right after it had gone: the
     /// service had deleted it by then.
     settled: bool,
+    /// Whether what was looked at had got other content by the time it went, which the inode that was
+    /// held cannot tell the tag of.
+    outdated: bool,
 }
 
 impl Removal {
@@ -145,7 +148,10 @@ impl Removal {
                 }),
                 // Another one had the name by then.
                 Ok(_) => self.tags[0].clone(),
-                Err(_) => None,
+                Err(error) => {
+                    self.outdated = error == Errno::STALE;
+                    None
+                }
             };
         } else if let Some(created) = created {
             // There was nothing a moment before it was opened and emptied.
@@ -556,6 +562,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             unseen: None,
             since,
             settled: false,
+            outdated: false,
             held: held.map(|held| {
                 let tag = tag_of(&held);
                 (held, tag)
@@ -590,6 +597,26 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             }
         } else if let Some(removal) = self.removals.last_mut() {
             (removal.held, removal.created) = (None, None);
+        }
+    }
+
+    /// Finds out which state went in the removals that could not tell: the one that the daemon deleted.
+    fn date_removals(&mut self) {
+        let records = self.rig.home.service.requests().since(0);
+        for removal in self.removals.iter_mut().filter(|removal| removal.outdated) {
+            let looked_at = removal.tags[1].as_deref().and_then(version);
+            let Some((item, _)) = looked_at else { continue };
+            let mut deletions = records.iter().filter(|record| {
+                record.number > removal.since
+                    && record.method == "DELETE"
+                    && record
+                        .if_match
+                        .as_deref()
+                        .is_some_and(|tag| tag.contains(item))
+            });
+            removal.tags[2] = deletions
+                .next()
+                .and_then(|record| record.if_match.as_deref().map(unquoted));
         }
     }
 
@@ -895,6 +922,7 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             }
         }
         found.extend(self.older_versions(""));
+        self.date_removals();
         let lost: Vec<String> = self
             .bodies
             .iter()
@@ -932,13 +960,14 @@ impl<'r, 'h, 's: 'h> Two<'r, 'h, 's> {
             let mut items = tags.filter_map(|tag| Some(version(tag)?.0));
             if removal.there.contains(&number) || items.any(|of| Some(of) == item) {
                 text.push_str(&format!(
-                    "\n  removal since {}: seen {:x?}, there {:x?}, tags {:?}, base {:?}, settled {}",
+                    "\n  removal since {}: seen {:x?}, there {:x?}, tags {:?}, base {:?}, settled {}, outdated {}",
                     removal.since,
                     removal.seen,
                     removal.there,
                     removal.tags,
                     removal.base,
-                    removal.settled
+                    removal.settled,
+                    removal.outdated
                 ));
             }
         }
