@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onedrivefs_vfs::{FileKind, Outcome};
+use onedrivefs_vfs::FileKind;
 
 use crate::chaos::Random;
-use crate::fixture::Mount;
+use crate::fixture::{Mount, settle};
 
 /// Entries of a folder as the kernel gets them, and whether they are folders.
-fn list(m: &Mount, path: &str) -> Vec<(String, bool)> {
+async fn list(m: &Mount, path: &str) -> Vec<(String, bool)> {
     let ino = m.ino(path);
-    let Ok(Outcome::Now(fh)) = m.vfs.opendir(ino) else {
-        panic!("{path} cannot be opened now");
-    };
+    let fh = settle(m.vfs.opendir(ino)).await.expect("opened");
     let mut listed = Vec::new();
     let mut offset = 0;
     loop {
@@ -51,7 +49,7 @@ async fn what_changes_during_a_walk_is_listed_as_it_is() {
         expected.insert(folder, BTreeSet::new());
     }
     for round in 0..60 {
-        list(&m, "");
+        list(&m, "").await;
         for folder in folders {
             if random.below(3) == 0 {
                 let at = random.pick(&folders);
@@ -67,7 +65,7 @@ async fn what_changes_during_a_walk_is_listed_as_it_is() {
                 }
             }
             for again in 0..=random.below(2) {
-                let listed = list(&m, folder).into_iter();
+                let listed = list(&m, folder).await.into_iter();
                 let files: BTreeSet<_> = listed.filter(|e| !e.1).map(|e| e.0).collect();
                 assert_eq!(files, expected[folder], "{folder}, {round}, {again}");
             }
