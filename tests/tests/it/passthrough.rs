@@ -152,7 +152,9 @@ fn write_without_daemon(mount: &Mount<'_>, file: &File, bytes: &'static [u8], at
 /// between two writes, but not each time.
 fn writes_alone(mount: &Mount<'_>, file: &File, bytes: &'static [u8], at: u64) -> bool {
     (0..3).any(|_| {
-        file.write_all_at(bytes, at).expect("written");
+        // Other bytes, so that it is the write without the daemon that is found later.
+        let others = bytes.to_ascii_uppercase();
+        file.write_all_at(&others, at).expect("written");
         write_without_daemon(mount, file, bytes, at)
     })
 }
