@@ -11,9 +11,9 @@
 //!
 //! Deletions and renames that had not been sent are forgotten: what the service has counts.
 //!
-//! Each step can be interrupted. A directory with the mark [`MOVING`] is moved into on; one without
-//! [`README`] is taken in, in one transaction that also notes that it was; what remains then is to
-//! remove the second names of the bodies.
+//! Each step can be interrupted. A directory with nothing in it, not even a mark, is removed; one
+//! with the mark [`MOVING`] is moved into on; one without [`README`] is taken in, in one transaction
+//! that also notes that it was; what remains then is to remove the second names of the bodies.
 
 mod adopt;
 mod aside;
@@ -66,6 +66,8 @@ pub(crate) fn finish_setting_aside(state_dir: &Path) -> Result<(), EngineError> 
     for aside in Aside::list(state_dir)? {
         if aside.is_moving() {
             aside.move_state(state_dir)?;
+        } else {
+            aside.remove_unused();
         }
     }
     Ok(())
@@ -127,4 +129,47 @@ pub(crate) fn take_in_all(config: &EngineConfig, store: &Store, bodies: &Bodies)
 /// Tells whether the spool of a state directory holds anything.
 pub(crate) fn has_spool(state_dir: &Path) -> bool {
     !aside::bodies_below(&state_dir.join(aside::SPOOL)).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use onedrivefs_content::{Content, Place};
+    use onedrivefs_core::{DriveId, DriveKind, Ino};
+
+    use super::*;
+    use crate::DriveIdentity;
+
+    /// The clock was set back, or all of it happens within a second.
+    #[test]
+    fn content_is_taken_in_although_a_directory_of_that_name_was_taken_in_before() {
+        let dir = tempfile::tempdir().expect("directory");
+        let store = Store::open(&dir.path().join("meta.db")).expect("database");
+        let (spool, cache) = (dir.path().join("spool"), dir.path().join("cache"));
+        let bodies = Bodies::new(Content::open(&spool, &cache).expect("folders"));
+        let config = EngineConfig::new(
+            dir.path().to_owned(),
+            cache,
+            DriveIdentity {
+                id: DriveId::new("drive"),
+                kind: DriveKind::Personal,
+                name: String::new(),
+            },
+        );
+        for kind in ["spool.unknown-", "meta.db.damaged-"] {
+            let aside = dir.path().join(format!("{kind}2026-02-03-040506"));
+            for body in ["first", "second"] {
+                let below = aside.join("spool/00");
+                std::fs::create_dir_all(&below).expect("directory");
+                std::fs::write(below.join(format!("{:016x}", 0xff)), body).expect("body");
+                let rescues = take_in_all(&config, &store, &bodies);
+                assert_eq!(rescues.len(), 1);
+                assert_eq!((&rescues[0].failed, rescues[0].files), (&None, 1), "{body}");
+                // Somebody deletes what is not used any more.
+                drop(std::fs::remove_dir_all(&aside));
+            }
+        }
+        let made = store.read(|r| r.children(Ino::ROOT)).expect("listing");
+        assert_eq!(made.len(), 4);
+        assert_eq!(bodies.content().list(Place::Spool).expect("list").len(), 4);
+    }
 }

@@ -97,7 +97,11 @@ pub(super) fn take_in(
         bodies.content().sync_dir(Place::Spool)?;
         store.sync()?;
     }
-    aside.finish()?;
+    aside.empty()?;
+    // Its name may be given to another one in the same second, or when the clock was set back.
+    store.write(|tx| tx.set_meta(&key, None))?;
+    kill_point("rescue-forgotten");
+    aside.leave()?;
     Ok(rescue)
 }
 

@@ -78,7 +78,10 @@ impl Aside {
             };
             let dir = state_dir.join(format!("{kind}{date}{count}"));
             match DirBuilder::new().mode(0o700).create(&dir) {
-                Ok(()) => return Ok(Self { dir }),
+                Ok(()) => {
+                    kill_point("aside-made");
+                    return Ok(Self { dir });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
                 Err(error) => return Err(failed(&dir)(error)),
             }
@@ -106,7 +109,7 @@ impl Aside {
         &self.dir
     }
 
-    /// A name for it that no other one of the drive has or had.
+    /// A name for it that no other one of the drive has at the same time.
     pub(super) fn key(&self) -> String {
         let name = self.dir.file_name().unwrap_or_default();
         format!("rescued {}", name.to_string_lossy())
@@ -124,6 +127,14 @@ impl Aside {
 
     pub(super) fn is_done(&self) -> bool {
         self.dir.join(README).exists()
+    }
+
+    /// Removes it if there is nothing in it: it was made, and the daemon was killed before it said
+    /// so. A second one was made then.
+    pub(super) fn remove_unused(&self) {
+        if fs::remove_dir(&self.dir).is_ok() {
+            tracing::debug!(dir = %self.dir.display(), "A directory that nothing was moved into is removed.");
+        }
     }
 
     /// What was wrong.
@@ -171,7 +182,7 @@ impl Aside {
 
     /// Everything here was taken in: the bodies are elsewhere now. What remains of a database is
     /// kept for whoever wants to look at it.
-    pub(super) fn finish(&self) -> Result<(), EngineError> {
+    pub(super) fn empty(&self) -> Result<(), EngineError> {
         let spool = self.dir.join(SPOOL);
         match fs::remove_dir_all(&spool) {
             Ok(()) => kill_point("rescued-names-removed"),
@@ -179,12 +190,21 @@ impl Aside {
             Err(error) => return Err(failed(&spool)(error)),
         }
         if self.is_of_database() {
-            return self.write(
+            self.write(
                 README,
                 "onedrivefs found this database damaged and made a new one. Content that had not \
                  been uploaded was\ntaken over; `onedrivefs status` says where it is. This \
                  directory is not used any more and may be deleted.\n",
-            );
+            )?;
+        }
+        // What a power cut brings back must not be taken in once more.
+        sync_dir(&self.dir)
+    }
+
+    /// Removes what is left of one for unknown bodies.
+    pub(super) fn leave(&self) -> Result<(), EngineError> {
+        if self.is_of_database() {
+            return Ok(());
         }
         fs::remove_dir_all(&self.dir).map_err(failed(&self.dir))
     }
