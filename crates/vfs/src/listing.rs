@@ -19,8 +19,9 @@ const FOLDERS_MAX: usize = 4096;
 /// Entries of the smallest part.
 const SMALL_PART: usize = 32;
 
-/// Entries that are kept in memory after they were handed out, for who lists the directory next.
-const KEPT_MAX: usize = 10_000;
+/// Entries that are kept in memory after they were handed out, for who lists the directory next, and
+/// of the largest directory that is read before anybody asks.
+pub(crate) const KEPT_MAX: usize = 10_000;
 
 /// The inodes of a directory, and what is told of some of them.
 pub(crate) struct Listing {

@@ -12,15 +12,12 @@ use onedrivefs_core::Ino;
 use onedrivefs_store::{Item, Role, StoreError};
 use parking_lot::Mutex;
 
-use crate::listing::Listing;
+use crate::listing::{self, Listing};
 use crate::vfs::Vfs;
 
 /// Folders of which is known what folders are in them: more than are between the root of a drive and a
 /// folder in it.
 const KNOWN: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-
-/// Entries of the largest folder that is read ahead. What was read stays in memory until the next one.
-const ENTRIES_MAX: usize = 10_000;
 
 /// Where a walk is, and what was read ahead for it.
 pub(crate) struct Walk {
@@ -136,7 +133,9 @@ impl Vfs {
         }
         self.walk.ahead_of.store(folder.0, Ordering::Release);
         *ahead = None;
-        if let Some(mut listing) = Listing::begin_small(self.store(), folder, ENTRIES_MAX)? {
+        // What was read stays in memory until the next one is.
+        let listing = Listing::begin_small(self.store(), folder, listing::KEPT_MAX)?;
+        if let Some(mut listing) = listing {
             listing.read_ahead(self.store())?;
             *ahead = Some(listing);
         }
