@@ -13,7 +13,8 @@
 //!
 //! Each step can be interrupted. A directory with nothing in it, not even a mark, is removed; one
 //! with the mark [`MOVING`] is moved into on; one without [`README`] is taken in, in one transaction
-//! that also notes that it was; what remains then is to remove the second names of the bodies.
+//! that also notes that it was; what remains then is to remove the second names of the bodies, and to
+//! forget the note.
 
 mod adopt;
 mod aside;
